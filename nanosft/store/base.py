@@ -1,0 +1,87 @@
+"""The one protocol of object storage that the rest of nanosft knows.
+
+Keys are relative to a store's root and use `/`. Objects are immutable values: a write is all or nothing, and readers
+see either the whole object or none.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing tells of an object."""
+
+    key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a finished write put: the size and SHA-256 (hex) of the bytes as they were sent."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+class Writer(Protocol):
+    """An object being written. Leaving its context normally commits it; leaving on an exception commits nothing."""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Append bytes; returns their number."""
+
+    @property
+    def written(self) -> Written:
+        """What was put; only after a normal exit of the context."""
+
+
+class Store(Protocol):
+    """Objects under one root URI.
+
+    Every method raises `StoreError` for what may pass (after the adapter's own retries) and `DataError`, naming the
+    URI, for an object that is not there or not what its checksum says.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root, without a trailing slash: `s3://bucket/prefix` or `file:///…`."""
+
+    def uri_of(self, key: str) -> str:
+        """The URI of one object, for messages and lineage."""
+
+    def read(self, key: str) -> bytes:
+        """The whole object."""
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes from offset `start`; fewer where the object ends before."""
+
+    def open_read(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """The object as a stream of bytes, never whole in memory. A broken connection is resumed by range."""
+
+    def write(self, key: str, data: bytes) -> Written:
+        """Put a whole object, replacing one that is there."""
+
+    def write_file(self, key: str, path: Path) -> Written:
+        """Put a local file, streamed."""
+
+    def open_write(self, key: str) -> AbstractContextManager[Writer]:
+        """Put an object as a stream of unknown length (multipart on S3)."""
+
+    def write_if_absent(self, key: str, data: bytes) -> bool:
+        """Put a whole object unless one is there; True if it was put, or equal bytes are there by our own retry."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, in key order."""
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """The object's size, or None when it is not there."""
+
+    def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+
+    def delete(self, key: str) -> None:
+        """Delete the object; no error when it is not there."""

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Compile the lock files: hashes for everything but torch, whose build differs by machine (see Makefile).
+#   sh requirements/compile.sh path/to/pip-compile
+set -eu
+compile() {
+    out=$1
+    shift
+    "$pip_compile" --quiet --generate-hashes --allow-unsafe --unsafe-package torch --strip-extras \
+        --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+        --output-file "$out.full" "$@"
+    # pip-compile puts what it was told is unsafe under this heading, last: torch alone.
+    sed '/^# The following packages are considered to be unsafe/,$d' "$out.full" >"$out"
+    rm "$out.full"
+}
+pip_compile=$1
+cp requirements/dev.lock requirements/dev.lock.full 2>/dev/null || true   # keep the pins there are
+compile requirements/dev.lock --extra dev pyproject.toml
+compile requirements/runtime.lock --constraint requirements/dev.lock pyproject.toml
