@@ -1,0 +1,123 @@
+"""Progress for people and for logs: a rich bar on a terminal, one JSON line now and then elsewhere.
+
+Everything goes to standard error; standard output belongs to results (`--json`, answers of the chat).
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any, Final, Self
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_INTERVAL_S: Final = 15.0
+_log = logging.getLogger("nanosft.progress")
+console: Final = Console(stderr=True)
+
+
+class Bar:
+    """One piece of long work. `advance` is cheap; it may be called for every row.
+
+    Args:
+        description: What is being done, such as "generate".
+        total: How many units there are, or None when that is not known.
+        quiet: Show nothing, for all ranks but the first.
+    """
+
+    def __init__(self, description: str, total: int | None, *, quiet: bool = False) -> None:
+        self._description = description
+        self._total = total
+        self._quiet = quiet
+        self._done = 0
+        self._fields: dict[str, Any] = {}
+        self._started_s = self._logged_s = time.monotonic()
+        self._rich = _make_rich(description, total) if console.is_terminal and not quiet else None
+
+    def advance(self, num: int = 1, **fields: Any) -> None:
+        """Count `num` more units; `fields` (rate, cost, loss, …) replace those shown."""
+        self.update(self._done + num, **fields)
+
+    def update(self, done: int, *, total: int | None = None, **fields: Any) -> None:
+        """Set the count of finished units, and the total when it has become known."""
+        self._done = done
+        self._total = total if total is not None else self._total
+        self._fields.update(fields)
+        if self._rich is not None:
+            progress, task = self._rich
+            progress.update(task, completed=done, total=self._total, fields=_shown(self._fields))
+        elif time.monotonic() - self._logged_s >= LOG_INTERVAL_S:
+            self.log()
+
+    def log(self) -> None:
+        """One log line with the count, the rate and the fields, where there is no bar."""
+        self._logged_s = time.monotonic()
+        if self._rich is None and not self._quiet:
+            elapsed_s = max(self._logged_s - self._started_s, 1e-9)
+            rate = round(self._done / elapsed_s, 2)
+            record = {"done": self._done, "total": self._total, "per_s": rate, **self._fields}
+            _log.info("%s", self._description, extra={"fields": record})
+
+    def __enter__(self) -> Self:
+        if self._rich is not None:
+            self._rich[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rich is not None:
+            self._rich[0].stop()
+        else:
+            self.log()
+
+
+def _make_rich(description: str, total: int | None) -> tuple[Progress, Any]:
+    progress = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[fields]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    return progress, progress.add_task(description, total=total, fields="")
+
+
+def _shown(fields: dict[str, Any]) -> str:
+    return "  ".join(
+        f"[dim]{name}[/] {value:.4g}" if isinstance(value, float) else f"[dim]{name}[/] {value}"
+        for name, value in fields.items()
+    )
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one line of JSON, with the `fields` that came with it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line: time, level, logger, message, then the fields."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(*, debug: bool = False) -> None:
+    """Send nanosft's log to standard error: readable on a terminal, JSON lines elsewhere."""
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("nanosft")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.propagate = False

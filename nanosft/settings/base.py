@@ -1,0 +1,143 @@
+"""What every command's settings share: their sources, their order, and errors that name the option.
+
+A field `num_shards` is the option `--num-shards`, the variable `NANOSFT_NUM_SHARDS`, and the key `num_shards` of the
+file given by `--config` (at its top level, or in a table with the command's name). The command line wins over the
+environment, that over the file, that over the default. Constructing a class in Python reads none of these.
+
+A field's `json_schema_extra` may hold `argument` (True: positional on the command line), `short` (`"-p"`), and `env`
+(a variable with a name of its own, read when `NANOSFT_…` is not set). A `SecretStr` is never a command-line option.
+A list is given as a repeated option, or with commas in a variable.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from nanosft.errors import ConfigError
+
+ENV_PREFIX = "NANOSFT_"
+
+
+class StageSettings(BaseSettings):
+    """Base of every command's settings: immutable, and without unknown fields."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+    command: ClassVar[str] = ""
+    """The command's name, which is also its table in a `--config` file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what is passed and nothing else: `load_settings` alone looks at the environment and the file."""
+        return (init_settings,)
+
+
+SettingsT = TypeVar("SettingsT", bound=StageSettings)
+
+
+def load_settings(cls: type[SettingsT], options: Mapping[str, Any], *, config: str | None = None) -> SettingsT:
+    """Settings from the command line, the environment and a file, in this order of precedence.
+
+    Args:
+        cls: The command's class.
+        options: What the command line gave; None or an empty list stand for "not given".
+        config: Path of a TOML file, or None.
+
+    Raises:
+        ConfigError: A value is missing, unknown or out of bounds; the message names the option.
+    """
+    given = {name: value for name, value in options.items() if value is not None and value != []}
+    merged = {**_from_file(cls, config), **_from_environment(cls), **given}
+    try:
+        return cls(**merged)
+    except ValidationError as exc:
+        raise ConfigError("; ".join(_problem(cls, error) for error in exc.errors())) from exc
+
+
+def option_name(name: str, field: FieldInfo) -> str:
+    """How the command line spells a field: `--num-shards`, or `URI` for a positional one."""
+    return name.upper() if extra_of(field).get("argument") else "--" + name.replace("_", "-")
+
+
+def extra_of(field: FieldInfo) -> dict[str, Any]:
+    """A field's `json_schema_extra`, empty where it has none."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def unknown_variables(classes: Iterable[type[StageSettings]], environ: Mapping[str, str]) -> list[str]:
+    """One sentence for each `NANOSFT_…` variable that no command knows, with the nearest name that one does.
+
+    A warning and no error: Kubernetes puts variables of its own into pods beside a Service named `nanosft-…`.
+    """
+    known = {ENV_PREFIX + name.upper() for cls in classes for name in cls.model_fields}
+    problems = []
+    for name in sorted(environ):
+        if name.startswith(ENV_PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            problems.append(f"{name} is no setting of nanosft" + (f"; did you mean {near[0]}?" if near else ""))
+    return problems
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, where a list may also be written with commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        if isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
+            return [item.strip() for item in value.split(",")]
+        return super().decode_complex_value(field_name, field, value)
+
+
+def _from_environment(cls: type[StageSettings]) -> dict[str, Any]:
+    values = _Environment(cls)()
+    for name, field in cls.model_fields.items():
+        own_name = extra_of(field).get("env")
+        if isinstance(own_name, str) and name not in values and os.environ.get(own_name):
+            values[name] = os.environ[own_name]
+    return values
+
+
+def _from_file(cls: type[StageSettings], config: str | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        table = tomllib.loads(Path(config).read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"--config {config}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"--config {config}: not TOML: {exc}") from exc
+    top_level = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    own_table = table.get(cls.command, {})
+    values = {**top_level, **own_table}
+    for key in values:
+        if key not in cls.model_fields:
+            near = difflib.get_close_matches(key, cls.model_fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"--config {config}: {key!r} is no setting of `nanosft {cls.command}`{hint}")
+    return values
+
+
+def _problem(cls: type[StageSettings], error: Any) -> str:
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0])
+    field = cls.model_fields.get(name)
+    option = option_name(name, field) if field else name
+    if error["type"] == "missing":
+        return f"{option} is missing: give it, or set {ENV_PREFIX}{name.upper()}"
+    message = str(error["msg"])
+    return f"{option}: {message.removeprefix('Value error, ')}"
