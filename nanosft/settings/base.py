@@ -4,8 +4,9 @@ A field `num_shards` is the option `--num-shards`, the variable `NANOSFT_NUM_SHA
 file given by `--config` (at its top level, or in a table with the command's name). The command line wins over the
 environment, that over the file, that over the default. Constructing a class in Python reads none of these.
 
-A field's `json_schema_extra` may hold `argument` (True: positional on the command line), `short` (`"-p"`), and `env`
-(a variable with a name of its own, read when `NANOSFT_…` is not set). A `SecretStr` is never a command-line option.
+A field's `json_schema_extra` may hold `argument` (True: positional on the command line), `flag` (another spelling:
+`json_output` is `--json`, as pydantic has a `json` of its own), `short` (`"-p"`), `metavar`, and `env` (a variable with
+a name of its own, read when `NANOSFT_…` is not set). A `SecretStr` is never a command-line option.
 A list is given as a repeated option, or with commas in a variable.
 """
 
@@ -71,7 +72,8 @@ def load_settings(cls: type[SettingsT], options: Mapping[str, Any], *, config: s
 
 def option_name(name: str, field: FieldInfo) -> str:
     """How the command line spells a field: `--num-shards`, or `URI` for a positional one."""
-    return name.upper() if extra_of(field).get("argument") else "--" + name.replace("_", "-")
+    extra = extra_of(field)
+    return name.upper() if extra.get("argument") else str(extra.get("flag") or "--" + name.replace("_", "-"))
 
 
 def extra_of(field: FieldInfo) -> dict[str, Any]:

@@ -19,16 +19,21 @@ class ChatSettings(StageSettings):
         json_schema_extra={"short": "-p"},
     )
     source: str | None = Field(
-        default=None, pattern="^(base|chat)$", description="Which checkpoint: base or chat (default: chat if there is one)."
+        default=None,
+        pattern="^(base|chat)$",
+        description="Which checkpoint: base or chat (default: chat if there is one).",
     )
     tag: str | None = Field(default=None, description="Model tag, such as d20 (default: the largest).")
     step: int | None = Field(default=None, ge=0, description="Checkpoint step (default: the newest).")
-    temperature: float = Field(default=0.6, ge=0.0, description="Sampling temperature; 0 always takes the likeliest token.")
+    temperature: float = Field(
+        default=0.6, ge=0.0, description="Sampling temperature; 0 always takes the likeliest token."
+    )
     top_k: int | None = Field(default=50, ge=1, description="Sample among the k likeliest tokens.")
     max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
     seed: int = Field(default=0, description="Seed of the sampling.")
     device: str = Field(default="auto", description="Device: auto, cpu, cuda, cuda:1, …")
     json_output: bool = Field(
-        default=False, description="With --prompt: print one JSON object with the answer.", json_schema_extra={"flag": "--json"}
+        default=False,
+        description="With --prompt: print one JSON object with the answer.",
+        json_schema_extra={"flag": "--json"},
     )
-

@@ -9,7 +9,9 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from rich.markup import escape
 
+from nanosft.progress import configure_logging
 from nanosft.settings.base import SettingsT, StageSettings, extra_of, load_settings, option_name
 
 
@@ -20,11 +22,12 @@ def command(app: typer.Typer, cls: type[SettingsT]) -> Callable[[Callable[[Setti
     """
 
     def decorate(function: Callable[[SettingsT], None]) -> Callable[..., None]:
-        def run(*, config: str | None = None, **options: Any) -> None:
+        def run(*, config: str | None = None, debug: bool = False, **options: Any) -> None:
+            configure_logging(debug=debug)
             function(load_settings(cls, options, config=config))
 
         parameters = [_parameter(name, field) for name, field in cls.model_fields.items() if not _is_secret(field)]
-        run.__signature__ = inspect.Signature([*parameters, _CONFIG])  # type: ignore[attr-defined]  # typer reads it
+        run.__signature__ = inspect.Signature([*parameters, _CONFIG, _DEBUG])  # type: ignore[attr-defined]  # typer reads it
         run.__doc__ = function.__doc__
         name = cls.command.split()[-1] or function.__name__
         app.command(name, help=inspect.getdoc(function), epilog=_epilog(cls))(run)
@@ -38,6 +41,12 @@ _CONFIG = inspect.Parameter(
     inspect.Parameter.KEYWORD_ONLY,
     default=None,
     annotation=Annotated[str | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")],
+)
+_DEBUG = inspect.Parameter(
+    "debug",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")],
 )
 
 
@@ -59,7 +68,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     else:
         names = [option_name(name, field)]
         if annotation is bool:
-            names = [f"{names[0]}/--no-{name.replace('_', '-')}"]
+            names = [f"{names[0]}/--no-{names[0].removeprefix('--')}"]
         if extra.get("short"):
             names.append(str(extra["short"]))
         option = typer.Option(*names, help=_help(field), metavar=extra.get("metavar"), show_default=False)
@@ -71,12 +80,12 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if field.is_required():
-        return f"{text} [required]"
+        return escape(f"{text} [required]")
     default = field.default if field.default is not PydanticUndefined else None
     if field.default_factory is not None or default in (None, "", ()):
-        return text
+        return escape(text)
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-    return f"{text} [default: {shown}]"
+    return escape(f"{text} [default: {shown}]")
 
 
 def _is_secret(field: FieldInfo) -> bool:
