@@ -1,0 +1,1 @@
+"""Generate: synthetic conversations from a knowledge base."""
