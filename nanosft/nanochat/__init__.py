@@ -1,0 +1,77 @@
+"""The nanochat model family: tokenizer, rendering, the model in its five generations, checkpoint files, inference.
+
+Importing this package, or its torch-free modules (`tokenizer`, `generations`, `layout`), loads no torch: the names
+below are looked up when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from nanosft.nanochat.attention import Documents
+    from nanosft.nanochat.checkpoint import (
+        Checkpoint,
+        init_model,
+        load_checkpoint,
+        read_optimizer_states,
+        save_checkpoint,
+        save_tokenizer,
+    )
+    from nanosft.nanochat.engine import Engine
+    from nanosft.nanochat.generations import GENERATIONS, Generation, ModelConfig, estimate_flops_per_token
+    from nanosft.nanochat.layout import CheckpointRef, find_checkpoint
+    from nanosft.nanochat.model import GPT
+    from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+_HOMES: Final = {
+    "GENERATIONS": "generations",
+    "GPT": "model",
+    "Checkpoint": "checkpoint",
+    "CheckpointRef": "layout",
+    "Documents": "attention",
+    "Engine": "engine",
+    "Generation": "generations",
+    "ModelConfig": "generations",
+    "Tokenizer": "tokenizer",
+    "estimate_flops_per_token": "generations",
+    "find_checkpoint": "layout",
+    "init_model": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "load_tokenizer": "tokenizer",
+    "read_optimizer_states": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "save_tokenizer": "checkpoint",
+    "train_tokenizer": "tokenizer",
+}
+
+__all__ = [
+    "GENERATIONS",
+    "GPT",
+    "Checkpoint",
+    "CheckpointRef",
+    "Documents",
+    "Engine",
+    "Generation",
+    "ModelConfig",
+    "Tokenizer",
+    "estimate_flops_per_token",
+    "find_checkpoint",
+    "init_model",
+    "load_checkpoint",
+    "load_tokenizer",
+    "read_optimizer_states",
+    "save_checkpoint",
+    "save_tokenizer",
+    "train_tokenizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
