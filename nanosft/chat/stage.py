@@ -1,0 +1,153 @@
+"""`nanosft chat`: one answer, or a conversation, streamed as the model writes it."""
+
+import codecs
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import orjson
+import torch
+
+from nanosft.conversation import Message
+from nanosft.errors import ConfigError
+from nanosft.nanochat import Checkpoint, Engine, load_checkpoint
+from nanosft.progress import console
+from nanosft.settings.chat import ChatSettings
+
+_HELP = "/clear starts a new conversation, /quit (or end of file) leaves."
+
+
+@dataclass
+class Chat:
+    """A conversation with a loaded model.
+
+    Attributes:
+        checkpoint: The model and its tokenizer.
+        settings: How answers are sampled.
+        messages: What was said so far.
+    """
+
+    checkpoint: Checkpoint
+    settings: ChatSettings
+    messages: list[Message] = field(default_factory=list)
+
+    def answer(self, text: str) -> Iterator[str]:
+        """Put a message to the model and yield its answer in pieces as they come.
+
+        The oldest turns are left out of what the model reads when the conversation outgrows its context.
+
+        Raises:
+            ConfigError: The message alone is longer than the context.
+        """
+        self.messages.append(Message("user", text))
+        ids = self._fit()
+        engine = Engine(self.checkpoint.model, self.checkpoint.tokenizer)
+        tokens = engine.generate(
+            ids,
+            max_tokens=self.settings.max_tokens,
+            temperature=self.settings.temperature,
+            top_k=self.settings.top_k,
+            seed=self.settings.seed + len(self.messages) // 2,
+        )
+        pieces: list[str] = []
+        try:
+            for piece in _decode_stream(self.checkpoint, tokens):
+                pieces.append(piece)
+                yield piece
+        finally:  # an answer that the user broke off is still what was said
+            self.messages.append(Message("assistant", "".join(pieces)))
+
+    def _fit(self) -> list[int]:
+        """The newest turns that leave room for an answer, as ids that end in assistant_start."""
+        context = self.checkpoint.model.config.sequence_len
+        room = max(context - self.settings.max_tokens, context // 2)
+        messages = self.messages
+        while len(ids := self.checkpoint.tokenizer.render_prompt(messages)) > room and len(messages) > 1:
+            messages = messages[2:]
+        if len(ids) >= context:
+            raise ConfigError(f"the message has {len(ids)} tokens; this model reads {context}: shorten it")
+        return ids
+
+
+def run_chat(settings: ChatSettings) -> None:
+    """Answer `settings.prompt`, or hold a conversation on the terminal.
+
+    Raises:
+        DataError: There is no checkpoint under the URI.
+        ConfigError: A message is longer than the model's context, or the device is not there.
+    """
+    chat = Chat(load_chat_model(settings), settings)
+    if settings.prompt is not None:
+        _answer_once(chat, settings)
+    else:
+        _converse(chat)
+
+
+def load_chat_model(settings: ChatSettings) -> Checkpoint:
+    """The checkpoint that the settings name, on their device, ready to generate."""
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise ConfigError(f"--device {device}: not on this machine ({str(exc).splitlines()[0]})") from exc
+    checkpoint = load_checkpoint(
+        settings.model, source=settings.source, tag=settings.tag, step=settings.step, device=device
+    )
+    checkpoint.model.eval()
+    return checkpoint
+
+
+def _answer_once(chat: Chat, settings: ChatSettings) -> None:
+    pieces = chat.answer(settings.prompt or "")
+    if settings.json_output:
+        answer = "".join(pieces)
+        checkpoint = chat.checkpoint
+        record = {
+            "prompt": settings.prompt,
+            "answer": answer,
+            "model": {"tag": checkpoint.tag, "step": checkpoint.step, "source": checkpoint.source},
+        }
+        sys.stdout.write(orjson.dumps(record).decode() + "\n")
+        return
+    _write(pieces)
+
+
+def _converse(chat: Chat) -> None:
+    checkpoint = chat.checkpoint
+    console.print(f"[bold]{checkpoint.source} model {checkpoint.tag}, step {checkpoint.step}.[/] {_HELP}")
+    while True:
+        try:
+            text = console.input("\n[bold cyan]you>[/] ").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if text == "/quit":
+            return
+        if text == "/clear":
+            chat.messages.clear()
+        elif text.startswith("/"):
+            console.print(_HELP)
+        elif text:
+            try:
+                _write(chat.answer(text))
+            except KeyboardInterrupt:
+                console.print("[dim](broken off)[/]")
+
+
+def _write(pieces: Iterator[str]) -> None:
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _decode_stream(checkpoint: Checkpoint, tokens: Iterator[int]) -> Iterator[str]:
+    """Text of the tokens; a character whose bytes are spread over tokens comes when it is whole."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token in tokens:
+        if piece := decoder.decode(checkpoint.tokenizer.encoding.decode_single_token_bytes(token)):
+            yield piece
+    if rest := decoder.decode(b"", final=True):
+        yield rest

@@ -1,0 +1,112 @@
+"""Settings: three sources, one order of precedence, errors that name the option."""
+
+from typing import ClassVar
+
+import pytest
+from pydantic import Field, SecretStr
+
+from nanosft.errors import ConfigError
+from nanosft.settings import StageSettings, load_settings, unknown_variables
+
+
+class BrewSettings(StageSettings):
+    command: ClassVar[str] = "brew"
+
+    out: str = Field(description="Where the tea goes.")
+    num_cups: int = Field(default=2, ge=1, description="Cups.", json_schema_extra={"env": "POT_CUPS"})
+    herbs: tuple[str, ...] = Field(default=(), description="Herbs.")
+    key: SecretStr | None = Field(default=None, description="Of the pantry.", json_schema_extra={"env": "PANTRY_KEY"})
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "settings.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_the_command_line_wins_over_the_environment_that_over_the_file_that_over_the_default(config, monkeypatch):
+    path = config('out = "file"\nnum_cups = 3\n')
+    assert load_settings(BrewSettings, {"out": "x"}).num_cups == 2
+    assert load_settings(BrewSettings, {}, config=path).num_cups == 3
+    monkeypatch.setenv("NANOSFT_NUM_CUPS", "4")
+    assert load_settings(BrewSettings, {}, config=path).num_cups == 4
+    assert load_settings(BrewSettings, {"num_cups": 5}, config=path) == BrewSettings(out="file", num_cups=5)
+
+
+def test_a_variable_with_its_own_name_is_read_after_the_nanosft_one(monkeypatch):
+    monkeypatch.setenv("POT_CUPS", "7")
+    assert load_settings(BrewSettings, {"out": "x"}).num_cups == 7
+    monkeypatch.setenv("NANOSFT_NUM_CUPS", "4")
+    assert load_settings(BrewSettings, {"out": "x"}).num_cups == 4
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    monkeypatch.setenv("NANOSFT_NUM_CUPS", "")
+    assert load_settings(BrewSettings, {"out": "x"}).num_cups == 2
+
+
+@pytest.mark.parametrize("text", ["mint, sage", '["mint", "sage"]'])
+def test_a_list_in_a_variable_has_commas_or_is_json(monkeypatch, text):
+    monkeypatch.setenv("NANOSFT_HERBS", text)
+    assert load_settings(BrewSettings, {"out": "x"}).herbs == ("mint", "sage")
+
+
+def test_a_table_with_the_commands_name_wins_over_the_top_level_and_other_tables_are_left_alone(config):
+    path = config('out = "a"\n[brew]\nout = "b"\n[train]\nanything = 1\n')
+    assert load_settings(BrewSettings, {}, config=path).out == "b"
+
+
+def test_constructing_settings_reads_no_environment(monkeypatch):
+    monkeypatch.setenv("NANOSFT_NUM_CUPS", "9")
+    assert BrewSettings(out="x").num_cups == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--out is missing: give it, or set NANOSFT_OUT"),
+        ({"out": "x", "num_cups": 0}, "--num-cups: Input should be greater than or equal to 1"),
+        ({"out": "x", "num_cups": "many"}, "--num-cups: Input should be a valid integer"),
+    ],
+)
+def test_an_error_names_the_option(options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_settings(BrewSettings, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_cup = 1", "'num_cup' is no setting of `nanosft brew`; did you mean 'num_cups'"),
+        ("[brew]\nhrbs = []", "'hrbs' is no setting of `nanosft brew`; did you mean 'herbs'"),
+        ("out =", "not TOML"),
+    ],
+)
+def test_an_error_in_a_file_names_the_file_and_the_key(config, text, message):
+    path = config(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_settings(BrewSettings, {"out": "x"}, config=path)
+    assert path in str(caught.value)
+
+
+def test_a_missing_file_is_a_config_error():
+    with pytest.raises(ConfigError, match="nowhere.toml: cannot be read"):
+        load_settings(BrewSettings, {}, config="nowhere.toml")
+
+
+def test_an_unknown_variable_is_reported_with_the_nearest_name():
+    assert unknown_variables([BrewSettings], {"NANOSFT_NUM_CUP": "1", "NANOSFT_OUT": "x", "PATH": ""}) == [
+        "NANOSFT_NUM_CUP is no setting of nanosft; did you mean NANOSFT_NUM_CUPS?"
+    ]
+
+
+def test_a_secret_is_shown_nowhere(monkeypatch):
+    monkeypatch.setenv("PANTRY_KEY", "sesame")
+    settings = load_settings(BrewSettings, {"out": "x"})
+    assert settings.key is not None
+    assert settings.key.get_secret_value() == "sesame"
+    assert "sesame" not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()
