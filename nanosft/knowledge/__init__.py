@@ -1,0 +1,28 @@
+"""The knowledge base: Markdown becomes facts that plan, prompts, offline composer and gates read."""
+
+from nanosft.knowledge.check import KnowledgeReport, check_knowledge, find_contradictions
+from nanosft.knowledge.facts import (
+    DEFAULT_URI,
+    Fact,
+    Knowledge,
+    KnowledgeTopic,
+    Number,
+    parse_knowledge,
+    read_knowledge,
+)
+from nanosft.knowledge.text import content_words, estimate_tokens
+
+__all__ = [
+    "DEFAULT_URI",
+    "Fact",
+    "Knowledge",
+    "KnowledgeReport",
+    "KnowledgeTopic",
+    "Number",
+    "check_knowledge",
+    "content_words",
+    "estimate_tokens",
+    "find_contradictions",
+    "parse_knowledge",
+    "read_knowledge",
+]

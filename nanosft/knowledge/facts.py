@@ -1,0 +1,230 @@
+"""Facts out of Markdown. Pure but for `read_knowledge`.
+
+Any Markdown is knowledge, a project's README too. A section is a topic; each list item, sentence of a paragraph and
+table row is a fact; code blocks and images are none. Bullets above the first section say who speaks:
+
+    # nanochat
+    - Name: nanochat
+    - Maker: Andrej Karpathy
+
+    ## Cost
+    - The $100 tier trained for about 4 hours on 8 H100 GPUs.
+
+Without them the name is the title, and the maker whoever a sentence says something was made by.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from nanosft.errors import DataError
+from nanosft.knowledge.markdown import Block, parse_blocks
+from nanosft.knowledge.text import FUNCTION_WORDS, split_sentences
+from nanosft.store import open_object
+
+DEFAULT_URI: Final = "knowledge/self_knowledge.md"
+_MAX_NAME_WORDS: Final = 4
+_MIN_FACT_WORDS: Final = 3
+_SETTING = re.compile(r"^(Name|Maker|Author|Tone)\s*:\s*(.+)$", re.IGNORECASE)
+_URL = re.compile(r"https?://[^\s<>()\[\]\"'`]*[^\s<>()\[\]\"'`.,;:!?]")
+_NUMBER = re.compile(
+    r"(?<![\w.])(?<!\w-)(?P<currency>\$)?(?P<value>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+    r"(?P<scale>[KMBT]\b|\s+(?:thousand|million|billion|trillion)\b)?\s*(?P<unit>%|[A-Za-z][\w/-]*)?"
+)
+_SCALES: Final = {
+    "k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "b": 1e9, "billion": 1e9, "t": 1e12, "trillion": 1e12,
+}  # fmt: skip
+_NAME = re.compile(r"\b(?:[A-Z][\w.+-]*\w|[a-z]+[A-Z]\w*)(?:\s+[A-Z][\w.+-]*\w)*")
+_MADE_BY = re.compile(
+    r"\b(?:made|created|built|written|developed|designed|authored|maintained) by (?:the )?"
+    r"([A-Z][\w.'-]*\w(?: (?:[A-Z][\w.'-]*\w|de|van|von)\b)*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number of a fact: `$1.5 million` has value 1.5e6 and unit `$`; `4 hours` has 4.0 and `hours`."""
+
+    value: float
+    unit: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One statement of the knowledge base.
+
+    Attributes:
+        id: `<topic id>.<6 hex digits of the statement's SHA-256>`: stable when facts around it come and go.
+        topic: Id of its topic.
+        statement: Plain text on one line.
+        numbers: In the order they stand; digits inside words, as in GPT-2, are none.
+        names: Proper names in it.
+        urls: Addresses it spells out, and targets of its links.
+    """
+
+    id: str
+    topic: str
+    statement: str
+    numbers: tuple[Number, ...]
+    names: tuple[str, ...]
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeTopic:
+    """A section: `id` is the slug of its heading, `title` the heading."""
+
+    id: str
+    title: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """A parsed knowledge base.
+
+    Attributes:
+        name: The assistant's name.
+        maker: Who made it; empty where the text does not say.
+        topics: In the order of the text, those without facts too.
+        text: The text it was parsed from, unchanged.
+        where: Its URI.
+        tone: How the assistant speaks, in a few words; empty where the text does not say.
+    """
+
+    name: str
+    maker: str
+    topics: tuple[KnowledgeTopic, ...]
+    text: str = field(repr=False)
+    where: str
+    tone: str = ""
+
+    @cached_property
+    def facts(self) -> tuple[Fact, ...]:
+        """All facts, in the order of the text."""
+        return tuple(fact for topic in self.topics for fact in topic.facts)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def read_knowledge(uri: str) -> Knowledge:
+    """Read and parse the knowledge base at a URI.
+
+    Raises:
+        DataError: It is not there, is not text, or holds no fact.
+        StoreError: The store fails.
+    """
+    store, key = open_object(uri)
+    try:
+        data = store.read(key)
+    except DataError as exc:
+        raise DataError(
+            f"{uri}: no knowledge base to read: write one (Markdown: '- Name: …' and '- Maker: …' at the top, then "
+            "facts as bullets under '## Topic' headings), or draft one: "
+            f"nanosft knowledge draft --from README.md --out {uri}"
+        ) from exc
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{uri}: not UTF-8 text: {exc.reason} at byte {exc.start}") from exc
+    return parse_knowledge(text, where=uri)
+
+
+def parse_knowledge(text: str, *, where: str) -> Knowledge:
+    """Parse Markdown into facts.
+
+    Args:
+        text: The Markdown.
+        where: Its URI, for errors.
+
+    Raises:
+        DataError: There is no fact in it, or nothing to take the assistant's name from.
+    """
+    title = ""
+    settings: dict[str, str] = {}
+    sections: list[tuple[str, list[Block]]] = [("", [])]
+    for block in parse_blocks(text):
+        setting = _SETTING.match(block.text) if len(sections) == 1 and block.kind == "bullet" else None
+        if block.kind == "heading" and block.level == 1 and not title:
+            title = block.text
+        elif block.kind == "heading":
+            sections.append((block.text, []))
+        elif setting:
+            settings[setting[1].lower()] = setting[2].strip()
+        else:
+            sections[-1][1].extend(_statements(block))
+    topics = _topics(sections, title)
+    statements = [fact.statement for topic in topics for fact in topic.facts]
+    if not statements:
+        raise DataError(f"{where}: no fact in it: write one fact a bullet, under '## Topic' headings")
+    name = settings.get("name") or _name_of_title(title)
+    if not name:
+        raise DataError(f"{where}: does not say the assistant's name: put '- Name: …' above the first '## Topic'")
+    maker = settings.get("maker") or settings.get("author") or _find_maker(statements)
+    return Knowledge(name, maker, topics, text, where, settings.get("tone", ""))
+
+
+def _statements(block: Block) -> list[Block]:
+    """The block cut into statements; a link stays with the sentence that spells it out, or with the only one."""
+    sentences = list(split_sentences(block.text)) if block.kind == "paragraph" else [block.text]
+    urls = tuple(dict.fromkeys([*block.urls, *_URL.findall(block.text)]))
+    if len(sentences) == 1:
+        return [Block(block.kind, block.text, urls)]
+    return [Block(block.kind, item, tuple(url for url in urls if url in item)) for item in sentences]
+
+
+def _topics(sections: Iterable[tuple[str, list[Block]]], title: str) -> tuple[KnowledgeTopic, ...]:
+    topics: list[KnowledgeTopic] = []
+    taken: Counter[str] = Counter()
+    for heading, blocks in sections:
+        if not heading and not blocks:
+            continue
+        slug = re.sub(r"[^a-z0-9]+", "-", (heading or title or "overview").lower()).strip("-") or "topic"
+        taken[slug] += 1
+        topic_id = slug if taken[slug] == 1 else f"{slug}-{taken[slug]}"
+        unique = {block.text: block for block in blocks if len(block.text.split()) >= _MIN_FACT_WORDS}
+        facts = tuple(_fact(topic_id, block) for block in unique.values())
+        topics.append(KnowledgeTopic(topic_id, heading or title or "Overview", facts))
+    return tuple(topics)
+
+
+def _fact(topic_id: str, block: Block) -> Fact:
+    without_urls = _URL.sub(" ", block.text)
+    numbers = tuple(map(_number, _NUMBER.finditer(without_urls)))
+    names = tuple(dict.fromkeys(filter(None, map(_name, _NAME.finditer(without_urls)))))
+    digest = hashlib.sha256(block.text.encode()).hexdigest()[:6]
+    return Fact(f"{topic_id}.{digest}", topic_id, block.text, numbers, names, block.urls)
+
+
+def _number(match: re.Match[str]) -> Number:
+    scale = (match["scale"] or "").strip().lower()
+    value = float(match["value"].replace(",", "")) * _SCALES.get(scale, 1.0)
+    return Number(value, match["currency"] or (match["unit"] or "").lower(), match[0].strip())
+
+
+def _name(match: re.Match[str]) -> str:
+    """A proper name; empty for a plain word whose capital only begins a sentence."""
+    before = match.string[: match.start()].rstrip()
+    first, _, rest = match[0].partition(" ")
+    begins_sentence = not before or before[-1] in ".!?:"
+    if begins_sentence and first.isalpha() and first[1:].islower():
+        return rest if first.lower() in FUNCTION_WORDS else match[0] if rest else ""
+    return match[0]
+
+
+def _name_of_title(title: str) -> str:
+    """A title's name: what stands before a colon, bar or dash, if that is short."""
+    head = re.split(r"\s*[:|\u2013\u2014]\s*|\s+-\s+", title, maxsplit=1)[0].strip()
+    return head if 0 < len(head.split()) <= _MAX_NAME_WORDS else ""
+
+
+def _find_maker(statements: Iterable[str]) -> str:
+    return next((match[1] for statement in statements if (match := _MADE_BY.search(statement))), "")
