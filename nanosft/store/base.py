@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from nanosft.errors import DataError
+
+
+class MissingObjectError(DataError):
+    """An object is not there."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -17,6 +23,19 @@ class ObjectInfo:
 
     key: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What lies directly under a prefix.
+
+    Attributes:
+        objects: In key order; keys are relative to the store's root, as everywhere.
+        names: Of the prefixes one level down, sorted, without slashes.
+    """
+
+    objects: tuple[ObjectInfo, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +61,9 @@ class Writer(Protocol):
 class Store(Protocol):
     """Objects under one root URI.
 
-    Every method raises `StoreError` for what may pass (after the adapter's own retries) and `DataError`, naming the
-    URI, for an object that is not there or not what its checksum says.
+    Every method raises `StoreError` for what may pass (after the adapter's own retries), `ConfigError` for credentials,
+    permissions and endpoints that cannot be right, `MissingObjectError` (a `DataError`) for an object that is not
+    there, and `DataError` for one that is not what its checksum says. All name the URI.
     """
 
     @property
@@ -57,7 +77,7 @@ class Store(Protocol):
         """The whole object."""
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        """`length` bytes from offset `start`; fewer where the object ends before."""
+        """`length` (at least 1) bytes from offset `start`; fewer where the object ends before."""
 
     def open_read(self, key: str) -> AbstractContextManager[BinaryIO]:
         """The object as a stream of bytes, never whole in memory. A broken connection is resumed by range."""
@@ -75,7 +95,10 @@ class Store(Protocol):
         """Put a whole object unless one is there; True if it was put, or equal bytes are there by our own retry."""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key starts with `prefix`, in key order."""
+        """Objects whose key starts with `prefix`, in key order (code points, as S3 sorts)."""
+
+    def list_directory(self, prefix: str = "") -> Directory:
+        """Objects directly under `prefix/` and the names one level down; one request on S3, however deep the tree."""
 
     def stat(self, key: str) -> ObjectInfo | None:
         """The object's size, or None when it is not there."""
@@ -85,3 +108,14 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete the object; no error when it is not there."""
+
+
+def check_key(key: str, *, root: str) -> str:
+    """The key itself, when it is one that every store can hold and that stays under the root.
+
+    Raises:
+        DataError: It is empty, absolute, or has an empty, `.` or `..` segment or a NUL.
+    """
+    if "\0" in key or any(segment in {"", ".", ".."} for segment in key.split("/")):
+        raise DataError(f"{root}: {key!r} is no object key: it needs segments between single slashes, none '.' or '..'")
+    return key

@@ -1,0 +1,82 @@
+"""Object storage behind one small protocol: S3 and anything that speaks it, or a local directory.
+
+    store = open_store("s3://bucket/runs/1")          # or file:///data/runs/1, or a path
+    store.write("manifest.json", data)
+
+Credentials, region and endpoint of S3 come from the standard `AWS_…` variables and files.
+"""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from nanosft.errors import ConfigError
+from nanosft.store.base import Directory, MissingObjectError, ObjectInfo, Store, Writer, Written
+from nanosft.store.local import LocalStore
+
+__all__ = [
+    "Directory",
+    "MissingObjectError",
+    "ObjectInfo",
+    "Store",
+    "Writer",
+    "Written",
+    "join_uri",
+    "open_object",
+    "open_store",
+]
+
+_S3 = "s3://"
+_FILE = "file://"
+
+
+def open_store(uri: str) -> Store:
+    """The store under a URI: `s3://bucket/prefix`, `file:///…`, or a local path. Sends no request and makes nothing.
+
+    Raises:
+        ConfigError: The URI has no bucket, or a scheme that no store reads.
+    """
+    if uri.startswith(_S3):
+        from nanosft.store.s3 import S3Store  # noqa: PLC0415 - boto3 takes 0.2 s that local runs need not pay
+
+        bucket, _, prefix = uri.removeprefix(_S3).partition("/")
+        if not bucket:
+            raise ConfigError(f"{uri!r} names no bucket: write s3://bucket/prefix")
+        return S3Store(bucket, prefix.strip("/"))
+    return LocalStore(_local_path(uri))
+
+
+def open_object(uri: str) -> tuple[Store, str]:
+    """The store of the prefix above one object, and the object's key in it.
+
+    Raises:
+        ConfigError: The URI names no object.
+    """
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    if uri.startswith(_S3) and f"{parent}/" == _S3:
+        raise ConfigError(f"{uri!r} is a bucket: write s3://bucket/key to name an object")
+    if uri.startswith(_S3):
+        return open_store(parent), name
+    path = _local_path(uri.rstrip("/"))
+    if not path.name:
+        raise ConfigError(f"{uri!r} names no file")
+    return LocalStore(path.parent), path.name
+
+
+def join_uri(uri: str, *parts: str) -> str:
+    """The URI with keys appended, one slash between each; of a path, a path."""
+    joined = [uri.rstrip("/") or uri, *(part.strip("/") for part in parts)]
+    return "/".join(piece for piece in joined if piece)
+
+
+def _local_path(uri: str) -> Path:
+    if uri.startswith(_FILE):
+        host, slash, path = uri.removeprefix(_FILE).partition("/")
+        if host not in {"", "localhost"} or not slash:
+            raise ConfigError(f"{uri!r} is no file URI of this machine: write file:///directory")
+        return Path("/" + unquote(path))
+    scheme, found, _ = uri.partition("://")
+    if found:
+        raise ConfigError(f"{uri!r}: no store for {scheme}://; use s3://bucket/prefix, file:///directory or a path")
+    if not uri:
+        raise ConfigError("an empty URI names no store: use s3://bucket/prefix, file:///directory or a path")
+    return Path(uri).expanduser()

@@ -1,0 +1,272 @@
+"""A store in a local directory (or on a mounted volume).
+
+A write goes to a temporary name beside its target, is synced to disk and then renamed, so a reader or a crash at any
+moment meets the old object or the new one. What a killed writer leaves has a name that no listing shows.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final
+
+from nanosft.errors import ConfigError, NanosftError, StoreError
+from nanosft.store.base import Directory, MissingObjectError, ObjectInfo, Writer, Written, check_key
+
+_TEMPORARY: Final = ".nanosft-tmp-"
+_CHUNK_BYTES: Final = 1 << 20
+_READ_AHEAD_BYTES: Final = 1 << 18
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+
+
+class LocalStore:
+    """Objects as files under a directory, which is made by the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    @property
+    def uri(self) -> str:
+        """`file:///…` of the directory."""
+        return self._root.as_uri()
+
+    def uri_of(self, key: str) -> str:
+        """`file:///…` of the file."""
+        return (self._root / key).as_uri()
+
+    def read(self, key: str) -> bytes:
+        """The whole file."""
+        with self._translated(key):
+            return self._path(key).read_bytes()
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes from offset `start`; fewer where the file ends before."""
+        with self._translated(key), self._path(key).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    @contextmanager
+    def open_read(self, key: str) -> Iterator[BinaryIO]:
+        """The file as a stream."""
+        with self._translated(key):
+            file = self._path(key).open("rb", buffering=_READ_AHEAD_BYTES)
+        with file:
+            yield file
+
+    def write(self, key: str, data: bytes) -> Written:
+        """Put a whole object, replacing one that is there."""
+        with self.open_write(key) as writer:
+            writer.write(data)
+        return writer.written
+
+    def write_file(self, key: str, path: Path) -> Written:
+        """Put a copy of a local file."""
+        with self.open_write(key) as writer, path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                writer.write(chunk)
+        return writer.written
+
+    def open_write(self, key: str) -> "_LocalWriter":
+        """Put an object as a stream of unknown length."""
+        return _LocalWriter(self, key)
+
+    def write_if_absent(self, key: str, data: bytes) -> bool:
+        """Put a whole object unless one is there: a hard link fails when its name is taken, and is whole at once."""
+        target = self._path(key)
+        with self._translated(key):
+            temporary = _temporary_beside(target)
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    _sync(file)
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as exc:
+                if exc.errno in _NO_LINKS and os.access(target.parent, os.W_OK):
+                    raise ConfigError(
+                        f"{self.uri_of(key)}: this file system has no hard links, which a write-if-absent needs: "
+                        "use another directory, or a bucket"
+                    ) from exc
+                raise
+            finally:
+                with suppress(OSError):
+                    temporary.unlink()
+            _sync_directory(target.parent)
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, in key order."""
+        folder, _, _ = prefix.rpartition("/")
+        with self._translated(prefix):
+            found = [info for info in _walk(self._root / folder, self._root) if info.key.startswith(prefix)]
+        yield from sorted(found, key=lambda info: info.key)
+
+    def list_directory(self, prefix: str = "") -> Directory:
+        """Objects directly under `prefix/` and the names one level down that hold any."""
+        folder = self._root / prefix.strip("/")
+        with self._translated(prefix):
+            files, folders = _scan(folder, self._root)
+            names = sorted(item.name for item in folders if any(_walk(item, self._root)))
+        return Directory(tuple(sorted(files, key=lambda info: info.key)), tuple(names))
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """The file's size, or None when it is not there."""
+        path = self._path(key)
+        with self._translated(key):
+            try:
+                size_bytes = path.stat().st_size
+            except OSError as exc:
+                if exc.errno in _ABSENT:
+                    return None
+                raise
+            return ObjectInfo(key, size_bytes) if path.is_file() else None
+
+    def exists(self, key: str) -> bool:
+        """Whether the file is there."""
+        return self.stat(key) is not None
+
+    def delete(self, key: str) -> None:
+        """Delete the file; no error when it is not there. Directories stay."""
+        with self._translated(key):
+            try:
+                self._path(key).unlink()
+            except OSError as exc:
+                if exc.errno not in _ABSENT:
+                    raise
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key, root=self.uri)
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise _to_error(exc, self.uri_of(key)) from exc
+
+
+class _LocalWriter:
+    """Bytes on their way into one file."""
+
+    def __init__(self, store: LocalStore, key: str) -> None:
+        self._store, self._key = store, key
+        self._target = store._path(key)  # noqa: SLF001 - one adapter, two classes
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+        self._written: Written | None = None
+
+    def __enter__(self) -> Writer:
+        with self._store._translated(self._key):  # noqa: SLF001
+            self._temporary = _temporary_beside(self._target)
+            self._file = self._temporary.open("xb", buffering=_READ_AHEAD_BYTES)
+        return self
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Append bytes; returns their number."""
+        with self._store._translated(self._key):  # noqa: SLF001
+            self._file.write(data)
+        self._hash.update(data)
+        size_bytes = memoryview(data).nbytes
+        self._size_bytes += size_bytes
+        return size_bytes
+
+    @property
+    def written(self) -> Written:
+        """What was put; only after a normal exit of the context."""
+        assert self._written is not None, "nothing is put before the context ends normally"
+        return self._written
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            with self._store._translated(self._key):  # noqa: SLF001
+                _sync(self._file)
+                self._file.close()
+                self._temporary.replace(self._target)
+                _sync_directory(self._target.parent)
+        except NanosftError:
+            self._discard()
+            raise
+        self._written = Written(self._key, self._size_bytes, self._hash.hexdigest())
+
+    def _discard(self) -> None:
+        with suppress(OSError):  # closing flushes, which fails again on a full disk
+            self._file.close()
+        with suppress(OSError):
+            self._temporary.unlink()
+
+
+def _temporary_beside(target: Path) -> Path:
+    """A new temporary name in the target's directory, which is made if it is not there."""
+    missing = []
+    folder = target.parent
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _sync_directory(made.parent)
+    return target.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make the directory's entries survive a power cut; file systems that cannot say so with EINVAL."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _scan(folder: Path, root: Path) -> tuple[list[ObjectInfo], list[Path]]:
+    """Files and directories right under a folder; none when it is not there."""
+    files, folders = [], []
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    for entry in entries:
+        if entry.is_dir():
+            folders.append(Path(entry.path))
+        elif not entry.name.startswith(_TEMPORARY):
+            with suppress(FileNotFoundError):  # deleted since, or a link to nothing
+                size_bytes = entry.stat().st_size
+                files.append(ObjectInfo(Path(entry.path).relative_to(root).as_posix(), size_bytes))
+    return files, folders
+
+
+def _walk(folder: Path, root: Path) -> Iterator[ObjectInfo]:
+    waiting = [folder]
+    while waiting:
+        files, folders = _scan(waiting.pop(), root)
+        yield from files
+        waiting += folders
+
+
+def _to_error(exc: OSError, uri: str) -> NanosftError:
+    reason = exc.strerror or type(exc).__name__
+    if exc.errno in _ABSENT:
+        return MissingObjectError(f"{uri}: no such object")
+    if exc.errno in _FULL:
+        return StoreError(f"{uri}: {reason}: free some space and run the same command again")
+    if exc.errno in _FORBIDDEN:
+        return ConfigError(f"{uri}: {reason}: give user {os.geteuid()} access to it, or choose another place")
+    if exc.errno == errno.ENAMETOOLONG:
+        return ConfigError(f"{uri}: {reason}")
+    return StoreError(f"{uri}: {reason}")

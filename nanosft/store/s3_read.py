@@ -1,0 +1,156 @@
+"""Reading one S3 object as a stream that outlives broken connections.
+
+A connection that breaks, or a body that ends early, is resumed by a ranged GET from the next byte on, with `If-Match`
+on the ETag of the first answer: what is read is one version of the object, never a mixture of two.
+"""
+
+import hashlib
+import io
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore import exceptions as boto
+from urllib3.exceptions import HTTPError
+
+from nanosft.errors import DataError, StoreError
+from nanosft.store.s3_client import error_code, http_status, to_error
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from botocore.response import StreamingBody
+    from mypy_boto3_s3 import S3Client
+
+_log = logging.getLogger("nanosft.store")
+
+SHA256_METADATA: Final = "sha256"
+"""User metadata of objects put in one request: their SHA-256 (hex), which every endpoint gives back."""
+
+_MAX_RESUMES: Final = 6
+"""Without a single byte between them."""
+_FIRST_WAIT_S: Final = 0.1
+_BROKEN: Final = (boto.HTTPClientError, boto.IncompleteReadError, boto.ConnectionError, HTTPError, OSError)
+
+
+class ObjectReader(io.RawIOBase):
+    """One version of one object, from `start` to its end or for `length` bytes.
+
+    The first request is sent at once, so an object that is not there is an error here and not at the first read.
+    """
+
+    def __init__(
+        self, client: "S3Client", bucket: str, key: str, *, uri: str, start: int = 0, length: int | None = None
+    ) -> None:
+        super().__init__()
+        self._client, self._bucket, self._key, self._uri = client, bucket, key, uri
+        self._is_range = start > 0 or length is not None
+        self._next = start
+        self._end: int | None = None if length is None else start + length
+        self._etag = ""
+        self._num_resumes = 0
+        self._hash = hashlib.sha256()
+        self._expected_sha256: str | None = None
+        self._body: StreamingBody | None = None
+        try:
+            answer = self._get(self._is_range)
+        except boto.ClientError as exc:
+            if error_code(exc) != "InvalidRange":
+                raise to_error(exc, uri) from exc
+            self._end = self._next  # the object ends before `start`
+            return
+        except boto.BotoCoreError as exc:
+            raise to_error(exc, uri) from exc
+        self._etag = answer.get("ETag", "")
+        self._end = self._next + answer["ContentLength"]
+        if not self._is_range:
+            self._expected_sha256 = answer.get("Metadata", {}).get(SHA256_METADATA)
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        """Fill the buffer as far as the connection has bytes; 0 at the object's end."""
+        view = memoryview(buffer).cast("B")
+        chunk = self.read_chunk(len(view))
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    def read_chunk(self, max_bytes: int) -> bytes:
+        """Up to `max_bytes`; empty at the object's end only.
+
+        Raises:
+            StoreError: The connection breaks again and again, or the object was replaced meanwhile.
+            DataError: At the end, when the bytes are not what the object's checksum says.
+        """
+        assert self._end is not None
+        while self._next < self._end:
+            try:
+                chunk = self._stream().read(min(max_bytes, self._end - self._next))
+            except boto.FlexibleChecksumError as exc:
+                raise to_error(exc, self._uri) from exc
+            except _BROKEN as exc:
+                self._wait_to_resume(exc)
+                continue
+            if not chunk:
+                self._wait_to_resume(None)
+                continue
+            self._next += len(chunk)
+            self._num_resumes = 0
+            if self._expected_sha256:
+                self._hash.update(chunk)
+            return chunk
+        if self._expected_sha256 and self._hash.hexdigest() != self._expected_sha256:
+            raise DataError(
+                f"{self._uri}: SHA-256 is {self._hash.hexdigest()}, was {self._expected_sha256} when it was put: "
+                "the object is damaged, make it again"
+            )
+        self._expected_sha256 = None
+        return b""
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+        super().close()
+
+    def _get(self, ranged: bool) -> Any:  # noqa: FBT001 - one caller says it by name of a field
+        conditions: dict[str, Any] = {"IfMatch": self._etag} if self._etag else {}
+        if ranged:
+            conditions["Range"] = f"bytes={self._next}-" + ("" if self._end is None else str(self._end - 1))
+        answer = self._client.get_object(Bucket=self._bucket, Key=self._key, **conditions)
+        if ranged and "ContentRange" not in answer:
+            answer["Body"].close()
+            raise StoreError(f"{self._uri}: the endpoint ignored a Range header, which nanosft needs")
+        self._body = answer["Body"]
+        return answer
+
+    def _stream(self) -> "StreamingBody":
+        if self._body is None:
+            try:
+                self._get(ranged=True)
+            except boto.ClientError as exc:
+                if http_status(exc) == 412:  # noqa: PLR2004 - precondition failed
+                    raise StoreError(
+                        f"{self._uri}: replaced while it was being read: run the same command again"
+                    ) from exc
+                raise to_error(exc, self._uri) from exc
+            except boto.BotoCoreError as exc:
+                raise to_error(exc, self._uri) from exc
+        assert self._body is not None
+        return self._body
+
+    def _wait_to_resume(self, exc: Exception | None) -> None:
+        reason = str(exc) if exc else "the body ended early"
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+        if self._num_resumes == _MAX_RESUMES or not self._etag:
+            raise StoreError(
+                f"{self._uri}: broke at byte {self._next} of {self._end} {self._num_resumes + 1} times: {reason}: "
+                "try again later"
+            ) from exc
+        _log.warning("%s: broke at byte %d of %s (%s): resuming", self._uri, self._next, self._end, reason)
+        time.sleep(_FIRST_WAIT_S * 2**self._num_resumes)
+        self._num_resumes += 1

@@ -1,0 +1,108 @@
+"""Fixtures that more than one suite needs: reference data, S3 servers, buckets. Sockets reach loopback alone."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.s3_proxy import S3Proxy
+from tests.servers import ACCESS_KEY, SECRET_KEY, run_moto, run_seaweed
+
+LOOPBACK = "127.0.0.1,::1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-socket reads these when its own hook runs, after this one.
+    config.option.allow_hosts = config.option.allow_hosts or LOOPBACK
+    config.option.allow_unix_socket = True
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reasons = sorted({report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])})
+    for reason in reasons:
+        terminalreporter.write_line(f"NOT TESTED: {reason}", red=True)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The read-only reference data beside the checkout (or `SHARED_DIR`): golden files, a real base, conversations."""
+    folder = Path(os.environ.get("SHARED_DIR", Path(__file__).parents[2] / "shared"))
+    if not (folder / "golden").is_dir():
+        message = f"reference data is not at {folder}: set SHARED_DIR"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of an S3 server process (moto) of this test process."""
+    with run_moto(tmp_path_factory.mktemp("moto")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def seaweed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a SeaweedFS server process of this test process; it checks signatures and checksums."""
+    with run_seaweed(tmp_path_factory.mktemp("seaweed")) as url:
+        yield url
+
+
+@pytest.fixture
+def make_bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """A function: server URL -> `s3://…` of a new bucket there; from then on the `AWS_…` variables name that server."""
+
+    def make(url: str) -> str:
+        use_endpoint(monkeypatch, url)
+        name = f"bucket-{uuid.uuid4().hex[:12]}"
+        open_raw_client(url).create_bucket(Bucket=name)
+        return f"s3://{name}"
+
+    return make
+
+
+@pytest.fixture
+def bucket(moto_url: str, make_bucket: Callable[[str], str]) -> str:
+    """`s3://…` of a new bucket on moto, with the `AWS_…` variables set for it."""
+    return make_bucket(moto_url)
+
+
+@pytest.fixture
+def s3_proxy(moto_url: str) -> Iterator[S3Proxy]:
+    """A proxy before moto that counts requests and makes faults; point `AWS_ENDPOINT_URL` at its `url`."""
+    with S3Proxy(moto_url) as proxy:
+        yield proxy
+
+
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Set the `AWS_…` variables for a server on loopback, and hide those of this machine."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+def open_raw_client(url: str, **options: Any) -> Any:
+    """boto3 itself, without nanosft's adapter, for what the tests set up and check behind its back."""
+    import boto3  # noqa: PLC0415 - takes 0.2 s, and most suites need none
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required")
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=config,
+        **options,
+    )
