@@ -1,14 +1,13 @@
 """Where nanochat keeps its files under a base directory, and which checkpoint is meant. Torch-free.
 
-    <base>/tokenizer/tokenizer.pkl, token_bytes.pt
-    <base>/base_checkpoints/<tag>/model_<step>.pt, meta_<step>.json, optim_<step>_rank<n>.pt
-    <base>/chatsft_checkpoints/<tag>/…
+<base>/tokenizer/tokenizer.pkl, token_bytes.pt
+<base>/base_checkpoints/<tag>/model_<step>.pt, meta_<step>.json, optim_<step>_rank<n>.pt
+<base>/chatsft_checkpoints/<tag>/…
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, Literal
 
 from nanosft.errors import ConfigError, DataError
@@ -18,9 +17,8 @@ Source = Literal["base", "chat"]
 
 DIRECTORIES: Final[Mapping[Source, str]] = {"base": "base_checkpoints", "chat": "chatsft_checkpoints"}
 TOKENIZER_KEY: Final = "tokenizer/tokenizer.pkl"
-TOKEN_BYTES_KEY: Final = "tokenizer/token_bytes.pt"
+TOKEN_BYTES_KEY: Final = "tokenizer/token_bytes.pt"  # noqa: S105 - no password
 
-_LISTED: Final = 2000
 _FILE = re.compile(r"(?P<tag>[^/]+)/(?P<kind>model|meta|optim)_(?P<step>\d+)(?:_rank(?P<rank>\d+))?\.(?:pt|json)")
 _DEPTH_TAG = re.compile(r"d(\d+)")
 
@@ -101,16 +99,16 @@ def _choose(store: Store, source: Source, found: _Files, tag: str | None, step: 
     if step is None:
         step = max(steps)
     elif step not in steps:
-        raise ConfigError(f"{where}/{tag}: no step {step}; there are {_some([str(number) for number in sorted(steps)])}")
+        raise ConfigError(
+            f"{where}/{tag}: no step {step}; there are {_some([str(number) for number in sorted(steps)])}"
+        )
     files = steps[step]
     if ("meta", 0) not in files:
         others = [number for number in steps if ("meta", 0) in steps[number]]
         advice = f"name a whole one, step {max(others)}" if others else "copy it whole"
         raise DataError(f"{store.uri_of(files['model', 0])}: no meta_{step:06d}.json beside it: {advice}")
     optimizer = sorted((rank, key) for (kind, rank), key in files.items() if kind == "optim")
-    return CheckpointRef(
-        source, tag, step, files["model", 0], files["meta", 0], tuple(key for _, key in optimizer)
-    )
+    return CheckpointRef(source, tag, step, files["model", 0], files["meta", 0], tuple(key for _, key in optimizer))
 
 
 def _tag_rank(tag: str) -> tuple[int, str]:
@@ -125,11 +123,9 @@ def _names(steps: Mapping[int, Mapping[tuple[str, int], str]]) -> list[str]:
 def _describe_absence(store: Store, source: Source | None) -> str:
     directories = [DIRECTORIES[source]] if source else list(DIRECTORIES.values())
     expected = " or ".join(f"{directory}/<tag>/model_<step>.pt" for directory in directories)
-    entries = dict.fromkeys(
-        "/".join(info.key.split("/")[:2]) + ("/…" if info.key.count("/") > 1 else "")
-        for info in islice(store.list(), _LISTED)
-    )
-    there = f"there are {_some(list(entries))}" if entries else "nothing is there"
+    top = store.list_directory()
+    entries = [f"{name}/" for name in top.names] + [info.key for info in top.objects]
+    there = f"there are {_some(entries)}" if entries else "nothing is there"
     return f"{store.uri}: no nanochat checkpoint: expected {expected}; {there}"
 
 

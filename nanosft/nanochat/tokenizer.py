@@ -8,7 +8,7 @@ import codecs
 import io
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import tiktoken
 
@@ -29,7 +29,7 @@ SPECIAL_TOKENS: Final = (
     "<|output_end|>",
 )
 
-# Contractions, words with one leading sign or space, numbers by two digits, runs of signs, line ends, other white space.
+# Contractions; words with one leading sign or space; numbers by two digits; runs of signs; line ends; other space.
 SPLIT_PATTERN: Final = (
     r"(?i:'(?:s|d|m|t|ll|ve|re))"
     r"|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -161,7 +161,9 @@ class Tokenizer:
             if max_len is None or len(ids) <= max_len:
                 return ids
             if len(turns) < 2:  # noqa: PLR2004 - a pair
-                raise ConfigError(f"the message is {len(ids)} tokens long, the model has room for {max_len}: shorten it")
+                raise ConfigError(
+                    f"the message is {len(ids)} tokens long, the model has room for {max_len}: shorten it"
+                )
             turns = turns[2:]
 
     def to_pickle(self) -> bytes:
@@ -237,16 +239,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """
     num_ordinary = vocab_size - len(SPECIAL_TOKENS)
     if num_ordinary < _NUM_BYTES:
-        raise ConfigError(f"vocab_size {vocab_size} is less than {_NUM_BYTES} bytes and {len(SPECIAL_TOKENS)} special tokens")
-    import rustbpe  # noqa: PLC0415 - only training needs it
+        raise ConfigError(
+            f"vocab_size {vocab_size} is less than {_NUM_BYTES} bytes and {len(SPECIAL_TOKENS)} special tokens"
+        )
+    import rustbpe  # type: ignore[import-untyped]  # noqa: PLC0415 - only training needs it
 
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(iter(texts), num_ordinary, pattern=SPLIT_PATTERN)
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
     special = {name: len(ranks) + index for index, name in enumerate(SPECIAL_TOKENS)}
-    return Tokenizer(
-        tiktoken.Encoding("rustbpe", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special)
-    )
+    return Tokenizer(tiktoken.Encoding("rustbpe", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special))
 
 
 class _RefusedError(Exception):
@@ -256,7 +258,7 @@ class _RefusedError(Exception):
 class _EncodingRecord:
     """Stands in for tiktoken's Encoding while unpickling: it keeps the state and does nothing with it."""
 
-    def __new__(cls, *arguments: object, **named: object) -> "_EncodingRecord":
+    def __new__(cls, *arguments: object, **named: object) -> Self:
         if arguments or named:
             raise _RefusedError("an Encoding made with arguments")
         return super().__new__(cls)

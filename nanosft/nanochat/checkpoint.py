@@ -1,0 +1,310 @@
+"""Models in nanochat's layout: read from and written to the store, or made new.
+
+Nothing that a file holds is run: model files are read with `weights_only=True`, the tokenizer by its own unpickler.
+"""
+
+import math
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import IO, Any, Final, cast
+
+import orjson
+import torch
+from torch import Tensor
+
+from nanosft.errors import ConfigError, DataError
+from nanosft.nanochat.generations import GENERATIONS, Generation, ModelConfig, parse_model_config
+from nanosft.nanochat.layout import (
+    TOKEN_BYTES_KEY,
+    TOKENIZER_KEY,
+    CheckpointRef,
+    Source,
+    checkpoint_keys,
+    find_checkpoint,
+)
+from nanosft.nanochat.model import GPT, model_from_state_dict
+from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
+from nanosft.store import open_store
+from nanosft.store.base import Store, Writer, Written
+
+META_KEY: Final = "nanosft"
+"""Where nanosft keeps its own notes in a meta file; nanochat reads over it."""
+
+_COPY_BYTES: Final = 1 << 20
+_FIRST_BFLOAT16_CAPABILITY: Final = (8, 0)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with its tokenizer, and where it came from.
+
+    Attributes:
+        model: On the device asked for, with float32 parameters.
+        tokenizer: Of the same base directory.
+        meta: The meta file as it was read.
+        ref: Which files of the base directory these were.
+        uri: The base directory.
+    """
+
+    model: GPT
+    tokenizer: Tokenizer
+    meta: dict[str, Any]
+    ref: CheckpointRef
+    uri: str
+
+    @property
+    def generation(self) -> Generation:
+        """What the model computes."""
+        return self.model.generation
+
+    @property
+    def tag(self) -> str:
+        """The directory's name, for instance "d12"."""
+        return self.ref.tag
+
+    @property
+    def step(self) -> int:
+        """The step in the file names."""
+        return self.ref.step
+
+    @property
+    def source(self) -> Source:
+        """Which of nanochat's directories: "base" or "chat"."""
+        return self.ref.source
+
+    @property
+    def context_len(self) -> int:
+        """The longest row the model was trained on, in tokens."""
+        trained = self.meta.get("max_seq_len")
+        return max(self.model.config.sequence_len, trained if isinstance(trained, int) else 0)
+
+
+def load_checkpoint(
+    uri: str,
+    source: Source | None = None,
+    tag: str | None = None,
+    step: int | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    compute_dtype: torch.dtype | None = None,
+    generation: str | None = None,
+    softcap: float | None = None,
+) -> Checkpoint:
+    """Read a model and its tokenizer from a nanochat base directory.
+
+    Args:
+        uri: The base directory, holding `base_checkpoints/` or `chatsft_checkpoints/`, and `tokenizer/`.
+        source: None: chat if there is one, else base.
+        tag: None: the deepest model.
+        step: None: the newest.
+        device: Where to put the parameters.
+        compute_dtype: None: bfloat16 on CUDA of sm_80 and newer, else float32.
+        generation: "g1" to "g5" instead of what the keys tell.
+        softcap: Instead of the generation's: 20 for files written on Mar 2 to 8, 2026.
+
+    Raises:
+        DataError: A file is missing, malformed, or does not fit the others.
+        ConfigError: There is no such tag or step.
+    """
+    if generation is not None and generation not in GENERATIONS:
+        raise ConfigError(f"generation {generation!r} is none of {', '.join(GENERATIONS)}")
+    store = open_store(uri)
+    ref = find_checkpoint(store, source, tag, step)
+    meta = read_meta(store, ref)
+    config = parse_model_config(meta.get("model_config"), where=store.uri_of(ref.meta_key))
+    tokenizer = load_tokenizer(uri)
+    where = store.uri_of(ref.model_key)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise DataError(
+            f"{where}: the model has {config.vocab_size} tokens, {store.uri_of(TOKENIZER_KEY)} has "
+            f"{tokenizer.vocab_size}: they do not belong together"
+        )
+    device = torch.device(device)
+    model = model_from_state_dict(
+        read_tensors(store, ref.model_key),
+        config,
+        where=where,
+        generation=GENERATIONS[generation] if generation else None,
+        compute_dtype=compute_dtype or choose_compute_dtype(device),
+    )
+    model.generation = replace(model.generation, softcap=softcap or _noted_softcap(meta) or model.generation.softcap)
+    return Checkpoint(model.to(device), tokenizer, meta, ref, store.uri)
+
+
+def save_checkpoint(
+    uri: str,
+    model: GPT,
+    meta: Mapping[str, Any],
+    *,
+    tag: str,
+    step: int,
+    source: Source = "chat",
+    tokenizer_from: str | None = None,
+) -> list[Written]:
+    """Write a model in nanochat's layout: the tokenizer's files, the model, and last its meta file.
+
+    Args:
+        uri: The base directory to write to.
+        model: Its parameters are written as float32 under nanochat's names.
+        meta: Of the base, changed where SFT changes it. `model_config` is written as it stands here.
+        tag: The base's tag.
+        step: Number in the file names.
+        source: Which of nanochat's directories.
+        tokenizer_from: A base directory whose tokenizer files are copied unchanged; None: none are written.
+
+    Returns:
+        What was put, in order.
+
+    Raises:
+        DataError: `tokenizer_from` has no tokenizer.
+    """
+    store = open_store(uri)
+    model_key, meta_key = checkpoint_keys(source, tag, step)
+    written = copy_tokenizer(open_store(tokenizer_from), store) if tokenizer_from is not None else []
+    state = {key: tensor.detach().to("cpu", torch.float32) for key, tensor in model.state_dict().items()}
+    written.append(write_tensors(store, model_key, state))
+    notes = {"generation": model.generation.name, "softcap": model.generation.softcap}
+    content = {**meta, "step": step, META_KEY: {**_notes(meta), **notes}}
+    written.append(store.write(meta_key, orjson.dumps(content, option=orjson.OPT_INDENT_2)))
+    return written
+
+
+def save_tokenizer(uri: str, tokenizer: Tokenizer) -> list[Written]:
+    """Write nanochat's tokenizer.pkl and token_bytes.pt into the base directory at `uri`."""
+    store = open_store(uri)
+    sizes = torch.tensor(tokenizer.token_bytes(), dtype=torch.int32)
+    return [store.write(TOKENIZER_KEY, tokenizer.to_pickle()), write_tensors(store, TOKEN_BYTES_KEY, sizes)]
+
+
+def copy_tokenizer(source: Store, target: Store) -> list[Written]:
+    """Copy the tokenizer's files byte for byte; `token_bytes.pt` only where there is one.
+
+    Raises:
+        DataError: There is no tokenizer.pkl.
+    """
+    keys = [TOKENIZER_KEY, *([TOKEN_BYTES_KEY] if source.exists(TOKEN_BYTES_KEY) else [])]
+    return [target.write(key, source.read(key)) for key in keys]
+
+
+def read_optimizer_states(uri: str, ref: CheckpointRef) -> list[Any]:
+    """The optimizer state dicts that nanochat left, one a rank in order of rank; empty where it left none.
+
+    Raises:
+        DataError: A file is no optimizer state of tensors and plain values.
+    """
+    store = open_store(uri)
+    return [_read_torch(store, key) for key in ref.optimizer_keys]
+
+
+def init_model(
+    config: ModelConfig, generation: Generation, seed: int, *, compute_dtype: torch.dtype = torch.float32
+) -> GPT:
+    """A new model to pretrain, a function of its arguments.
+
+    Every block starts as the identity (its last matrices are zero), the other matrices preserve variance, logits start
+    near zero, and gates start at rest.
+    """
+    model = GPT(config, generation, compute_dtype=compute_dtype)
+    generator = torch.Generator().manual_seed(seed)
+    constants = {"resid_lambdas": 1.0, "x0_lambdas": 0.1, "smear_lambda": 0.0, "backout_lambda": 0.1}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in constants:
+                parameter.fill_(constants[name])
+            elif name.endswith("c_proj.weight") or "gate" in name:
+                parameter.zero_()
+            elif name == "lm_head.weight":
+                parameter.normal_(0.0, 1e-3, generator=generator)
+            elif name == "transformer.wte.weight":
+                parameter.normal_(0.0, 1.0, generator=generator)
+            else:
+                parameter.normal_(0.0, 1.0 / math.sqrt(config.n_embd), generator=generator)
+    return model
+
+
+def choose_compute_dtype(device: torch.device) -> torch.dtype:
+    """What nanochat computes in: bfloat16 on CUDA of sm_80 and newer, else float32."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_BFLOAT16_CAPABILITY:
+        return torch.bfloat16
+    return torch.float32
+
+
+def read_meta(store: Store, ref: CheckpointRef) -> dict[str, Any]:
+    """The meta file of a checkpoint.
+
+    Raises:
+        DataError: It is no JSON object.
+    """
+    where = store.uri_of(ref.meta_key)
+    try:
+        meta = orjson.loads(store.read(ref.meta_key))
+    except orjson.JSONDecodeError as exc:
+        raise DataError(f"{where}: not JSON: {exc}") from exc
+    if not isinstance(meta, dict):
+        raise DataError(f"{where}: expected a JSON object with model_config")
+    return meta
+
+
+def read_tensors(store: Store, key: str) -> dict[str, Tensor]:
+    """A state dict on the CPU.
+
+    Raises:
+        DataError: The file is no table of tensors.
+    """
+    state = _read_torch(store, key)
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise DataError(f"{store.uri_of(key)}: not a state dict: expected a table of tensors by name")
+    return dict(state)
+
+
+def write_tensors(store: Store, key: str, value: object) -> Written:
+    """`torch.save` as a stream, never whole in memory."""
+    with store.open_write(key) as writer:
+        torch.save(value, cast("IO[bytes]", _Sink(writer)))  # it writes and flushes: no more is asked of it
+    return writer.written
+
+
+class _Sink:
+    """What `torch.save` needs of a file."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> int:
+        return self._writer.write(data)
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+
+def _read_torch(store: Store, key: str) -> Any:
+    with store.open_read(key) as stream:
+        if stream.seekable():
+            return _load(stream, store.uri_of(key))
+        with tempfile.TemporaryFile() as file:
+            while chunk := stream.read(_COPY_BYTES):
+                file.write(chunk)
+            file.seek(0)
+            return _load(file, store.uri_of(key))
+
+
+def _load(file: IO[bytes], where: str) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as exc:
+        reason = str(exc).strip().split("\n")[0]
+        raise DataError(f"{where}: not a file of tensors that torch reads safely: {reason}") from exc
+
+
+def _notes(meta: Mapping[str, Any]) -> dict[str, Any]:
+    notes = meta.get(META_KEY)
+    return notes if isinstance(notes, dict) else {}
+
+
+def _noted_softcap(meta: Mapping[str, Any]) -> float | None:
+    softcap = _notes(meta).get("softcap")
+    return float(softcap) if isinstance(softcap, int | float) and softcap > 0 else None

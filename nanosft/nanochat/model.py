@@ -1,0 +1,320 @@
+"""nanochat's transformer in all five generations, written from its facts and held to its own numbers by golden files.
+
+Parameters carry nanochat's names, stay float32 (the masters) and are cast to `compute_dtype` in each product.
+`hidden` and `logits` are apart, so that a loss may ask for logits at supervised positions only:
+
+    hidden = model.hidden(ids, documents=documents)   # (B, T, C)
+    logits = model.logits(hidden[supervised])         # (num_supervised, vocab_size) float32
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
+from torch import Tensor, nn
+
+from nanosft.errors import DataError
+from nanosft.nanochat.attention import Documents, Layout, PackedRows
+from nanosft.nanochat.generations import (
+    SMEAR_CHANNELS,
+    Generation,
+    ModelConfig,
+    compute_windows,
+    detect_generation,
+    has_value_embedding,
+    parameter_shapes,
+)
+
+_COMPILED_PREFIX = "_orig_mod."
+_EPS = torch.finfo(torch.float32).eps
+
+
+class Linear(nn.Module):
+    """A matrix without bias, cast to the dtype of what it is applied to. Its values are left to whoever loads it."""
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_out, num_in))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product. x (…, num_in) -> (…, num_out)."""
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Embedding(nn.Module):
+    """A table of vectors."""
+
+    def __init__(self, num_rows: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_rows, width))
+
+    def forward(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of the table. ids (N,) -> (N, width) of `dtype`."""
+        return F.embedding(ids, self.weight).to(dtype)
+
+
+class Attention(nn.Module):
+    """Attention with rotary positions, a norm on queries and keys, and on some layers a gated value embedding."""
+
+    def __init__(self, config: ModelConfig, generation: Generation, layer: int, window: int | None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.window = window
+        self.num_heads = config.n_head
+        self.num_kv_heads = config.n_kv_head
+        self.head_dim = config.head_dim
+        self.gate_scale = generation.value_gate_scale
+        self.gate_channels = generation.value_gate_channels
+        # The factor on both q and k after their norm, taken into the factor on the scores.
+        self.score_scale = generation.qk_scale**2 / math.sqrt(config.head_dim)
+        self.c_q = Linear(config.n_embd, config.n_embd)
+        self.c_k = Linear(config.n_embd, config.kv_dim)
+        self.c_v = Linear(config.n_embd, config.kv_dim)
+        self.c_proj = Linear(config.n_embd, config.n_embd)
+        if has_value_embedding(config, generation, layer):
+            self.ve_gate = Linear(self.gate_channels, config.n_kv_head)
+
+    def forward(
+        self, x: Tensor, layout: Layout, cos_sin: tuple[Tensor, Tensor], value_embedding: Tensor | None
+    ) -> Tensor:
+        """What is added to the stream. x (N, C), normed; cos, sin (N, 1, D/2); value_embedding (N, kv_dim) -> x."""
+        q = self.c_q(x).view(-1, self.num_heads, self.head_dim)
+        k = self.c_k(x).view(-1, self.num_kv_heads, self.head_dim)
+        v = self.c_v(x).view(-1, self.num_kv_heads, self.head_dim)
+        if value_embedding is not None:
+            gate = self.gate_scale * torch.sigmoid(self.ve_gate(x[:, : self.gate_channels]))
+            v = v + gate[:, :, None] * value_embedding.view(v.shape)
+        q, k = norm(rotate(q, *cos_sin)), norm(rotate(k, *cos_sin))
+        y = layout.attend(self.layer, q, k, v, window=self.window, scale=self.score_scale)
+        out: Tensor = self.c_proj(y.reshape(x.shape))
+        return out
+
+
+class MLP(nn.Module):
+    """Two matrices with a squared ReLU between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = Linear(width, 4 * width)
+        self.c_proj = Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is added to the stream. x (N, C), normed -> (N, C)."""
+        out: Tensor = self.c_proj(F.relu(self.c_fc(x)).square())
+        return out
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to the stream."""
+
+    def __init__(self, config: ModelConfig, generation: Generation, layer: int, window: int | None) -> None:
+        super().__init__()
+        self.attn = Attention(config, generation, layer, window)
+        self.mlp = MLP(config.n_embd)
+
+    def forward(
+        self, x: Tensor, layout: Layout, cos_sin: tuple[Tensor, Tensor], value_embedding: Tensor | None
+    ) -> Tensor:
+        """The stream after the block. x (N, C) -> (N, C)."""
+        x = x + self.attn(norm(x), layout, cos_sin, value_embedding)
+        out: Tensor = x + self.mlp(norm(x))
+        return out
+
+
+class GPT(nn.Module):
+    """The model. Its parameters hold no values until `load_checkpoint` or `init_model` gives it some.
+
+    Args:
+        config: Sizes.
+        generation: What is computed; `dataclasses.replace(generation, softcap=20.0)` for files of Mar 2 to 8, 2026.
+        num_vocab_rows: Rows of embedding and head; None: padded as nanochat does.
+        compute_dtype: Of products and of the stream; parameters and logits stay float32.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        generation: Generation,
+        *,
+        num_vocab_rows: int | None = None,
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.generation = generation
+        self.compute_dtype = compute_dtype
+        rows = num_vocab_rows or config.padded_vocab_size
+        windows = compute_windows(config, generation)
+        if generation.has_residual_scalars:
+            self.resid_lambdas = nn.Parameter(torch.empty(config.n_layer))
+            self.x0_lambdas = nn.Parameter(torch.empty(config.n_layer))
+        if generation.has_smear:
+            self.smear_gate = Linear(SMEAR_CHANNELS, 1)
+            self.smear_lambda = nn.Parameter(torch.empty(1))
+            self.backout_lambda = nn.Parameter(torch.empty(1))
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": Embedding(rows, config.n_embd),
+                "h": nn.ModuleList(Block(config, generation, i, windows[i]) for i in range(config.n_layer)),
+            }
+        )
+        self.lm_head = Linear(config.n_embd, rows)
+        self.value_embeds = nn.ModuleDict(
+            {
+                str(layer): Embedding(rows, config.kv_dim)
+                for layer in range(config.n_layer)
+                if has_value_embedding(config, generation, layer)
+            }
+        )
+        self._rotary: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.lm_head.weight.device
+
+    def forward(self, ids: Tensor, *, documents: Documents | None = None) -> Tensor:
+        """Logits of every position. ids (B, T) int64 -> (B, T, vocab_size) float32."""
+        return self.logits(self.hidden(ids, documents=documents))
+
+    def hidden(self, ids: Tensor, *, documents: Documents | None = None) -> Tensor:
+        """The last stream, normed: what the head reads. ids (B, T) int64 -> (B, T, C) of `compute_dtype`.
+
+        Args:
+            ids: Token ids, below `vocab_size`.
+            documents: Each sees itself alone, from position 0; None: each row is one document, as in nanochat.
+        """
+        num_rows, row_len = ids.shape
+        layout = PackedRows((num_rows, row_len), documents, ids.device)
+        return self.run(ids.reshape(-1), layout).view(num_rows, row_len, -1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The head, softly capped. hidden (…, C) -> (…, vocab_size) float32."""
+        weight = self.lm_head.weight[: self.config.vocab_size]
+        logits = F.linear(hidden, weight.to(hidden.dtype)).float()
+        cap = self.generation.softcap
+        return cap * torch.tanh(logits / cap)
+
+    def run(self, ids: Tensor, layout: Layout) -> Tensor:
+        """The blocks over flattened tokens that lie as `layout` says. ids (N,) -> (N, C), normed."""
+        x = norm(self.transformer["wte"](ids, self.compute_dtype))
+        if self.generation.has_smear:
+            gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[:, :SMEAR_CHANNELS]))
+            x = x + gate * layout.take_previous(x)
+        x0 = middle = x
+        cos_sin = self._rotary_at(layout)
+        for layer, block in enumerate(self._blocks()):
+            if self.generation.has_residual_scalars:
+                x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
+            x = block(x, layout, cos_sin, self._value_embedding(ids, layer))
+            if layer == self.config.n_layer // 2:
+                middle = x
+        if self.generation.has_smear:
+            x = x - self.backout_lambda.to(x.dtype) * middle
+        return norm(x)
+
+    def _blocks(self) -> nn.ModuleList:
+        blocks = self.transformer["h"]
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    def _value_embedding(self, ids: Tensor, layer: int) -> Tensor | None:
+        name = str(layer)
+        if name not in self.value_embeds:
+            return None
+        table: Tensor = self.value_embeds[name](ids, self.compute_dtype)
+        return table
+
+    def _rotary_at(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Cosines and sines at the layout's positions: (N, 1, D/2) of `compute_dtype` each."""
+        table = self._rotary
+        if (
+            table is None
+            or table[0].shape[0] <= layout.max_position
+            or table[0].device != self.device
+            or table[0].dtype != self.compute_dtype
+        ):
+            num_positions = max(self.config.sequence_len, 2 ** (layout.max_position + 1).bit_length())
+            table = self._rotary = self._compute_rotary(num_positions)
+        cos, sin = table
+        return cos[layout.positions, None], sin[layout.positions, None]
+
+    def _compute_rotary(self, num_positions: int) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(mode=False):  # the table outlives the pass it is made in
+            channels = torch.arange(0, self.config.head_dim, 2, dtype=torch.float32, device=self.device)
+            frequencies = self.generation.rotary_base ** -(channels / self.config.head_dim)
+            positions = torch.arange(num_positions, dtype=torch.float32, device=self.device)
+            angles = torch.outer(positions, frequencies)
+            return angles.cos().to(self.compute_dtype), angles.sin().to(self.compute_dtype)
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMS norm over the last dimension, without parameters."""
+    return F.rms_norm(x, (x.shape[-1],), eps=_EPS)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions over the two halves of a head. x (N, H, D); cos, sin (N, 1, D/2) -> (N, H, D).
+
+    Source: Su et al., RoFormer (arXiv 2104.09864); the direction of the turn is nanochat's.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+
+
+def model_from_state_dict(
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    *,
+    where: str,
+    generation: Generation | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+) -> GPT:
+    """Build the model that a state dict holds.
+
+    Keys may carry the prefix `_orig_mod.`, tensors may be bfloat16 and the vocabulary padded or not; the parameters
+    are float32 afterwards and share the memory of float32 tensors in `state`.
+
+    Args:
+        state: nanochat's state dict.
+        config: From the meta file beside it.
+        where: The URI of the file, for errors.
+        generation: None: told by the keys.
+        compute_dtype: See `GPT`.
+
+    Raises:
+        DataError: A key is missing, unknown, or has another shape than `config` says.
+    """
+    tensors = {key.removeprefix(_COMPILED_PREFIX): tensor for key, tensor in state.items()}
+    if generation is None:
+        gates = [tuple(tensor.shape) for key, tensor in tensors.items() if key.endswith("ve_gate.weight")]
+        generation = detect_generation(tensors, gates[0] if gates else None, where=where)
+    embedding = tensors.get("transformer.wte.weight")
+    num_rows = embedding.shape[0] if embedding is not None and embedding.dim() > 0 else config.vocab_size
+    if num_rows not in {config.vocab_size, config.padded_vocab_size}:
+        raise DataError(
+            f"{where}: the embedding has {num_rows} rows, model_config's vocab_size is {config.vocab_size}: "
+            f"expected that many, or {config.padded_vocab_size} with padding"
+        )
+    _check_shapes(tensors, parameter_shapes(config, generation, num_rows), f"{where}: as {generation.name}")
+    with torch.device("meta"):
+        model = GPT(config, generation, num_vocab_rows=num_rows, compute_dtype=compute_dtype)
+    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
+    return model.requires_grad_()
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    missing, unknown = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
+    if missing or unknown:
+        problems = [f"{kind} {_some(keys)}" for kind, keys in (("missing", missing), ("unknown", unknown)) if keys]
+        raise DataError(f"{where}: {'; '.join(problems)}")
+    for key, shape in shapes.items():
+        if tuple(tensors[key].shape) != shape:
+            raise DataError(f"{where}: {key} has shape {tuple(tensors[key].shape)}, model_config says {shape}")
+        if not tensors[key].is_floating_point():
+            raise DataError(f"{where}: {key} has dtype {tensors[key].dtype}, expected floating point")
+
+
+def _some(keys: list[str], limit: int = 4) -> str:
+    return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
