@@ -1,0 +1,118 @@
+"""All gates at once: their switches, what they check against, and the verdict. Pure.
+
+    context = Context(Gates(), reference=make_reference(knowledge), tokenizer=tokenizer, max_tokens=2048)
+    verdict = check(conversation, context, num_messages=4, names_itself=True)
+    verdict.accepted, verdict.reasons, verdict.explain(), verdict.conversation
+
+Near-duplicates need the other conversations: see `nanosft.quality.duplicates`; the switch and threshold are here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nanosft.conversation import Conversation
+from nanosft.quality.completeness import find_completeness_defects
+from nanosft.quality.grounding import Reference, find_grounding_defects
+from nanosft.quality.identity import find_identity_defects
+from nanosft.quality.minhash import DEFAULT_THRESHOLD
+from nanosft.quality.prose import Prose, read_prose
+from nanosft.quality.repetition import find_repetition_defects
+from nanosft.quality.structure import Renderer, find_structure_defects, find_token_defects
+from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_style_defects, fold_conversation
+from nanosft.quality.verdict import Defect, Verdict
+
+
+class Gates(BaseModel):
+    """Which gates are on, and their thresholds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structure: bool = Field(True, description="Check roles, empty messages, the number of messages and the last role.")
+    completeness: bool = Field(True, description="Refuse answers cut off, open markup, stray JSON, unfilled templates.")
+    identity: bool = Field(
+        True, description="Refuse claims of another name or maker, and unanswered questions for them."
+    )
+    grounding: bool = Field(True, description="Refuse URLs, dates and quantities that the knowledge does not hold.")
+    style: bool = Field(True, description="Apply the ASCII policy, the length bounds and the banned phrases.")
+    repetition: bool = Field(True, description="Refuse answers and sentences said again, and loops.")
+    tokens: bool = Field(
+        True, description="Check that the tokenizer renders it within the context, where one is given."
+    )
+    near_duplicate: bool = Field(True, description="Refuse near-duplicates of conversations accepted before.")
+
+    strict_grounding: bool = Field(False, description="Refuse proper names that the knowledge does not hold.")
+    ascii_policy: AsciiPolicy = Field("keep", description="Characters beyond ASCII: keep, fold to ASCII, or reject.")
+    min_chars: int = Field(1, ge=0, description="Characters that an answer has at least.")
+    max_chars: int = Field(20_000, ge=1, description="Characters that a message has at most.")
+    banned_phrases: tuple[str, ...] = Field(BANNED_PHRASES, description="Phrases that no answer may hold.")
+    near_threshold: float = Field(
+        DEFAULT_THRESHOLD, gt=0, le=1, description="Similarity of word pairs from which long texts are near-duplicates."
+    )
+
+
+DEFAULT_GATES: Final = Gates()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What conversations are checked against. Made once for a set.
+
+    Attributes:
+        gates: Switches and thresholds.
+        reference: What the assistant may claim; None without knowledge: identity then looks for contradictions within
+            a conversation alone, and grounding has nothing to say.
+        tokenizer: The base model's; None leaves the tokens gate out.
+        max_tokens: The model's context; None for no limit.
+    """
+
+    gates: Gates = field(default_factory=Gates)
+    reference: Reference | None = None
+    tokenizer: Renderer | None = None
+    max_tokens: int | None = None
+
+
+def check(
+    conversation: Conversation, context: Context, *, num_messages: int | None = None, names_itself: bool = False
+) -> Verdict:
+    """Put one conversation through every gate that is on.
+
+    Args:
+        conversation: The conversation; the verdict's is folded to ASCII where the policy says so.
+        context: What to check against.
+        num_messages: User and assistant messages that the dynamic asks for, if one is known.
+        names_itself: Whether the topic asks that the assistant names itself.
+    """
+    gates = context.gates
+    if gates.style and gates.ascii_policy == "fold":
+        conversation = fold_conversation(conversation)
+    messages = read_prose(conversation)
+    defects = list(_find_text_defects(messages, context, names_itself=names_itself))
+    structure = list(find_structure_defects(conversation, num_messages=num_messages)) if gates.structure else []
+    tokens: list[Defect] = []
+    if gates.tokens and context.tokenizer is not None and not structure:
+        tokens.extend(find_token_defects(conversation, context.tokenizer, max_tokens=context.max_tokens))
+    return Verdict(conversation, (*structure, *defects, *tokens))
+
+
+def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_itself: bool) -> Iterator[Defect]:
+    gates, reference = context.gates, context.reference
+    if gates.completeness:
+        yield from find_completeness_defects(messages)
+    if gates.identity:
+        identity = reference.identity if reference is not None else None
+        yield from find_identity_defects(messages, identity, names_itself=names_itself)
+    if gates.grounding and reference is not None:
+        yield from find_grounding_defects(messages, reference, strict=gates.strict_grounding)
+    if gates.style:
+        yield from find_style_defects(
+            messages,
+            ascii_policy=gates.ascii_policy,
+            min_chars=gates.min_chars,
+            max_chars=gates.max_chars,
+            banned_phrases=gates.banned_phrases,
+        )
+    if gates.repetition:
+        yield from find_repetition_defects(messages)

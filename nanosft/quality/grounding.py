@@ -1,0 +1,213 @@
+"""The grounding gate: what an assistant states is in the knowledge base, or in the user's own words. Pure.
+
+Looked at are URLs, dates, and numbers with a unit or currency, all in normal form (`nanosft.quality.quantities`); and
+proper names, which are reported alone unless the gate is strict.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nanosft.knowledge import Knowledge
+from nanosft.quality.identity import Identity
+from nanosft.quality.prose import Prose
+from nanosft.quality.quantities import Date, Quantity, find_dates, find_links, find_quantities
+from nanosft.quality.verdict import Defect, excerpt_of
+
+_HEDGED_TOLERANCE: Final = 0.1
+_TOLERANCE: Final = 1e-6
+_LARGE: Final = 1e6
+"""From here on a number is a statement without a unit too: "561M"."""
+_ALWAYS: Final = frozenset({("%", 100.0), ("%", 0.0), ("s", 86400.0), ("s", 604800.0), ("year", 1.0), ("month", 1.0)})
+"""Said in any talk: a hundred per cent, 24 hours, a week, one year."""
+_ONES: Final = frozenset({1.0, 60.0, 3600.0})
+"""One second, one minute, one hour, and one of anything that is counted."""
+
+_CAPITALIZED: Final = re.compile(
+    r"(?<![\w.@/-])(?:[A-Z][a-z]+[A-Z]\w*|[A-Z][A-Za-z]*\d*[A-Za-z\d]+|[a-z]+[A-Z]\w+)(?![\w@/]|\.\w)"
+)
+_SENTENCE_START: Final = re.compile(
+    r"(?:^|[.!?:\u2026]['\")\u201d\u2019]*\s+|\n\s*(?:[-*+\u2022]|\d+[.)])?\s*|[\"\u201c(*]|[-\u2013\u2014]\s*)$"
+)
+_WORDS: Final = re.compile(r"[^\W_]+")
+_COMMON_NAMES: Final = frozenset(
+    """
+    ai llm llms gpu gpus cpu cpus tpu ram api apis url html json http https ok okay faq diy pdf usa us uk eu ui id ids hi
+    hello hey thanks sorry yes no well sure absolutely great good haha hmm wow oh ah please welcome english american
+    monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
+    october november december christmas internet web earth moon sun europe america asia africa spanish french german
+    italian portuguese dutch swedish chinese japanese korean russian hindi arabic turkish polish greek latin british
+    dr mr mrs ms st vs etc eg ie am pm mit python ascii unicode god phd nlp ml
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What may be stated: the knowledge base in the normal form in which the gate compares.
+
+    Attributes:
+        identity: Who the assistant is; None where nobody says.
+        quantities: Values by unit, bare numbers under "".
+        dates: (year, month, day), zeros where not given.
+        urls: Normal forms.
+        words: All words, in lower case; None where there is no knowledge and grounding has nothing to compare with.
+    """
+
+    identity: Identity | None
+    quantities: dict[str, tuple[float, ...]]
+    dates: frozenset[tuple[int, int, int]]
+    urls: frozenset[str]
+    words: frozenset[str] | None
+
+
+def make_reference(knowledge: Knowledge) -> Reference:
+    """What a knowledge base lets an assistant state."""
+    return _reference(
+        Identity(knowledge.name, knowledge.maker), f"{knowledge.name}\n{knowledge.maker}\n{knowledge.text}"
+    )
+
+
+def make_identity_reference(identity: Identity) -> Reference:
+    """A reference of an identity alone: the grounding gate finds nothing to compare with, and is silent."""
+    return Reference(identity, {}, frozenset(), frozenset(), None)
+
+
+def find_grounding_defects(
+    messages: Sequence[Prose], reference: Reference, *, strict: bool = False
+) -> Iterator[Defect]:
+    """URLs, dates and quantities of the assistant that neither the knowledge nor the user before it has; unknown names.
+
+    Args:
+        messages: The conversation's prose.
+        reference: Of the knowledge base.
+        strict: Whether unknown proper names refuse; otherwise they are reported.
+    """
+    if reference.words is None:
+        return
+    said = _Said()
+    for message in messages:
+        if message.role != "assistant":
+            said.add(message.text)
+            continue
+        yield from _find_links(message, reference, said)
+        yield from _find_dates(message, reference, said)
+        yield from _find_quantities(message, reference, said)
+        unknown = list(_unknown_names(message, reference.words, said))
+        if unknown:
+            at, name = unknown[0]
+            detail = f"names that the knowledge does not hold: {', '.join(dict.fromkeys(name for _, name in unknown))}"
+            excerpt = excerpt_of(message.text, at, at + len(name))
+            yield Defect("grounding", "unknown_name", detail, excerpt, message.index, refuses=strict)
+
+
+class _Said:
+    """What the user has said so far, parsed when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._parsed: Reference | None = None
+
+    def add(self, text: str) -> None:
+        self._texts.append(text)
+        self._parsed = None
+
+    @property
+    def reference(self) -> Reference:
+        if self._parsed is None:
+            self._parsed = _reference(None, "\n".join(self._texts))
+        return self._parsed
+
+
+def _reference(identity: Identity | None, text: str) -> Reference:
+    values: dict[str, set[float]] = {}
+    for quantity in find_quantities(text):
+        values.setdefault(quantity.unit, set()).add(quantity.value)
+    dates = frozenset((date.year, date.month, date.day) for date in find_dates(text))
+    links = frozenset(link.url for link in find_links(text))
+    words = frozenset(_WORDS.findall(text.casefold()))
+    return Reference(identity, {unit: tuple(sorted(found)) for unit, found in values.items()}, dates, links, words)
+
+
+def _find_links(message: Prose, reference: Reference, said: _Said) -> Iterator[Defect]:
+    if "." not in message.text:
+        return
+    for link in find_links(message.text):
+        if not (_has_link(link.url, reference.urls) or _has_link(link.url, said.reference.urls)):
+            excerpt = excerpt_of(message.text, link.start, link.end)
+            yield Defect("grounding", "url", f"the knowledge does not hold the URL {link.url}", excerpt, message.index)
+
+
+def _has_link(url: str, known: Iterable[str]) -> bool:
+    """Whether the URL, or a page under it, is known."""
+    return any(item == url or item.startswith((url + "/", url + "#", url + "?")) for item in known)
+
+
+def _find_dates(message: Prose, reference: Reference, said: _Said) -> Iterator[Defect]:
+    for date in find_dates(message.plain):
+        if not (_has_date(date, reference.dates) or _has_date(date, said.reference.dates) or _has_year(date, said)):
+            written = message.text[date.start : date.end]
+            excerpt = excerpt_of(message.text, date.start, date.end)
+            yield Defect("grounding", "date", f"the knowledge does not hold the date {written}", excerpt, message.index)
+
+
+def _has_date(date: Date, known: Iterable[tuple[int, int, int]]) -> bool:
+    wanted = (date.year, date.month, date.day)
+    return any(all(not part or part == found for part, found in zip(wanted, item, strict=True)) for item in known)
+
+
+def _has_year(date: Date, said: _Said) -> bool:
+    """Whether the user named the year as a bare number."""
+    return not date.month and float(date.year) in said.reference.quantities.get("", ())
+
+
+def _find_quantities(message: Prose, reference: Reference, said: _Said) -> Iterator[Defect]:
+    for quantity in find_quantities(message.plain):
+        if (quantity.unit or quantity.value >= _LARGE) and not _is_grounded(quantity, reference, said):
+            written = message.text[quantity.start : quantity.end].strip(" ~")
+            excerpt = excerpt_of(message.text, quantity.start, quantity.end)
+            yield Defect("grounding", "quantity", f"the knowledge does not hold {written!r}", excerpt, message.index)
+
+
+def _is_grounded(quantity: Quantity, reference: Reference, said: _Said) -> bool:
+    if (quantity.unit, quantity.value) in _ALWAYS or quantity.value in _ONES:
+        return True
+    if not quantity.unit:
+        return any(
+            _has_value(quantity, found) for known in (reference, said.reference) for found in known.quantities.values()
+        )
+    if _has_value(quantity, reference.quantities.get(quantity.unit, ())) or _has_value(
+        quantity, reference.quantities.get("", ())
+    ):
+        return True
+    if quantity.unit == "%" and _has_value(
+        quantity._replace(value=quantity.value / 100, step=quantity.step / 100), reference.quantities.get("", ())
+    ):
+        return True
+    return any(_has_value(quantity, values) for values in said.reference.quantities.values())
+
+
+def _has_value(quantity: Quantity, known: Iterable[float]) -> bool:
+    """Whether a known value rounds to the quantity as written, or is near it where it is hedged."""
+    hedge = _HEDGED_TOLERANCE * quantity.value if quantity.is_hedged else 0.0
+    for value in known:
+        # Rounding needs digits to round to: "$3" is no rounding of $2.6, "1.9 billion" is one of 1,879,048,192.
+        rounding = quantity.step / 2 if quantity.step > 1 or quantity.value >= 10 * quantity.step else 0.0
+        if abs(value - quantity.value) <= max(hedge, rounding, _TOLERANCE * quantity.value):
+            return True
+    return False
+
+
+def _unknown_names(message: Prose, known: frozenset[str], said: _Said) -> Iterator[tuple[int, str]]:
+    text = message.plain
+    for match in _CAPITALIZED.finditer(text):
+        word = match[0]
+        folded = word.casefold()
+        if folded in known or folded in _COMMON_NAMES or folded.removesuffix("s") in known:
+            continue
+        is_camel = any(char.isupper() for char in word[1:])
+        if not is_camel and _SENTENCE_START.search(text[max(0, match.start() - 8) : match.start()]):
+            continue
+        if folded not in said.reference.words:  # type: ignore[operator] - parsed from text, so there are words
+            yield match.start(), word

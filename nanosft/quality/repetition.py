@@ -1,0 +1,67 @@
+"""The repetition gate: what a conversation says twice. Pure."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from nanosft.quality.minhash import normalize_words
+from nanosft.quality.prose import Prose, split_sentences
+from nanosft.quality.verdict import Defect
+
+_MIN_WORDS: Final = {"assistant": 7, "user": 8, "system": 8}
+_MIN_ECHO_WORDS: Final = 5
+_MIN_SENTENCE_WORDS: Final = 6
+_MAX_SENTENCE_COUNT: Final = 2
+_MIN_LOOP_LETTERS: Final = 4
+"""Below it the words are laughter: ha ha ha."""
+_LOOP: Final = re.compile(r"(?<!\S)((?:\S+ ){3,12}?)\1{2,}")
+
+
+def find_repetition_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
+    """Answers given twice or copied from the question, sentences said again and again, and loops.
+
+    Short messages ("yes", "thank you") may be repeated.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    counts: Counter[str] = Counter()
+    previous = ""
+    for message in messages:
+        words = normalize_words(message.plain)
+        num_words = words.count(" ") + 1
+        if num_words >= _MIN_WORDS[message.role]:
+            first = seen.setdefault((message.role, words), message.index)
+            if first != message.index:
+                reason = "repeated_answer" if message.role == "assistant" else "repeated_question"
+                detail = f"the message says what message {first} said"
+                yield Defect("repetition", reason, detail, _short(message), message.index)
+        if num_words >= _MIN_ECHO_WORDS and message.role == "assistant" and words == previous:
+            yield Defect("repetition", "echo", "the answer repeats the question", _short(message), message.index)
+        previous = words
+        if message.role == "assistant":
+            yield from _within(message, words, counts)
+
+
+def _within(message: Prose, words: str, counts: Counter[str]) -> Iterator[Defect]:
+    """Defects of one answer; `counts` has the conversation's sentences up to it, and is added to."""
+    if (match := _LOOP.search(words + " ")) and len(max(match[1].split(), key=len)) >= _MIN_LOOP_LETTERS:
+        yield Defect(
+            "repetition", "loop", "the answer repeats the same words in a row", match[1].strip(), message.index
+        )
+    sentences = [(normalize_words(sentence), sentence) for sentence in split_sentences(message.plain)]
+    own: Counter[str] = Counter()
+    for key, sentence in sentences:
+        if key.count(" ") + 1 >= _MIN_SENTENCE_WORDS:
+            own[key] += 1
+            counts[key] += 1
+            if own[key] == 2:  # noqa: PLR2004 - the second time
+                yield Defect(
+                    "repetition", "repeated_sentence", "the answer says a sentence twice", sentence[:100], message.index
+                )
+            elif counts[key] == _MAX_SENTENCE_COUNT + 1:
+                detail = "a sentence is said for the third time in the conversation"
+                yield Defect("repetition", "repeated_sentence", detail, sentence[:100], message.index)
+
+
+def _short(message: Prose) -> str:
+    return " ".join(message.text[:100].split())
