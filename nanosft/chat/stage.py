@@ -1,6 +1,5 @@
 """`nanosft chat`: one answer, or a conversation, streamed as the model writes it."""
 
-import codecs
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,12 +36,12 @@ class Chat:
         The oldest turns are left out of what the model reads when the conversation outgrows its context.
 
         Raises:
-            ConfigError: The message alone is longer than the context.
+            ConfigError: The message alone leaves no room for an answer in the context.
         """
-        self.messages.append(Message("user", text))
-        ids = self._fit()
-        engine = Engine(self.checkpoint.model, self.checkpoint.tokenizer)
-        tokens = engine.generate(
+        tokenizer, context_len = self.checkpoint.tokenizer, self.checkpoint.context_len
+        room = max(context_len - self.settings.max_tokens, context_len // 2)
+        ids = tokenizer.render_prompt([*self.messages, Message("user", text)], max_len=room)
+        tokens = Engine(self.checkpoint.model, tokenizer, context_len=context_len).generate(
             ids,
             max_tokens=self.settings.max_tokens,
             temperature=self.settings.temperature,
@@ -51,22 +50,11 @@ class Chat:
         )
         pieces: list[str] = []
         try:
-            for piece in _decode_stream(self.checkpoint, tokens):
+            for piece in tokenizer.decode_stream(tokens):
                 pieces.append(piece)
                 yield piece
         finally:  # an answer that the user broke off is still what was said
-            self.messages.append(Message("assistant", "".join(pieces)))
-
-    def _fit(self) -> list[int]:
-        """The newest turns that leave room for an answer, as ids that end in assistant_start."""
-        context = self.checkpoint.model.config.sequence_len
-        room = max(context - self.settings.max_tokens, context // 2)
-        messages = self.messages
-        while len(ids := self.checkpoint.tokenizer.render_prompt(messages)) > room and len(messages) > 1:
-            messages = messages[2:]
-        if len(ids) >= context:
-            raise ConfigError(f"the message has {len(ids)} tokens; this model reads {context}: shorten it")
-        return ids
+            self.messages += [Message("user", text), Message("assistant", "".join(pieces))]
 
 
 def run_chat(settings: ChatSettings) -> None:
@@ -92,11 +80,7 @@ def load_chat_model(settings: ChatSettings) -> Checkpoint:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as exc:
         raise ConfigError(f"--device {device}: not on this machine ({str(exc).splitlines()[0]})") from exc
-    checkpoint = load_checkpoint(
-        settings.model, source=settings.source, tag=settings.tag, step=settings.step, device=device
-    )
-    checkpoint.model.eval()
-    return checkpoint
+    return load_checkpoint(settings.model, source=settings.source, tag=settings.tag, step=settings.step, device=device)
 
 
 def _answer_once(chat: Chat, settings: ChatSettings) -> None:
@@ -141,13 +125,3 @@ def _write(pieces: Iterator[str]) -> None:
         sys.stdout.flush()
     sys.stdout.write("\n")
     sys.stdout.flush()
-
-
-def _decode_stream(checkpoint: Checkpoint, tokens: Iterator[int]) -> Iterator[str]:
-    """Text of the tokens; a character whose bytes are spread over tokens comes when it is whole."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in tokens:
-        if piece := decoder.decode(checkpoint.tokenizer.encoding.decode_single_token_bytes(token)):
-            yield piece
-    if rest := decoder.decode(b"", final=True):
-        yield rest

@@ -1,6 +1,6 @@
 """Settings of `nanosft chat`."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,10 +18,8 @@ class ChatSettings(StageSettings):
         description="Answer this one message and exit; without it, an interactive conversation.",
         json_schema_extra={"short": "-p"},
     )
-    source: str | None = Field(
-        default=None,
-        pattern="^(base|chat)$",
-        description="Which checkpoint: base or chat (default: chat if there is one).",
+    source: Literal["base", "chat"] | None = Field(
+        default=None, description="Which checkpoint: base or chat (default: chat if there is one)."
     )
     tag: str | None = Field(default=None, description="Model tag, such as d20 (default: the largest).")
     step: int | None = Field(default=None, ge=0, description="Checkpoint step (default: the newest).")
