@@ -1,21 +1,31 @@
-"""The prompt plan: which topic, persona, dynamic and first message each row has. Pure, O(1) by row.
+"""The prompt plan: topic, persona, dynamic and first message of each row. Pure, and O(1) by row.
 
-INTERFACE (bodies follow within the hour; the stage codes to these):
+    plan = make_plan(read_dimensions(), read_knowledge(uri), seed=7)
+    plan_row(plan, 17)              # row 17 of the plan, whatever the number of rows or shards
+    plan_row(plan, 17, fresh=1)     # another prompt of the same cell, for a row refused too often
 
-    knowledge = parse_knowledge(text, where=uri)                    # nanosft.knowledge
-    dimensions = parse_dimensions(toml_text_or_None, where=uri)     # nanosft.generate.dimensions; default_dimensions()
-    plan = make_plan(dimensions, knowledge, seed=seed)              # binds topics to the knowledge's sections
-    row = plan_row(plan, 17)                                        # PlanRow; plan_row(plan, 17, fresh=1): fresh prompt, same cell
-    prompter = make_prompter(plan, tone=settings.tone)              # nanosft.generate.prompts
-    messages = write_messages(prompter, row, model=slug, refusals=["…reason…"])
-    schema = response_format(row)                                   # {"type": "json_schema", …}
-    conversation = compose(plan, row)                               # nanosft.generate.offline -> Conversation
+Stratified: with T topics, row r has topic `r mod T`, and of another dimension with n values
+
+    (r + r // lcm(T, n)) mod n
+
+in a seeded order of the values. Each aligned block of n rows holds every value once, as lcm(T, n) is a multiple of n:
+counts of a value differ by at most 1 at every length. Each aligned block of T * n rows holds every pair with a topic
+once: within lcm(T, n) rows the pairs differ (Chinese remainder), and from one such stretch to the next the difference
+of the two grows by 1, so that all gcd(T, n) stretches are disjoint. Counts of a pair differ by at most 1 as well.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import lcm
+from typing import TypeVar
 
-from nanosft.generate.dimensions import Dimensions, Dynamic, Persona, Style, Topic
+from nanosft.errors import ConfigError
+from nanosft.generate.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
+from nanosft.generate.openings import Opening, Visit, write_opening
 from nanosft.knowledge import Knowledge
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +34,12 @@ class PlanRow:
 
     Attributes:
         row: Row number from 0.
-        fresh: 0 is the row itself; 1, 2, … are fresh prompts of the same cell, for a row refused too often.
-        topic: What it is about; `.id`, `.sections` (knowledge sections it stands on), `.names_itself` (identity gate).
+        fresh: 0 is the row itself; 1, 2, … are fresh prompts of the same cell.
+        topic: What it is about; `.sections` are ids of knowledge topics, `.names_itself` is for the identity gate.
         persona: Who the user is.
-        dynamic: How it goes; `.num_messages`.
+        dynamic: How it goes.
         style: How the first message is written.
-        first_message: The user's first message, verbatim.
-        question: The topic's question that leads this conversation (asked at once, or after a greeting).
-        user_name: The user's first name, where the opening gives one.
+        opening: The user's first message, and what it asks.
         seed: 63 bits of (run seed, row, fresh), for whatever else must be drawn; also the API's `seed`.
     """
 
@@ -41,62 +49,118 @@ class PlanRow:
     persona: Persona
     dynamic: Dynamic
     style: Style
-    first_message: str
-    question: str
-    user_name: str | None
+    opening: Opening
     seed: int
 
     @property
     def cell(self) -> str:
-        """Topic × persona, as `meta.cell` has it: `identity.name × curious beginner`."""
-        raise NotImplementedError
+        """Topic and persona, as `meta.cell` has it."""
+        return f"{self.topic.id} x {self.persona.id}"
 
     @property
     def num_messages(self) -> int:
         """Messages the conversation must have, user's and assistant's."""
         return self.dynamic.num_messages
 
+    @property
+    def first_message(self) -> str:
+        """The user's first message, verbatim."""
+        return self.opening.text
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Dimensions bound to a knowledge base, and a seed: all rows, without listing them."""
+    """Dimensions bound to a knowledge base, and a seed: all rows, without listing them.
+
+    Attributes:
+        dimensions: As they were read.
+        topics: Those the knowledge base can answer; they and the others are in seeded order.
+    """
 
     seed: int
     knowledge: Knowledge
     dimensions: Dimensions
+    topics: tuple[Topic, ...]
+    personas: tuple[Persona, ...]
+    dynamics: tuple[Dynamic, ...]
+    styles: tuple[Style, ...]
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of dimensions, knowledge and seed: equal fingerprints are equal plans."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """What the first `num_rows` rows of a plan cover."""
-
-    num_rows: int
-    marginals: dict[str, dict[str, int]]  # dimension -> value id -> rows
-    pairs: dict[str, tuple[int, int]]  # "topic × persona" -> (fewest, most) rows over all pairs
-    num_distinct_openings: int
-    most_common_opening: tuple[str, int]
-    first_messages: tuple[str, ...]  # of the first rows
+        """SHA-256 (hex) over seed, knowledge and dimensions: equal fingerprints are equal plans."""
+        return hashlib.sha256(f"{self.seed}/{self.knowledge.sha256}/{self.dimensions.sha256}".encode()).hexdigest()
 
 
 def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Plan:
-    """Bind the dimensions' topics to the knowledge's sections.
+    """Bind the dimensions' topics to the knowledge base's sections and order all values by the seed.
 
     Raises:
-        ConfigError: No topic is left, or the knowledge names no assistant.
+        ConfigError: The seed is negative.
+        DataError: The knowledge base answers no topic.
     """
-    raise NotImplementedError
+    if seed < 0:
+        raise ConfigError(f"--seed {seed}: must be 0 or more")
+
+    def order(items: Sequence[ItemT], label: str) -> tuple[ItemT, ...]:
+        return tuple(items[index] for index in permute(len(items), seed, label))
+
+    topics = [
+        topic.model_copy(update={"questions": order(topic.questions, topic.id), "ask": order(topic.ask, topic.id)})
+        for topic in bind_topics(dimensions, knowledge)
+    ]
+    styles = [
+        style.model_copy(update={"first_messages": order(style.first_messages, style.id)})
+        for style in dimensions.styles
+    ]
+    return Plan(
+        seed=seed,
+        knowledge=knowledge,
+        dimensions=dimensions,
+        topics=order(topics, "topics"),
+        personas=order(dimensions.personas, "personas"),
+        dynamics=order(dimensions.dynamics, "dynamics"),
+        styles=order(styles, "styles"),
+    )
 
 
 def plan_row(plan: Plan, row: int, fresh: int = 0) -> PlanRow:
-    """Row `row` of the plan, in O(1): depends on (seed, row, fresh) and the dimensions alone."""
-    raise NotImplementedError
+    """Row `row` of the plan: a function of (seed, row, fresh), the dimensions and the knowledge base alone."""
+    num_topics, num_styles = len(plan.topics), len(plan.styles)
+    topic_index = row % num_topics
+    style_index = _latin(row, num_topics, num_styles)
+    topic, style = plan.topics[topic_index], plan.styles[style_index]
+    dynamic = plan.dynamics[_latin(row, num_topics, len(plan.dynamics))]
+    seed = draw(plan.seed, "row", row, fresh) >> 1
+    visit = Visit(
+        start=style_index + draw(plan.seed, "start", topic_index) % 1000 * len(topic.questions),
+        visit=row // (num_topics * num_styles) if style.is_about_topic else row // num_styles,
+        topic_visit=row // num_topics,
+        fresh=fresh,
+        seed=seed,
+    )
+    opening = write_opening(
+        topic,
+        style,
+        visit,
+        knowledge=plan.knowledge,
+        user_names=plan.dimensions.user_names,
+        must_ask=dynamic.num_messages == 2,  # noqa: PLR2004 - one question, one answer
+    )
+    persona = plan.personas[_latin(row, num_topics, len(plan.personas))]
+    return PlanRow(row, fresh, topic, persona, dynamic, style, opening, seed)
 
 
-def cover(plan: Plan, num_rows: int) -> Coverage:
-    """Count what the plan's first rows cover (O(num_rows))."""
-    raise NotImplementedError
+def permute(count: int, seed: int, label: str) -> tuple[int, ...]:
+    """A seeded permutation of 0 … count-1, the same on every platform and Python version."""
+    return tuple(sorted(range(count), key=lambda index: draw(seed, label, index)))
+
+
+def draw(seed: int, label: str, *indices: int) -> int:
+    """64 bits that depend on all arguments and on nothing else."""
+    text = "/".join(map(str, (seed, label, *indices)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _latin(row: int, num_topics: int, num_values: int) -> int:
+    """Which of `num_values` values a row has: balanced by itself and with the topic (see above)."""
+    return (row + row // lcm(num_topics, num_values)) % num_values

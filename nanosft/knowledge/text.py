@@ -12,15 +12,13 @@ _ENDINGS: Final = ("ations", "ation", "ings", "ing", "ers", "ies", "ed", "es", "
 _SHORTEST_STEM: Final = 3
 _LETTERS_PER_TOKEN: Final = 8
 _BYTES_PER_TOKEN: Final = 3
-FUNCTION_WORDS: Final = frozenset(
-    (
-        "a about after all also an and any are as at be been before both but by can could did do does each "
-        "for from had has have he her his how i if in into is it its just like many me more most my no not of "
-        "on only or our over really she since so some tell than that the their them then there these they "
-        "thing things this those to too under us very was we were what when where which while who whom whose "
-        "why will with would you your "
-    ).split()  # noqa: SIM905 - a list of quoted words would fill a page
-)
+_FUNCTION_WORDS: Final = """
+a about after all also an and any are as at be been before both but by can could did do does each for from had
+has have he her his how i if in into is it its just like many me more most my no not of on only or our over
+really she since so some tell than that the their them then there these they thing things this those to too
+under us very was we were what when where which while who whom whose why will with would you your
+"""
+FUNCTION_WORDS: Final = frozenset(_FUNCTION_WORDS.split())
 
 
 def split_sentences(text: str) -> Iterator[str]:
