@@ -5,14 +5,14 @@ end so. It is when its last words cannot end a sentence, or when all else around
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from nanosft.quality.prose import Prose
 from nanosft.quality.verdict import Defect, excerpt_of
 
-_TERMINAL: Final = frozenset(
-    ".!?\u2026:;)]}>\"'\u201d\u2019\u00bb`*_~|/\\=\u3002\uff01\uff1f\uff09\u300d\u0964\u061f\u06d4"
+_CLOSING: Final = frozenset(
+    ".!?\u2026:)]}>\"'\u201d\u2019\u00bb`*_~|/\\=\u3002\uff01\uff1f\uff09\u300d\u0964\u061f\u06d4"
 )
 _SENTENCE_STOP: Final = re.compile(r"[.!?\u2026\u3002\uff01\uff1f](?=[\"')\u201d\u2019]*(?:\s|$))")
 _URL_END: Final = re.compile(
@@ -25,20 +25,28 @@ _HANGING: Final = re.compile(
     r"every|such as|as well as|due to|instead of|I'm|you're|they're|we're|it's|there's|I've|you've|we've|which|whose)$"
 )
 _HANGING_WHEN_LONG: Final = re.compile(
-    r"\b(?:of|to|for|with|from|by|at|as|is|are|was|were|but|in|on|that|this|these|can|will|would|could|should|"
-    r"has|have|had|who|when|where|while|so|be|been|not|very|also|some|any|each|his|her|between|about)$",
+    r"\b(?:of|to|for|with|from|by|at|as|is|are|was|were|but|in|on|can|will|would|could|should|"
+    r"has|have|had|when|where|while|be|been|very|also|some|any|each|his|between|about)$",
     re.IGNORECASE,
 )
-_MIN_LONG_CHARS: Final = 80
-_MIN_PROSE_CHARS: Final = 120
-_MAX_TAIL_WORDS: Final = 3
+_MIN_CHARS: Final = 60
+_MIN_TAIL_WORDS: Final = 4
+_MIN_OTHERS: Final = 3
 _MIN_CLOSED_SHARE: Final = 0.8
+_MIN_SET_SHARE: Final = 0.99
+_MAX_MARKER_CHARS: Final = 12
+_INFORMAL: Final = re.compile(
+    r"\b(?:[lL]ol|LOL|[hH]aha\w*|[hH]eh\w*|[oO]mg|OMG|ur|u|gonna|wanna|idk|tbh|kinda|dunno|thats|dont|didnt|whats|im)\b"
+    r"|(?<![\w.])i(?:'m|m|'ve|'ll|'d)?(?=\s)|[!?]{2}|[.?!] [a-z]+ [a-z]+ "
+)
+"""Marks of people who chat: they leave sentences without a stop, and nothing was cut off."""
 _DANGLING: Final = re.compile(r"(?:,|;|\u2014|\u2013|\s-|\(|\[|\s&|\s/)\s*$")
 
 _FENCE: Final = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
 _FENCED: Final = re.compile(r"^[^\S\n]*(```|~~~).*?(?:^[^\S\n]*\1[^\S\n]*$|\Z)", re.DOTALL | re.MULTILINE)
 _OPEN_LINK: Final = re.compile(r"\[[^\[\]\n]{1,100}\]\((?:https?:|www\.|/|\.)?[^()\s]*$")
 _OPEN_BOLD: Final = re.compile(r"(?:^|[\s(\"'])\*\*(?=[^\s*])[^*\n]*$")
+_OPEN_QUOTE: Final = re.compile(r"(?:^|[\s(])['\u2018]")
 _FACE: Final = re.compile(r"[:;=]-?[(\[/|]$")
 _INLINE_CODE: Final = re.compile(r"``.*?``|`[^`\n]*`")
 
@@ -66,69 +74,92 @@ _ASKS_FOR_SCRIPT: Final = re.compile(
 )
 
 
-def find_completeness_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
-    """Answers that stop in mid-sentence or mid-markup, and text that is no answer at all."""
+def find_completeness_defects(messages: Sequence[Prose], *, full_stops: bool | None = None) -> Iterator[Defect]:
+    """Answers that stop in mid-sentence or mid-markup, and text that is no answer at all.
+
+    Args:
+        messages: The conversation's prose.
+        full_stops: Whether answers of this set end on a stop, as those of a chat model do; see `infer_full_stops`.
+            None: each conversation is judged by its other answers.
+    """
     answers = [message for message in messages if message.role == "assistant"]
-    num_closed = sum(_is_closed(message.text) for message in answers)
-    num_others = len(answers) - 1
     question = ""
     for message in messages:
         if message.role == "assistant":
-            # Who writes whole sentences elsewhere is cut off where one has no end; who chats without stops is not.
-            closed = num_closed - _is_closed(message.text)
-            is_writer = closed >= _MIN_CLOSED_SHARE * num_others if num_others else _is_written(message.text)
-            yield from _find_open_ends(message, is_writer=is_writer)
+            if (defect := _find_open_markup(message)) or (defect := _find_cut(message, answers, full_stops)):
+                yield defect
             yield from _find_stray_text(message, question)
         elif match := _TEMPLATE.search(message.plain):
             yield _template(message, match)
         question = message.text
 
 
-def _find_open_ends(message: Prose, *, is_writer: bool) -> Iterator[Defect]:
+def infer_full_stops(conversations: Iterable[Sequence[Prose]]) -> bool:
+    """Whether at least 99 % of a set's answers of four words and more end on a stop."""
+    texts = [m.text for messages in conversations for m in messages if m.role == "assistant"]
+    long = [text for text in texts if text.count(" ") >= _MIN_TAIL_WORDS - 1]
+    return sum(_is_closed(text) for text in long) >= _MIN_SET_SHARE * len(long) > 0
+
+
+def _find_open_markup(message: Prose) -> Defect | None:
     text = message.text.rstrip()
     if not text:
-        return
-    if len(_FENCE.findall(text)) % 2:
-        yield _defect(message, "open_code", "the answer ends inside a code block", text)
-        return
-    rest = _FENCED.sub("", text).rstrip() if "```" in text or "~~~" in text else text
-    if not rest:
-        return
-    if rest == text and _BARE_MARKER.search(rest):
-        yield _defect(message, "open_list", "the answer ends on a list marker without an item", text)
-        return
+        return None
+    rest = text
+    if "```" in text or "~~~" in text:
+        if len(_FENCE.findall(text)) % 2:
+            return _defect(message, "open_code", "the answer ends inside a code block", text)
+        rest = _FENCED.sub("", text).rstrip()
     paragraph = rest[rest.rfind("\n\n") + 1 :]
-    prose = _INLINE_CODE.sub("x", paragraph)
-    if prose.count("`") % 2:
-        yield _defect(message, "open_markup", "the answer ends inside `code`", text)
-    elif prose.count("**") % 2 and _OPEN_BOLD.search(prose):
-        yield _defect(message, "open_markup", "the answer ends inside **bold** text", text)
-    elif _OPEN_LINK.search(prose):
-        yield _defect(message, "open_markup", "the answer ends inside a [link]", text)
-    elif is_writer and rest == text and (detail := _cut_off(rest)):
-        yield _defect(message, "cut_off", detail, text)
-
-
-def _cut_off(text: str) -> str | None:
-    """Why the end of the text is no end, or None. The text is not empty and ends on no white space."""
-    last_line = text[text.rfind("\n") + 1 :]
-    if text[-1] in _TERMINAL or _URL_END.search(last_line) or _FACE.search(text):
-        return None
-    if _DANGLING.search(text):
-        return f"the answer ends on {text[-1]!r}"
-    if not (text[-1].isalnum() and text[-1].isascii()):
-        return None
-    if match := _HANGING.search(text):
-        return f"the answer ends on {match[0]!r}, in mid-sentence"
-    if len(text) >= _MIN_LONG_CHARS and (match := _HANGING_WHEN_LONG.search(text)) and _SENTENCE_STOP.search(text):
-        return f"the answer ends on {match[0]!r}, in mid-sentence"
-    is_prose = len(text) >= _MIN_PROSE_CHARS and "\n" not in text[-_MIN_PROSE_CHARS:]
-    if is_prose and not _LIST_LINE.search(last_line):
-        stops = [match.end() for match in _SENTENCE_STOP.finditer(text)]
-        tail = text[stops[-1] :] if stops else ""
-        if len(stops) > 1 and len(tail.split()) > _MAX_TAIL_WORDS:
-            return "the answer's last sentence has no end, while all others have"
+    if "`" in paragraph:
+        paragraph = _INLINE_CODE.sub("x", paragraph)
+        if "`" in paragraph:
+            return _defect(message, "open_markup", "the answer ends inside `code`", text)
+    if paragraph.count("**") % 2 and _OPEN_BOLD.search(paragraph):
+        return _defect(message, "open_markup", "the answer ends inside **bold** text", text)
+    if "](" in paragraph and _OPEN_LINK.search(paragraph):
+        return _defect(message, "open_markup", "the answer ends inside a [link]", text)
     return None
+
+
+def _find_cut(message: Prose, answers: Sequence[Prose], full_stops: bool | None) -> Defect | None:  # noqa: FBT001 - three values
+    """The end of a text that is no end."""
+    text = message.text.rstrip()
+    if not text or (_is_closed(text) and not _BARE_MARKER.search(text[-_MAX_MARKER_CHARS:])):
+        return None
+    last_line = text[text.rfind("\n") + 1 :]
+    if message.plain[len(text) - 1].isspace() or _URL_END.search(last_line) or _FACE.search(text):
+        return None
+    others = [answer.text for answer in answers if answer is not message]
+    share = sum(_is_closed(other) for other in others) / len(others) if others else float(_is_written(text))
+    if share < _MIN_CLOSED_SHARE and not full_stops:
+        return None
+    is_lenient = full_stops is False
+    reason, detail = "cut_off", ""
+    if "\n" in text and _BARE_MARKER.search(text):
+        reason, detail = "open_list", "the answer ends on a list marker without an item"
+    elif (_DANGLING.search(text) or text[-1] in "'\u2019") and not is_lenient:
+        detail = f"the answer ends on {text[-1]!r}"
+    elif (match := _HANGING.search(text)) or (
+        not is_lenient and len(text) >= _MIN_CHARS and (match := _HANGING_WHEN_LONG.search(text))
+    ):
+        detail = f"the answer ends on {match[0]!r}, in mid-sentence"
+    elif _lacks_end(text) and (full_stops or (full_stops is None and share == 1 and len(others) >= _MIN_OTHERS)):
+        detail = "the answer's last sentence has no end, while all others have"
+    if not detail or not full_stops and any(_INFORMAL.search(answer.text) for answer in answers):
+        return None
+    return _defect(message, reason, detail, text)
+
+
+def _lacks_end(text: str) -> bool:
+    """Whether the last line of a text without a stop is no title, list item, signature or line of verse."""
+    if not text[-1].isalnum() or not text[-1].isascii():
+        return False
+    *before, last_line = text.rsplit("\n", 2)
+    if last_line.count(" ") < _MIN_TAIL_WORDS - 1 or _LIST_LINE.search(last_line):
+        return False
+    is_verse = bool(before) and bool(before[-1].strip()) and not _is_closed(before[-1])
+    return not is_verse
 
 
 def _find_stray_text(message: Prose, question: str) -> Iterator[Defect]:
@@ -156,9 +187,12 @@ def _defect(message: Prose, reason: str, detail: str, text: str) -> Defect:
 
 def _is_written(text: str) -> bool:
     """Whether a single answer is prose in whole sentences, as far as it can tell by itself."""
-    return bool(_SENTENCE_STOP.search(text)) or (len(text) >= _MIN_LONG_CHARS and text[:1].isupper())
+    return bool(_SENTENCE_STOP.search(text)) or (len(text) >= _MIN_CHARS and text[:1].isupper())
 
 
 def _is_closed(text: str) -> bool:
     stripped = text.rstrip()
-    return bool(stripped) and stripped[-1] in _TERMINAL
+    if not stripped or stripped[-1] not in _CLOSING:
+        return False
+    # An apostrophe at the end closes a quotation that was opened, or it is half of "you're".
+    return stripped[-1] not in "'\u2019" or not stripped[-2:-1].isalpha() or bool(_OPEN_QUOTE.search(stripped))

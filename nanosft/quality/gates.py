@@ -64,12 +64,15 @@ class Context:
         gates: Switches and thresholds.
         reference: What the assistant may claim; None without knowledge: identity then looks for contradictions within
             a conversation alone, and grounding has nothing to say.
+        full_stops: Whether the set's answers end on a stop, as a chat model's do: an answer without one is then cut
+            off. None: each conversation is judged by itself, False where people chat.
         tokenizer: The base model's; None leaves the tokens gate out.
         max_tokens: The model's context; None for no limit.
     """
 
     gates: Gates = field(default_factory=Gates)
     reference: Reference | None = None
+    full_stops: bool | None = None
     tokenizer: Renderer | None = None
     max_tokens: int | None = None
 
@@ -100,7 +103,7 @@ def check(
 def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_itself: bool) -> Iterator[Defect]:
     gates, reference = context.gates, context.reference
     if gates.completeness:
-        yield from find_completeness_defects(messages)
+        yield from find_completeness_defects(messages, full_stops=context.full_stops)
     if gates.identity:
         identity = reference.identity if reference is not None else None
         yield from find_identity_defects(messages, identity, names_itself=names_itself)
