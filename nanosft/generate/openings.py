@@ -126,12 +126,12 @@ def _insert(template: str, wanted: str) -> str:
     match = _TOPIC_SLOT.search(template)
     if not match:
         return template
-    before, slot, after = template[: match.start()], match[0], template[match.end() :]
-    first = wanted.split()[0]
-    begins = not before or before.rstrip()[-1] in ".!?:"
-    if begins and slot != "{ask}":
+    before, after = template[: match.start()], template[match.end() :]
+    first = wanted.split(maxsplit=1)[0]
+    last = before.rstrip()[-1:]
+    if last in {"", ".", "!", "?"}:
         wanted = wanted[:1].upper() + wanted[1:]
-    elif not begins and first[1:].islower() and first != "I":
+    elif last != ":" and first[1:].islower():
         wanted = wanted[:1].lower() + wanted[1:]
     return before + wanted + after
 
