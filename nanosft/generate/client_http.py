@@ -1,0 +1,106 @@
+"""HTTP to a chat API: the one place with a connection.
+
+`httpx` over aiohttp's transport: at 256 requests in flight httpx's own costs 22 ms of CPU a row, this one 0.3 ms.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+from aiohttp import ClientConnectorError, ConnectionTimeoutError
+from httpx_aiohttp import HttpxAiohttpClient
+
+from nanosft.errors import ConfigError
+
+_KEEPALIVE_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """An HTTP answer; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NotSentError(Exception):
+    """No connection was made: the request cannot have been billed."""
+
+
+class LostError(Exception):
+    """The request was sent and its answer never came: it may have been billed."""
+
+    def __init__(self, message: str, *, timed_out: bool) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+Post = Callable[[bytes], Awaitable[HttpReply]]
+"""Send a request's body; raises `NotSentError` or `LostError`. The client's one I/O method."""
+
+
+def speaks_openrouter(base_url: str) -> bool:
+    """Whether the endpoint is OpenRouter itself."""
+    host = urlsplit(base_url).hostname or ""
+    return host == "openrouter.ai" or host.endswith(".openrouter.ai")
+
+
+@asynccontextmanager
+async def open_post(
+    base_url: str, *, key: str, num_connections: int, connect_timeout_s: float, read_timeout_s: float
+) -> AsyncIterator[Post]:
+    """A `Post` over HTTP. `HTTP_PROXY` and its like are honoured.
+
+    Args:
+        base_url: Without `/chat/completions`.
+        key: Sent as a bearer token; empty: none is.
+        num_connections: Most open connections.
+        connect_timeout_s: Until the connection stands.
+        read_timeout_s: Between two pieces of the answer; of one that is not streamed, nearly all of it.
+
+    Raises:
+        ConfigError: The URL is none.
+    """
+    url = _checked_url(base_url)
+    headers = {"content-type": "application/json", "accept-encoding": "gzip, deflate", "x-title": "nanosft"}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
+    client = HttpxAiohttpClient(
+        headers=headers,
+        timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None),
+        limits=httpx.Limits(max_connections=num_connections, keepalive_expiry=_KEEPALIVE_S),
+    )
+
+    async def post(body: bytes) -> HttpReply:
+        try:
+            reply = await client.post(url, content=body)
+        except httpx.HTTPError as exc:
+            raise _lost_or_not_sent(exc, connect_timeout_s, read_timeout_s) from exc
+        except OSError as exc:  # a reset that the transport does not map
+            raise LostError(f"the connection broke ({exc})", timed_out=False) from exc
+        return HttpReply(reply.status_code, reply.headers, reply.content)
+
+    async with client:
+        yield post
+
+
+def _lost_or_not_sent(exc: httpx.HTTPError, connect_timeout_s: float, read_timeout_s: float) -> Exception:
+    # The transport maps a connection that broke after sending to ConnectTimeout: only the cause tells them apart.
+    if isinstance(exc.__cause__, ClientConnectorError):
+        return NotSentError(f"cannot connect: {exc}")
+    if isinstance(exc.__cause__, ConnectionTimeoutError):
+        return NotSentError(f"no connection within {connect_timeout_s:g} s")
+    if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout):
+        return LostError(f"no answer within {read_timeout_s:g} s", timed_out=True)
+    return LostError(f"the connection broke ({exc or type(exc).__name__})", timed_out=False)
+
+
+def _checked_url(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"--base-url {base_url!r} is no http:// or https:// URL")
+    return base_url.rstrip("/") + "/chat/completions"

@@ -1,0 +1,143 @@
+"""Settings of `nanosft generate`."""
+
+import math
+from typing import ClassVar, Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from nanosft.settings.base import StageSettings
+
+Provider = Literal["openrouter", "local", "offline"]
+
+
+class GenerateSettings(StageSettings):
+    """What `nanosft generate` is told."""
+
+    command: ClassVar[str] = "generate"
+
+    out: str = Field(description="URI of the prefix that gets the conversations.")
+    knowledge: str = Field(
+        default="knowledge/self_knowledge.md", description="URI of the knowledge base: Markdown with what is true."
+    )
+    dimensions: str | None = Field(
+        default=None,
+        description="URI of a TOML file with topics, personas, dynamics and first messages (default: shipped).",
+    )
+    tone: str = Field(
+        default="", description="How the assistant speaks, in a few words (default: as the knowledge says)."
+    )
+    num: int = Field(default=1000, ge=1, le=10_000_000, description="Conversations in the plan, over all shards.")
+    seed: int = Field(default=0, ge=0, description="Seed of the plan.")
+
+    num_shards: int = Field(default=1, ge=1, le=99_999, description="Processes that share the plan.")
+    shard_index: int = Field(
+        default=0,
+        ge=0,
+        description="Which of the shards this process makes, from 0 (default: $JOB_COMPLETION_INDEX, else 0).",
+        json_schema_extra={"env": "JOB_COMPLETION_INDEX"},
+    )
+    finalize: bool = Field(
+        default=False, description="Ask for nothing: only put the data set's manifest, if all rows are in."
+    )
+    retry_rejects: bool = Field(default=False, description="Try the rows again that earlier runs gave up.")
+    dry_run: bool = Field(
+        default=False, description="Print coverage, first prompts, estimated tokens and dollars, and call nobody."
+    )
+
+    provider: Provider = Field(
+        default="openrouter",
+        description="Who writes: openrouter (or any endpoint given by --base-url), local (the packaged small model), "
+        "or offline (facts of the knowledge base put into sentences, without any model).",
+    )
+    model: str = Field(default="google/gemini-2.5-flash", min_length=1, description="The model's slug.")
+    fallback_models: tuple[str, ...] = Field(
+        default=(), description="Models asked in order when the one before fails for good; may be repeated."
+    )
+    base_url: str = Field(
+        default="https://openrouter.ai/api/v1", description="OpenAI-compatible endpoint, without /chat/completions."
+    )
+    openrouter_fields: bool | None = Field(
+        default=None,
+        description="Send OpenRouter's own fields, for a proxy in front of it (default: only to openrouter.ai).",
+    )
+    openrouter_api_key: SecretStr | None = Field(
+        default=None, description="Key of the endpoint.", json_schema_extra={"env": "OPENROUTER_API_KEY"}
+    )
+    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Sampling temperature of the model.")
+    max_tokens: int = Field(default=2048, ge=16, description="Longest answer, in tokens.")
+
+    concurrency: int = Field(
+        default=64, ge=1, le=4096, description="Most rows in flight; fewer after HTTP 429 and time-outs."
+    )
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Most requests a minute (default: no limit)."
+    )
+    tokens_per_minute: float | None = Field(default=None, gt=0, description="Most tokens a minute (default: no limit).")
+    connect_timeout_s: float = Field(default=10.0, gt=0, description="Seconds until a connection must stand.")
+    read_timeout_s: float = Field(
+        default=120.0, gt=0, description="Seconds without a byte after which an answer is lost."
+    )
+    row_timeout_s: float = Field(
+        default=600.0, gt=0, description="Seconds for one row, all its attempts and waits together."
+    )
+    max_retries: int = Field(
+        default=8, ge=0, description="Retries of a request that failed for a reason that may pass."
+    )
+    stop_grace_s: float = Field(default=10.0, ge=0, description="Seconds that answers in flight get after SIGTERM.")
+
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most US dollars for the whole data set, all shards and runs together (default: no limit).",
+    )
+    prompt_price_usd: float | None = Field(
+        default=None, ge=0, description="Dollars per million prompt tokens, where the endpoint states no cost."
+    )
+    completion_price_usd: float | None = Field(
+        default=None, ge=0, description="Dollars per million tokens of the answer, where the endpoint states no cost."
+    )
+
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=50,
+        description="Answers per prompt of a row; after as many with a fresh prompt it is given up.",
+    )
+    skip_gates: tuple[str, ...] = Field(
+        default=(),
+        description="Quality gates to leave out, of structure, completeness, identity, grounding, style, repetition, "
+        "tokens and near_duplicate; may be repeated.",
+    )
+    strict_grounding: bool = Field(
+        default=False, description="Refuse proper names that the knowledge base does not hold."
+    )
+    ascii: Literal["keep", "fold", "reject"] = Field(
+        default="fold", description="Non-ASCII text: keep it, fold what has an ASCII form, or reject the conversation."
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="URI of a nanochat base whose tokenizer must render each conversation (default: none).",
+    )
+    max_context_tokens: int | None = Field(
+        default=None, ge=1, description="With --tokenizer: longest conversation, in tokens (default: no limit)."
+    )
+    near_duplicate_threshold: float = Field(
+        default=0.7, gt=0, le=1, description="Similarity from which two conversations are near-duplicates."
+    )
+
+    flush_rows: int = Field(default=500, ge=1, description="Rows after which a part is flushed.")
+    flush_s: float = Field(default=30.0, gt=0, description="Seconds after which a part is flushed.")
+    json_output: bool = Field(
+        default=False, description="Print a JSON summary to standard output.", json_schema_extra={"flag": "--json"}
+    )
+
+    @model_validator(mode="after")
+    def _check_shard(self) -> "GenerateSettings":
+        if self.shard_index >= self.num_shards and not self.finalize:
+            raise ValueError(
+                f"--shard-index {self.shard_index} must be below --num-shards {self.num_shards} "
+                "(the index defaults to $JOB_COMPLETION_INDEX)"
+            )
+        if self.budget_usd is not None and not math.isfinite(self.budget_usd):
+            raise ValueError("--budget-usd must be finite")
+        return self
