@@ -109,12 +109,13 @@ class Tokenizer:
         """Ids of a conversation and their loss mask (1 = supervised), both of one length.
 
         Supervised is what the assistant says: its text, its Python calls and its end, not what the tool printed.
-        A leading system message is joined in front of the first user message with a blank line between.
+        A leading system message is joined in front of the first user message with a blank line between. A
+        conversation may end with a user message.
 
         Raises:
             DataError: The roles are not in order (see `nanosft.conversation.role_problem`).
         """
-        problem = role_problem(conversation.messages)
+        problem = _find_role_problem(conversation.messages)
         if problem is not None:
             raise DataError(f"conversation {conversation.id}: {problem}")
         encode = self.encoding.encode_ordinary
@@ -150,14 +151,13 @@ class Tokenizer:
             DataError: The roles are not in order.
             ConfigError: The last message alone is longer than `max_len`.
         """
-        problem = role_problem([*messages, Message("assistant", "")])
-        if problem is not None:
-            raise DataError(f"prompt: {problem}")
+        if not messages or messages[-1].role != "user":
+            raise DataError("prompt: the last message must be the user's")
         system = messages[:1] if messages[0].role == "system" else []
         turns = messages[len(system) :]
         while True:
-            ids, _ = self.render(Conversation((*system, *turns, Message("assistant", ""))))
-            ids.pop()  # the end of the answer that is not there yet
+            ids, _ = self.render(Conversation((*system, *turns)))
+            ids.append(self.assistant_start_id)
             if max_len is None or len(ids) <= max_len:
                 return ids
             if len(turns) < 2:  # noqa: PLR2004 - a pair
@@ -196,6 +196,12 @@ def join_system(messages: Sequence[Message]) -> Sequence[Message]:
         return messages
     first = Message("user", f"{messages[0].text}\n\n{messages[1].text}")
     return (first, *messages[2:])
+
+
+def _find_role_problem(messages: Sequence[Message]) -> str | None:
+    if messages and messages[-1].role == "user":
+        messages = [*messages, Message("assistant", "")]
+    return role_problem(messages)
 
 
 def load_tokenizer(uri: str) -> Tokenizer:
@@ -288,6 +294,10 @@ def _build_encoding(record: object, where: str) -> tiktoken.Encoding:
     ranks, special = state["mergeable_ranks"], state["special_tokens"]
     if not _is_table(ranks, bytes) or not _is_table(special, str) or not ranks:
         raise DataError(f"{where}: the Encoding's merges or special tokens are no table of ids")
+    if any(bytes([byte]) not in ranks for byte in range(_NUM_BYTES)):
+        raise DataError(f"{where}: the Encoding's merges lack some of the {_NUM_BYTES} single bytes")
+    if len({*ranks.values(), *special.values()}) != len(ranks) + len(special):
+        raise DataError(f"{where}: two tokens of the Encoding have the same id")
     try:
         return tiktoken.Encoding(
             str(state["name"]), pat_str=str(state["pat_str"]), mergeable_ranks=ranks, special_tokens=special
