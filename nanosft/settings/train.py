@@ -1,0 +1,242 @@
+"""Settings of `nanosft train` and `nanosft launch`."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from nanosft.settings.base import StageSettings
+
+DEFAULT_PROMPTS = ("Who are you?", "Who made you?", "What can you do?")
+
+
+class TrainSettings(StageSettings):
+    """What `nanosft train` is told. Where the default is None, the base's meta file decides, as in nanochat."""
+
+    command: ClassVar[str] = "train"
+
+    base: str = Field(description="URI of the nanochat base directory: base_checkpoints/ and tokenizer/.")
+    data: str = Field(description="URI of the data: what mix made, or a JSONL file or a directory or prefix of them.")
+    out: str = Field(description="URI that states, metrics and the chat checkpoint go to.")
+    val_data: str | None = Field(
+        default=None, description="URI of validation data (default: the val-… objects of what mix made)."
+    )
+    base_source: Literal["base", "chat"] = Field(
+        default="base", description="Which kind of checkpoint to start from: base or chat."
+    )
+    base_tag: str | None = Field(default=None, description="Tag of the base model, such as d20 (default: the largest).")
+    base_step: int | None = Field(default=None, ge=0, description="Step of the base checkpoint (default: the newest).")
+    softcap: float | None = Field(
+        default=None,
+        gt=0,
+        description="Softcap of the logits (default: 15; bases of 2 to 8 March 2026 were trained with 20).",
+    )
+
+    max_seq_len: int | None = Field(default=None, ge=8, description="Tokens of a packed row (default: the base's).")
+    device_batch_size: int | None = Field(
+        default=None, ge=1, description="Most rows of a micro-batch on one rank (default: the base's)."
+    )
+    total_batch_size: int | None = Field(
+        default=None, ge=8, description="Tokens of the global batch of a step, over all ranks (default: the base's)."
+    )
+    epochs: int = Field(default=1, ge=1, description="Passes over the data.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Exactly so many steps, with as many passes over the data as they take."
+    )
+    attention: Literal["document", "row"] = Field(
+        default="document",
+        description="What a token sees: its own conversation (document), or its whole packed row as in nanochat (row).",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Compute dtype; the weights stay float32. auto: bfloat16 where the hardware multiplies it faster.",
+    )
+    overlong: Literal["turns", "drop", "error"] = Field(
+        default="turns",
+        description="A conversation longer than a row: keep the leading turns that fit, drop it, or stop.",
+    )
+    pack_window: int = Field(default=16_384, ge=1, description="Conversations that are packed into rows together.")
+
+    matrix_lr: float | None = Field(
+        default=None, gt=0, description="Muon's learning rate (default: the base's, or 0.02)."
+    )
+    embedding_lr: float | None = Field(
+        default=None, gt=0, description="Learning rate of the token embedding (default: the base's, or 0.3)."
+    )
+    unembedding_lr: float | None = Field(
+        default=None, gt=0, description="Learning rate of the head (default: the base's, or 0.004)."
+    )
+    scalar_lr: float = Field(
+        default=0.5, gt=0, description="Learning rate of x0_lambdas; resid_lambdas take a hundredth of it."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="Decay of Muon's matrices.")
+    init_lr_frac: float = Field(default=0.8, gt=0, description="Scale of all learning rates before the warm-down.")
+    warmup_steps: int = Field(default=0, ge=0, description="Steps over which the learning rates rise linearly.")
+    warmdown_frac: float = Field(
+        default=0.5, ge=0, le=1, description="Fraction of the run, at its end, over which they fall."
+    )
+    final_lr_frac: float = Field(default=0.0, ge=0, le=1, description="Fraction of init-lr-frac that they fall to.")
+    lr_shape: Literal["linear", "cosine", "constant"] = Field(
+        default="linear", description="How the learning rates fall: linear, cosine or constant (not at all)."
+    )
+    warm_start: bool = Field(
+        default=True, description="Take the momentum over from the base's optimizer files, where there are any."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the order of the data and of the samples.")
+
+    save_every: int = Field(
+        default=200, ge=0, description="Save a resumable state every so many steps; 0: never by steps."
+    )
+    save_minutes: float = Field(
+        default=15.0, ge=0, description="Save a resumable state when the last one is so many minutes old; 0: never."
+    )
+    keep_states: int = Field(default=2, ge=1, description="How many of the newest states to keep.")
+    eval_every: int = Field(
+        default=100, ge=0, description="Evaluate every so many steps, and at the end; 0: at the end alone."
+    )
+    eval_rows: int | None = Field(
+        default=None, ge=1, description="Packed rows of validation data to evaluate (default: all)."
+    )
+    early_stop: int = Field(
+        default=0, ge=0, description="Stop after so many evaluations without a better validation loss; 0: never."
+    )
+    prompts: tuple[str, ...] = Field(
+        default=DEFAULT_PROMPTS, description="Prompt that is answered at each evaluation; may be repeated."
+    )
+    sample_tokens: int = Field(
+        default=48, ge=0, description="Longest answer to such a prompt, in tokens; 0: no samples."
+    )
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device: auto, cpu or cuda.")
+    compile: bool | None = Field(default=None, description="Compile the model with torch.compile (default: on CUDA).")
+    num_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads of one rank (default: OMP_NUM_THREADS, or the cores shared evenly).",
+    )
+    num_workers: int | None = Field(
+        default=None, ge=1, description="Processes that tokenise (default: the cores of this machine)."
+    )
+    collective_timeout_s: float = Field(
+        default=1800.0, gt=0, description="Seconds after which a rank that waits for another gives up."
+    )
+    log_every: int = Field(default=1, ge=1, description="Write every so many steps to metrics.jsonl.")
+    tensorboard: str | None = Field(
+        default=None, description="Directory for TensorBoard's files (needs the tensorboard extra)."
+    )
+    wandb: str | None = Field(default=None, description="Project of Weights & Biases (needs the wandb extra).")
+    preflight: bool = Field(
+        default=False,
+        description="Check store, base, tokenizer, data, memory and batch, say what would fail, and exit.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainSettings":
+        if self.max_steps is not None and self.epochs != 1:
+            raise ValueError("--epochs and --max-steps exclude each other: give one of them")
+        if self.out.rstrip("/") in (self.base.rstrip("/"), self.data.rstrip("/")):
+            raise ValueError("--out must differ from --base and --data")
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide what is trained, by name; those that only decide where and how are left out."""
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in _NOT_CONTENT}
+
+
+_NOT_CONTENT = frozenset(
+    {
+        "out",
+        "base",
+        "data",
+        "val_data",
+        "save_every",
+        "save_minutes",
+        "keep_states",
+        "device",
+        "compile",
+        "num_threads",
+        "num_workers",
+        "collective_timeout_s",
+        "log_every",
+        "tensorboard",
+        "wandb",
+        "preflight",
+        "device_batch_size",
+    }
+)
+
+
+class LaunchSettings(StageSettings):
+    """What `nanosft launch` is told: torchrun's options and variables."""
+
+    command: ClassVar[str] = "launch"
+
+    nnodes: str = Field(
+        default="1",
+        pattern=r"^\d+(:\d+)?$",
+        description="Number of nodes, or MIN:MAX for an elastic job.",
+        json_schema_extra={"env": "PET_NNODES"},
+    )
+    nproc_per_node: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|gpu|\d+)$",
+        description="Ranks of a node: a number, gpu (one a GPU), cpu (one a core) or auto (gpu, or 1 without).",
+        json_schema_extra={"env": "PET_NPROC_PER_NODE"},
+    )
+    node_rank: int = Field(
+        default=0,
+        ge=0,
+        description="Rank of this node, for the static rendezvous.",
+        json_schema_extra={"env": "PET_NODE_RANK"},
+    )
+    master_addr: str = Field(
+        default="127.0.0.1",
+        description="Host of node 0, for the static rendezvous.",
+        json_schema_extra={"env": "PET_MASTER_ADDR"},
+    )
+    master_port: int = Field(
+        default=29500,
+        ge=1,
+        le=65535,
+        description="Port on node 0, for the static rendezvous.",
+        json_schema_extra={"env": "PET_MASTER_PORT"},
+    )
+    rdzv_backend: str = Field(
+        default="static",
+        description="Rendezvous: static, c10d, …",
+        json_schema_extra={"env": "PET_RDZV_BACKEND"},
+    )
+    rdzv_endpoint: str = Field(
+        default="",
+        description="Host and port of the rendezvous (default: master-addr:master-port).",
+        json_schema_extra={"env": "PET_RDZV_ENDPOINT"},
+    )
+    rdzv_id: str = Field(
+        default="nanosft", description="Name of the job at the rendezvous.", json_schema_extra={"env": "PET_RDZV_ID"}
+    )
+    rdzv_conf: str = Field(
+        default="",
+        description="More rendezvous settings: key=value,key=value.",
+        json_schema_extra={"env": "PET_RDZV_CONF"},
+    )
+    standalone: bool = Field(
+        default=False,
+        description="One node with a rendezvous of its own on a free port.",
+        json_schema_extra={"env": "PET_STANDALONE"},
+    )
+    max_restarts: int = Field(
+        default=0,
+        ge=0,
+        description="How often the ranks are started again in place after a failure.",
+        json_schema_extra={"env": "PET_MAX_RESTARTS"},
+    )
+    monitor_interval: float = Field(
+        default=0.1,
+        gt=0,
+        description="Seconds between two looks at the ranks.",
+        json_schema_extra={"env": "PET_MONITOR_INTERVAL"},
+    )
+    grace_s: float = Field(
+        default=60.0,
+        gt=10,
+        description="Seconds between SIGTERM and the end of the pod; the ranks get ten less to save their state.",
+    )

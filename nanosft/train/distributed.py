@@ -1,0 +1,247 @@
+"""The ranks of a run: who we are, the collectives we use, and how a run ends on all of them together."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import FrameType
+from typing import Any, ClassVar, Final, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nanosft.errors import EXIT_RETRY, ConfigError, NanosftError, TrainError
+
+T = TypeVar("T")
+
+LEAVE_TIMEOUT_S: Final = 60.0
+"""How long rank 0, whose process may host the others' store, waits for them to leave first."""
+
+
+class LostRankError(TrainError):
+    """Another rank is gone or the network failed: the same command, started again, goes on from the newest state."""
+
+    exit_code: ClassVar[int] = EXIT_RETRY
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This rank among all.
+
+    Attributes:
+        rank: 0 to size - 1.
+        size: Number of ranks, over all nodes.
+        local_rank: Rank on this node, which is also its GPU.
+        local_size: Ranks on this node.
+        device: Where this rank computes.
+        background: A group for the thread that saves, so that its collectives never meet the main thread's.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    background: Any = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which talks and writes what is written once."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` (any shape, float64 on CPU) over all ranks, on every rank."""
+        if self.size > 1:
+            with lost_ranks():
+                dist.all_reduce(values)
+        return values
+
+    def share(self, value: T, *, source: int = 0) -> T:
+        """Rank `source`'s value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        with lost_ranks():
+            dist.broadcast_object_list(box, src=source)
+        return box[0]
+
+    def gather(self, value: T, *, background: bool = False) -> list[T]:
+        """Every rank's value in order of rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with lost_ranks():
+            dist.all_gather_object(values, value, group=self.background if background else None)
+        return values
+
+    def all_do(self, work: Callable[[], T]) -> T:
+        """Run `work` on every rank; where it fails on one, all raise.
+
+        Without this a rank that cannot read its files leaves the others waiting for it.
+
+        Raises:
+            NanosftError: The first failing rank's error.
+        """
+        result, error = None, None
+        try:
+            result = work()
+        except NanosftError as exc:
+            error = exc
+        for found in self.gather(error):
+            if found is not None:
+                raise found
+        return result  # type: ignore[return-value]  # no error, so there is a result
+
+    def first_does(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 alone and give every rank its result, or its error.
+
+        Raises:
+            NanosftError: What `work` raised on rank 0.
+        """
+        result: Any = None
+        error: NanosftError | None = None
+        if self.is_first:
+            try:
+                result = work()
+            except NanosftError as exc:
+                error = exc
+        result, error = self.share((result, error))
+        if error is not None:
+            raise error
+        return result  # type: ignore[no-any-return]
+
+
+@contextmanager
+def open_world(device: str, *, timeout_s: float, num_threads: int | None = None) -> Iterator[World]:
+    """Join the other ranks, as torchrun's variables tell, and leave them in order: rank 0 last.
+
+    An error that several ranks raise is told by the first of them; the others exit with its code and say nothing.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        timeout_s: After which a collective that waits for another rank fails.
+        num_threads: CPU threads of this rank; None: OMP_NUM_THREADS, or the cores shared evenly.
+
+    Raises:
+        ConfigError: CUDA is asked for and there is none, or fewer GPUs than ranks.
+        LostRankError: The ranks do not find each other.
+    """
+    rank, size = _env_int("RANK", 0), _env_int("WORLD_SIZE", 1)
+    local_rank, local_size = _env_int("LOCAL_RANK", 0), _env_int("LOCAL_WORLD_SIZE", size)
+    chosen = _choose_device(device, local_rank, local_size)
+    _set_threads(num_threads, local_size)
+    if size == 1:
+        yield World(device=chosen)
+        return
+    timeout = timedelta(seconds=timeout_s)
+    with lost_ranks():
+        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        is_cuda = chosen.type == "cuda"
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+            device_id=chosen if is_cuda else None,
+        )
+        background = dist.new_group(backend="gloo", timeout=timeout)
+    try:
+        yield World(rank, size, local_rank, local_size, chosen, background)
+    except NanosftError as exc:
+        if _count(store, "nanosft/told") > 1:
+            raise SystemExit(exc.exit_code) from exc
+        raise
+    _leave(store, rank, size)
+    dist.destroy_process_group()
+
+
+@contextmanager
+def lost_ranks() -> Iterator[None]:
+    """Raise a collective's failure as `LostRankError`; any other error goes through as it is."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if not isinstance(exc, dist.DistError) and "gloo" not in str(exc).lower():
+            raise
+        reason = str(exc).strip().splitlines()[0][:200]
+        raise LostRankError(
+            f"lost another rank ({reason}): start the same command again, it resumes by itself"
+        ) from exc
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The compute dtype; "auto" is bfloat16 where the hardware multiplies it faster than float32."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
+
+
+@contextmanager
+def catch_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT instead of dying of them: a list that gets each signal's number.
+
+    A second SIGINT is raised as KeyboardInterrupt, for people who mean it.
+    """
+    caught: list[int] = []
+
+    def note(signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and signum in caught:
+            raise KeyboardInterrupt
+        caught.append(signum)
+
+    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _choose_device(name: str, local_rank: int, local_size: int) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this machine has no GPU that torch can use; use --device cpu")
+    if torch.cuda.device_count() < local_size:
+        raise ConfigError(
+            f"{local_size} ranks on this node but {torch.cuda.device_count()} GPUs: lower --nproc-per-node"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _set_threads(num_threads: int | None, local_size: int) -> None:
+    if num_threads is None and "OMP_NUM_THREADS" not in os.environ:
+        num_threads = max(1, len(os.sched_getaffinity(0)) // local_size)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+
+
+def _leave(store: dist.Store, rank: int, size: int) -> None:
+    """Rank 0's process may hold the store that the others still talk to: it waits until they have gone."""
+    deadline_s = time.monotonic() + LEAVE_TIMEOUT_S
+    num_left = _count(store, "nanosft/left") if rank else 0
+    while rank == 0 and num_left < size - 1 and time.monotonic() < deadline_s:
+        num_left = _count(store, "nanosft/left", 0)
+        time.sleep(0.02)
+
+
+def _count(store: dist.Store, key: str, num: int = 1) -> int:
+    """Add to a counter that all ranks see; 0 when the store is gone with the rank that held it."""
+    try:
+        return int(store.add(key, num))
+    except RuntimeError:
+        return 0
+
+
+def _env_int(name: str, default: int) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else default

@@ -1,0 +1,36 @@
+"""What a run is made from: the hashes that its manifest names as parents."""
+
+import hashlib
+from typing import Final
+
+from nanosft.dataset import read_manifest
+from nanosft.manifest import Parent
+from nanosft.nanochat.layout import CheckpointRef
+from nanosft.store import open_store
+from nanosft.store.base import Store
+
+_BLOCK_BYTES: Final = 1 << 22
+
+
+def find_base_parent(uri: str, ref: CheckpointRef) -> Parent:
+    """The base: its manifest where it has one, else the model file itself."""
+    store = open_store(uri)
+    manifest = read_manifest(store)
+    if manifest is not None:
+        return Parent(uri=store.uri, sha256=manifest.sha256)
+    return Parent(uri=store.uri_of(ref.model_key), sha256=_hash_object(store, ref.model_key))
+
+
+def find_data_parent(uri: str, content_sha256: str) -> Parent:
+    """The data: its manifest where it has one, else the hash of its content."""
+    store = open_store(uri)
+    manifest = None if uri.endswith(".jsonl") else read_manifest(store)
+    return Parent(uri=store.uri, sha256=manifest.sha256 if manifest is not None else content_sha256)
+
+
+def _hash_object(store: Store, key: str) -> str:
+    digest = hashlib.sha256()
+    with store.open_read(key) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

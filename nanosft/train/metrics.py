@@ -1,0 +1,182 @@
+"""What a run reports: `metrics.jsonl` in the store, the console, TensorBoard and Weights & Biases."""
+
+import importlib
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from typing import Any, Final, Protocol
+
+import orjson
+import torch
+
+from nanosft.errors import ConfigError
+from nanosft.store import MissingObjectError
+from nanosft.store.base import Store, Written
+
+METRICS_KEY: Final = "metrics.jsonl"
+FLUSH_INTERVAL_S: Final = 30.0
+_PEAK_FLOPS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12, "4090": 165e12}
+"""Dense bfloat16 peaks from the vendors' data sheets, in FLOP/s, by a part of the device's name."""
+_MEASURE_S: Final = 0.15
+
+
+class Sink(Protocol):
+    """Something that takes the numbers of a step."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Take them."""
+
+    def close(self) -> None:
+        """Flush everything."""
+
+
+class MetricsLog:
+    """The lines of `metrics.jsonl`. A store cannot append, so the object is rewritten, at most every 30 seconds.
+
+    Args:
+        store: Of the run.
+        executor: Writes in the background, in order.
+        step: Finished steps of the run: lines of later ones are cut, a resumed run makes them anew.
+        sinks: Get every number as well.
+    """
+
+    def __init__(self, store: Store, executor: Executor, *, step: int, sinks: tuple[Sink, ...] = ()) -> None:
+        self._store = store
+        self._executor = executor
+        self._sinks = sinks
+        self._lines = _read_lines(store, step) if step else []
+        self._flushed_s = time.monotonic()
+        self._pending: Future[Written] | None = None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add a line; `step` must be in it."""
+        self._lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        for sink in self._sinks:
+            sink.write(record["step"], _flatten(record))
+        if time.monotonic() - self._flushed_s >= FLUSH_INTERVAL_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Start writing all lines so far, in the background."""
+        self._flushed_s = time.monotonic()
+        if self._pending is not None and self._pending.done():
+            self._pending.result()  # an error of the last time
+        self._pending = self._executor.submit(self._store.write, METRICS_KEY, b"".join(self._lines))
+
+    def close(self) -> Written:
+        """Write all lines, wait until they are up, and tell what was put."""
+        self.flush()
+        assert self._pending is not None
+        written = self._pending.result()
+        for sink in self._sinks:
+            sink.close()
+        return written
+
+
+def open_sinks(*, tensorboard: str | None, wandb: str | None, run: str, config: Mapping[str, Any]) -> tuple[Sink, ...]:
+    """The sinks that are asked for.
+
+    Args:
+        tensorboard: Directory, or None.
+        wandb: Project, or None.
+        run: Name of the run.
+        config: Settings that Weights & Biases keeps with it.
+
+    Raises:
+        ConfigError: The package is not installed.
+    """
+    sinks: list[Sink] = []
+    if tensorboard is not None:
+        module = _import("torch.utils.tensorboard", option="--tensorboard", extra="tensorboard")
+        sinks.append(_TensorBoard(module.SummaryWriter(tensorboard)))
+    if wandb is not None:
+        module = _import("wandb", option="--wandb", extra="wandb")
+        sinks.append(_WeightsAndBiases(module.init(project=wandb, name=run, config=dict(config), resume="allow")))
+    return tuple(sinks)
+
+
+def find_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """What this rank's device can do in FLOP/s: from its data sheet, else measured by a matrix product."""
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        name = torch.cuda.get_device_name(device)
+        for part, peak in _PEAK_FLOPS.items():
+            if part in name:
+                return peak
+    return measure_matmul_flops(device, dtype)
+
+
+def measure_matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
+    """FLOP/s of a product of two (size, size) matrices, the best of the runs that fit into 0.15 s."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(size, size, generator=generator).to(device, dtype)
+    best_s, end_s = float("inf"), time.perf_counter() + _MEASURE_S
+    a @ a
+    while time.perf_counter() < end_s:
+        start_s = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best_s = min(best_s, time.perf_counter() - start_s)
+    return 2 * size**3 / best_s
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory this rank has held: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # noqa: PLC0415 - not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _read_lines(store: Store, last_step: int) -> list[bytes]:
+    try:
+        data = store.read(METRICS_KEY)
+    except MissingObjectError:
+        return []
+    kept = []
+    for line in data.splitlines(keepends=True):
+        if orjson.loads(line)["step"] <= last_step:
+            kept.append(line)
+    return kept
+
+
+def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a record; those of its tables as `table/name`."""
+    numbers: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            numbers |= _flatten(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            numbers[prefix + name] = value
+    return numbers
+
+
+class _TensorBoard:
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _import(name: str, *, option: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as exc:
+        raise ConfigError(f"{option}: {exc.name} is not installed: pip install 'nanosft[{extra}]'") from exc

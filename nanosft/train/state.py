@@ -1,0 +1,306 @@
+"""Resumable states: `state/step_000200-<attempt>/rank_00000.pt …`, and `manifest.json` last.
+
+Each rank saves the parameters and moments that it owns (see `optimizer`), so all ranks share the upload, and any
+number of ranks can read a state back. The cursor is the number of finished steps: the order of the data, the learning
+rates and the samples are functions of it and of the seed, and no global random generator is drawn from.
+"""
+
+import hashlib
+import logging
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, dataclass
+from typing import IO, Any, Final
+
+import torch
+from torch import Tensor
+
+from nanosft.errors import DataError, NanosftError
+from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, parse_manifest
+from nanosft.nanochat.checkpoint import write_tensors
+from nanosft.store.base import Store
+from nanosft.train.distributed import World
+from nanosft.train.optimizer import MuonAdamW
+
+BEST_PREFIX: Final = "best/"
+_PREFIX: Final = "state/"
+_NAME = re.compile(r"step_(\d+)-(\w+)")
+_COPY_BYTES: Final = 1 << 22
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: Finished steps.
+        num_supervised: Supervised tokens trained so far.
+        elapsed_s: Seconds spent in steps so far, over all attempts.
+        best_loss: Lowest validation loss so far, or None.
+        best_bpb: Its bits per byte.
+        best_step: Step of it.
+        best_key: Object that holds the model of it; empty for the base itself and for the last model.
+        num_worse: Evaluations since.
+        last_loss: Validation loss of the newest evaluation, or None.
+        last_bpb: Its bits per byte.
+    """
+
+    step: int = 0
+    num_supervised: int = 0
+    elapsed_s: float = 0.0
+    best_loss: float | None = None
+    best_bpb: float | None = None
+    best_step: int = 0
+    best_key: str = ""
+    num_worse: int = 0
+    last_loss: float | None = None
+    last_bpb: float | None = None
+
+
+class StateSaver:
+    """Saves states in the background: training waits for a copy in memory, not for the store.
+
+    Args:
+        store: Of the run.
+        world: This rank among all.
+        executor: One thread, which also brings order into what is written.
+        optimizer: Tells which parameters and moments are this rank's.
+        keep: How many of the newest states to keep.
+        attempt: Unique to this start of the run; a zombie's objects never meet ours.
+        manifest: What the manifests say beside objects and counts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        world: World,
+        executor: Executor,
+        optimizer: MuonAdamW,
+        *,
+        keep: int,
+        attempt: str,
+        manifest: Manifest,
+    ) -> None:
+        self._store = store
+        self._world = world
+        self._executor = executor
+        self._optimizer = optimizer
+        self._keep = keep
+        self._attempt = attempt
+        self._manifest = manifest
+        self._pending: Future[None] | None = None
+        self._buffers: dict[str, Any] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an earlier state is still on its way."""
+        return self._pending is not None and not self._pending.done()
+
+    def save(self, progress: Progress) -> None:
+        """Copy the state and start writing it; waits for an earlier one first."""
+        self._settle(is_last=False)
+        self._buffers = _copy_into(self._buffers, _own_state(self._optimizer))
+        self._pending = self._executor.submit(self._write, self._buffers, self._optimizer.num_updates, progress)
+
+    def finish(self) -> None:
+        """Wait for the state on its way.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        self._settle(is_last=True)
+
+    def _settle(self, *, is_last: bool) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            pending.result()
+        except NanosftError as exc:
+            if is_last:
+                raise
+            if self._world.is_first:
+                _log.warning("the last state was not saved (%s); training goes on, the next one is tried", exc)
+
+    def _write(self, state: dict[str, Any], num_updates: int, progress: Progress) -> None:
+        """Runs in the background thread of every rank."""
+        directory = f"{_PREFIX}step_{progress.step:06d}-{self._attempt}"
+        outcome: ManifestObject | NanosftError
+        try:
+            key = f"rank_{self._world.rank:05d}.pt"
+            written = write_tensors(self._store, f"{directory}/{key}", state | {"num_updates": num_updates})
+            outcome = ManifestObject(key=key, size_bytes=written.size_bytes, sha256=written.sha256)
+        except NanosftError as exc:
+            outcome = exc
+        outcomes = self._world.gather(outcome, background=True)
+        errors = [found for found in outcomes if isinstance(found, NanosftError)]
+        if errors:
+            raise errors[0]
+        if self._world.is_first:
+            objects = tuple(found for found in outcomes if isinstance(found, ManifestObject))
+            counts = {**asdict(progress), "world_size": self._world.size, "num_threads": torch.get_num_threads()}
+            manifest = self._manifest.model_copy(update={"objects": objects, "counts": counts})
+            self._store.write_if_absent(f"{directory}/{MANIFEST_KEY}", manifest.to_bytes())
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        """Delete states beyond the newest K, unfinished ones before them, and best models none of the K refers to."""
+        found = list_states(self._store)
+        kept = found[: self._keep]
+        oldest = min(state.step for state in kept)
+        keys = [info.key for info in self._store.list(_PREFIX)]
+        for directory in {key.split("/")[1] for key in keys}:
+            match = _NAME.fullmatch(directory)
+            if match is None or int(match[1]) >= oldest or any(state.directory == directory for state in kept):
+                continue
+            own = [key for key in keys if key.startswith(f"{_PREFIX}{directory}/")]
+            for key in sorted(own, key=lambda key: not key.endswith(MANIFEST_KEY)):  # its manifest first
+                self._store.delete(key)
+        needed = {state.manifest.counts.get("best_key") for state in kept}
+        for info in list(self._store.list(BEST_PREFIX)):
+            match = _NAME.search(info.key)
+            if match is not None and info.key not in needed and int(match[1]) < oldest:
+                self._store.delete(info.key)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A state that is there in whole, as its manifest says."""
+
+    directory: str
+    step: int
+    manifest: Manifest
+
+
+def list_states(store: Store) -> list[SavedState]:
+    """All states with a manifest, newest first. A manifest that cannot be read is warned of and left out."""
+    states = []
+    for info in store.list(_PREFIX):
+        directory, _, name = info.key.removeprefix(_PREFIX).rpartition("/")
+        match = _NAME.fullmatch(directory)
+        if name != MANIFEST_KEY or match is None:
+            continue
+        try:
+            manifest = parse_manifest(store.read(info.key), where=store.uri_of(info.key))
+        except DataError as exc:
+            _log.warning("%s; falling back to the state before", exc)
+            continue
+        states.append(SavedState(directory, int(match[1]), manifest))
+    return sorted(states, key=lambda state: (state.step, state.directory), reverse=True)
+
+
+def restore(store: Store, world: World, optimizer: MuonAdamW, *, expected: Manifest) -> Progress | None:
+    """Take up the newest state that is whole, on all ranks alike.
+
+    Args:
+        store: Of the run.
+        world: This rank among all; another number of ranks than saved the state will do.
+        optimizer: It and its parameters are overwritten.
+        expected: Settings and parents that the state must have been made with.
+
+    Returns:
+        Where the run goes on, or None when there is no state.
+
+    Raises:
+        ConfigError: The state was made with other settings.
+        DataError: It was made from other data or another base.
+    """
+    for state in world.first_does(lambda: list_states(store)):
+        where = store.uri_of(f"{_PREFIX}{state.directory}")
+        check_same_settings(state.manifest, expected.settings, where=where)
+        _check_same_parents(state.manifest.parents, expected.parents, where)
+        files, problem = None, None
+        try:
+            files = [_read_file(store, state.directory, item) for item in _needed(state.manifest, world)]
+        except DataError as exc:
+            problem = str(exc)
+        problems = [found for found in world.gather(problem) if found is not None]
+        if problems:
+            if world.is_first:
+                _log.warning("the newest state is damaged (%s); falling back to the one before", problems[0])
+            continue
+        assert files is not None
+        _apply(files, optimizer)
+        counts = state.manifest.counts
+        if world.is_first and counts["num_threads"] != torch.get_num_threads():
+            _log.warning(
+                "the state was saved with %s CPU threads, this run has %s: equal within rounding, not bit for bit",
+                counts["num_threads"],
+                torch.get_num_threads(),
+            )
+        return Progress(**{name: counts[name] for name in Progress.__dataclass_fields__})
+    return None
+
+
+def _own_state(optimizer: MuonAdamW) -> dict[str, Any]:
+    params = {name: param.data for group in optimizer.groups for name, param in optimizer.owned(group).items()}
+    return {"params": params, "optimizer": optimizer.state}
+
+
+def _copy_into(buffers: dict[str, Any] | None, source: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested tables of tensors in CPU memory, which is taken once and used again."""
+    result: dict[str, Any] = {} if buffers is None else buffers
+    for name, value in source.items():
+        if not isinstance(value, Tensor):
+            result[name] = _copy_into(result.get(name), value)
+            continue
+        if name not in result:
+            result[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.device.type == "cuda")
+        result[name].copy_(value)
+    return result
+
+
+def _needed(manifest: Manifest, world: World) -> Sequence[ManifestObject]:
+    """At the world size that saved, a rank's own file: owners are a function of that size. Else all files."""
+    same = manifest.counts["world_size"] == world.size
+    return [item for item in manifest.objects if not same or item.key == f"rank_{world.rank:05d}.pt"]
+
+
+def _apply(files: Sequence[Mapping[str, Any]], optimizer: MuonAdamW) -> None:
+    params = {name: param for group in optimizer.groups for name, param in group.params.items()}
+    with torch.no_grad():
+        for file in files:
+            optimizer.num_updates = file["num_updates"]
+            for name, tensor in file["params"].items():
+                params[name].copy_(tensor)
+            for name, moments in file["optimizer"].items():
+                for key, tensor in moments.items() if name in optimizer.state else ():
+                    optimizer.state[name][key].copy_(tensor)
+    for work in optimizer.broadcast(params):
+        work.wait()
+
+
+def _read_file(store: Store, directory: str, item: ManifestObject) -> dict[str, Any]:
+    key = f"{_PREFIX}{directory}/{item.key}"
+    where = store.uri_of(key)
+    digest = hashlib.sha256()
+    with store.open_read(key) as stream, tempfile.TemporaryFile() as file:
+        while block := stream.read(_COPY_BYTES):
+            digest.update(block)
+            file.write(block)
+        if digest.hexdigest() != item.sha256:
+            raise DataError(f"{where}: SHA-256 is {digest.hexdigest()}, its manifest says {item.sha256}")
+        file.seek(0)
+        return _load(file, where)
+
+
+def _load(file: IO[bytes], where: str) -> dict[str, Any]:
+    try:
+        value = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as exc:
+        raise DataError(f"{where}: not a state: {str(exc).splitlines()[0]}") from exc
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: not a state")
+    return value
+
+
+def _check_same_parents(found: Sequence[Parent], expected: Sequence[Parent], where: str) -> None:
+    before, now = {item.sha256 for item in found}, {item.sha256 for item in expected}
+    for item in expected:
+        if item.sha256 not in before:
+            raise DataError(f"{where}: {item.uri} has changed since: choose another --out")
+    assert now <= before
