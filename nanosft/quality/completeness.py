@@ -89,7 +89,7 @@ def find_completeness_defects(messages: Sequence[Prose], *, full_stops: bool | N
             if (defect := _find_open_markup(message)) or (defect := _find_cut(message, answers, full_stops)):
                 yield defect
             yield from _find_stray_text(message, question)
-        elif match := _TEMPLATE.search(message.plain):
+        elif match := _template_match(message.plain):
             yield _template(message, match)
         question = message.text
 
@@ -163,17 +163,27 @@ def _lacks_end(text: str) -> bool:
 
 
 def _find_stray_text(message: Prose, question: str) -> Iterator[Defect]:
-    asked = bool(_ASKS_FOR_SCRIPT.search(question))
-    if not asked and (match := _STRAY_JSON.search(message.plain)):
+    found = []
+    plain = message.plain
+    if ('"' in plain or "\\n" in plain) and (match := _STRAY_JSON.search(plain)):
         excerpt = excerpt_of(message.text, *match.span())
-        yield Defect(
-            "completeness", "stray_json", "the answer holds JSON that is no part of it", excerpt, message.index
+        detail = "the answer holds JSON that is no part of it"
+        found.append(Defect("completeness", "stray_json", detail, excerpt, message.index))
+    if match := _template_match(plain):
+        found.append(_template(message, match))
+    if ":" in plain and (match := _SPEAKER.search(plain)):
+        excerpt = excerpt_of(message.text, *match.span())
+        found.append(
+            Defect("completeness", "speaker_label", "the answer speaks for more than one", excerpt, message.index)
         )
-    if not asked and (match := _TEMPLATE.search(message.plain)):
-        yield _template(message, match)
-    if not asked and (match := _SPEAKER.search(message.plain)):
-        excerpt = excerpt_of(message.text, *match.span())
-        yield Defect("completeness", "speaker_label", "the answer speaks for more than one", excerpt, message.index)
+    if found and not _ASKS_FOR_SCRIPT.search(question):
+        yield from found
+
+
+def _template_match(plain: str) -> re.Match[str] | None:
+    if "{" in plain or "[" in plain or "<" in plain or "TODO" in plain or "orem ipsum" in plain:
+        return _TEMPLATE.search(plain)
+    return None
 
 
 def _template(message: Prose, match: re.Match[str]) -> Defect:

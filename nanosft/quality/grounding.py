@@ -30,11 +30,14 @@ _CAPITALIZED: Final = re.compile(
 _SENTENCE_START: Final = re.compile(
     r"(?:^|[.!?:\u2026]['\")\u201d\u2019]*\s+|\n\s*(?:[-*+\u2022]|\d+[.)])?\s*|[\"\u201c(*]|[-\u2013\u2014]\s*)$"
 )
+_IN_IDENTIFIER: Final = re.compile(r"\b[A-Za-z]{1,3}(\d{1,4})\b")
+"""The number of a name such as d26, which lets an assistant speak of 26 layers."""
 _WORDS: Final = re.compile(r"[^\W_]+")
 _COMMON_NAMES: Final = frozenset(
     """
     ai llm llms gpu gpus cpu cpus tpu ram api apis url html json http https ok okay faq diy pdf usa us uk eu ui id ids hi
     hello hey thanks sorry yes no well sure absolutely great good haha hmm wow oh ah please welcome english american
+    large language model readme mac macs cli
     monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
     october november december christmas internet web earth moon sun europe america asia africa spanish french german
     italian portuguese dutch swedish chinese japanese korean russian hindi arabic turkish polish greek latin british
@@ -124,6 +127,7 @@ def _reference(identity: Identity | None, text: str) -> Reference:
     values: dict[str, set[float]] = {}
     for quantity in find_quantities(text):
         values.setdefault(quantity.unit, set()).add(quantity.value)
+    values.setdefault("", set()).update(float(match[1]) for match in _IN_IDENTIFIER.finditer(text))
     dates = frozenset((date.year, date.month, date.day) for date in find_dates(text))
     links = frozenset(link.url for link in find_links(text))
     words = frozenset(_WORDS.findall(text.casefold()))

@@ -279,8 +279,10 @@ def _trim(maker: str) -> str:
 
 def _mentions(text: str, *names: str) -> bool:
     folded = text.casefold()
-    squeezed = _NON_WORD.sub("", folded)
-    return any(name.casefold() in folded or _NON_WORD.sub("", name.casefold()) in squeezed for name in names)
+    if any(name.casefold() in folded for name in names):
+        return True
+    squeezed = _NON_WORD.sub("", folded)  # "nano chat", "Nano-Chat"
+    return any(_NON_WORD.sub("", name.casefold()) in squeezed for name in names)
 
 
 def _quotes_other(question: str) -> bool:

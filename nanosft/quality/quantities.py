@@ -133,11 +133,10 @@ _QUANTITY: Final = re.compile(
     re.IGNORECASE,
 )
 _SPELLED: Final = re.compile(
-    rf"\b(?P<number>{_NUMERAL})(?:[ -](?P<scale>{_SCALE}))?[ -](?:(?P<unit>{_UNIT})\b"
+    rf"\b(?P<number>{_NUMERAL})(?:[ -](?P<ones>{_NUMERAL}))?(?:[ -](?P<scale>{_SCALE}))?[ -](?:(?P<unit>{_UNIT})\b"
     rf"|(?!(?:{_SMALL_WORDS})\b)[a-z][\w-]* (?P<noun>{_DESCRIBED})\b)",
     re.IGNORECASE,
 )
-_SPELLED_WORDS: Final = re.compile(rf"\b(?:{_NUMERAL})\b", re.IGNORECASE)
 _RANGE: Final = re.compile(r"\s?(?:-|\u2013|to|or|and)\s?$", re.IGNORECASE)
 _HEDGES: Final = re.compile(
     r"(?:about|around|roughly|approximately|approx\.?|nearly|almost|over|more than|under|less than|up to|some|circa|"
@@ -148,17 +147,21 @@ _MONTHS: Final = {name: number for number, names in enumerate(
     "january jan,february feb,march mar,april apr,may,june jun,july jul,august aug,september sept sep,october oct,"
     "november nov,december dec".split(","), 1) for name in names.split()}  # fmt: skip
 _MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_DATE: Final = re.compile(
-    rf"\b(?:(?P<day1>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? )?(?P<month>{_MONTH})\b\.?(?: (?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\b)?"
-    rf"(?:,? (?:of )?(?P<year>(?:19|20)\d\d)\b)"
-    rf"|\b(?P<iso>(?:19|20)\d\d-\d\d(?:-\d\d)?)\b"
-    rf"|(?<![\w.,$/-])(?P<bare>(?:19[3-9]\d|20\d\d))(?![\w%/]|[.,-]\d|[ -](?:x |{_UNIT}|{_SCALE}|\w+ (?:{_DESCRIBED}))\b)",
+_YEAR: Final = re.compile(r"(?<!\d)(?:19[3-9]|20\d)\d(?![\w%/])")
+_ISO_REST: Final = re.compile(r"-(?P<month>0[1-9]|1[0-2])(?:-(?P<day>\d\d))?\b")
+_MONTH_BEFORE: Final = re.compile(
+    rf"\b(?:(?P<day1>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? )?(?P<month>{_MONTH})\b\.?"
+    rf"(?: (?P<day2>\d{{1,2}})(?:st|nd|rd|th)?)?,? (?:of )?$",
     re.IGNORECASE,
 )
+_NO_YEAR_AFTER: Final = re.compile(rf"[.,-]\d|[ -](?:x |{_UNIT}|{_SCALE}|\w+ (?:{_DESCRIBED}))\b", re.IGNORECASE)
 _BEFORE_YEAR: Final = re.compile(
-    r"(?:\b(?:in|since|from|by|until|till|during|after|before|late|early|mid|year|of|around|circa|back in|for)[ -]|\(|, |-|\u2013| to )$",
+    r"(?:\b(?:in|since|from|by|until|till|during|after|before|late|early|mid|year|of|around|circa|back in|for)[ -]"
+    r"|\(|, |\d-|\u2013| to )$",
     re.IGNORECASE,
 )
+_MAX_DATE_CHARS: Final = 26
+_TOP_DOMAINS: Final = (".com", ".org", ".net", ".io", ".ai", ".dev", ".edu", ".gov", "://", "www.")
 _LINK: Final = re.compile(
     r"(?:https?://|www\.)[^\s<>()\[\]{}\"'`|\u2014\u2026]+"
     r"|(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:com|org|net|io|ai|dev|edu|gov)\b(?:/[^\s<>()\[\]{}\"'`|\u2014\u2026]*)?",
@@ -180,31 +183,33 @@ def find_quantities(text: str) -> Iterator[Quantity]:
         pending = quantity
     if pending is not None:
         yield pending
-    if _SPELLED_WORDS.search(text):
-        for match in _SPELLED.finditer(text):
-            unit, factor = _UNITS[(match["unit"] or match["noun"]).casefold()]
-            factor *= _SCALES[match["scale"].casefold()] if match["scale"] else 1
-            value = _NUMERALS[match["number"].casefold()] * factor
-            yield Quantity(value, unit, factor, _is_hedged(text, match.start()), *match.span())
+    if _NUMERALS.keys().isdisjoint(text.casefold().replace("-", " ").split()):
+        return
+    for match in _SPELLED.finditer(text):
+        unit, factor = _UNITS[(match["unit"] or match["noun"]).casefold()]
+        factor *= _SCALES[match["scale"].casefold()] if match["scale"] else 1
+        value = _NUMERALS[match["number"].casefold()] + _NUMERALS.get((match["ones"] or "").casefold(), 0)
+        yield Quantity(value * factor, unit, factor, _is_hedged(text, match.start()), *match.span())
 
 
 def find_dates(text: str) -> Iterator[Date]:
     """Dates with a year. A number of four digits alone is one where the words before it say so."""
-    for match in _DATE.finditer(text):
-        if match["iso"]:
-            parts = [int(part) for part in match["iso"].split("-")]
-            if 1 <= parts[1] <= 12:  # noqa: PLR2004 - months
-                yield Date(parts[0], parts[1], parts[2] if len(parts) > 2 else 0, *match.span())  # noqa: PLR2004
-        elif match["bare"]:
-            if _BEFORE_YEAR.search(text[max(0, match.start() - 12) : match.start()]):
-                yield Date(int(match["bare"]), 0, 0, *match.span())
-        else:
-            day = int(match["day1"] or match["day2"] or 0)
-            yield Date(int(match["year"]), _MONTHS[match["month"].casefold()], day, *match.span())
+    for match in _YEAR.finditer(text):
+        year, start = int(match[0]), match.start()
+        before = text[max(0, start - _MAX_DATE_CHARS) : start]
+        if iso := _ISO_REST.match(text, match.end()):
+            yield Date(year, int(iso["month"]), int(iso["day"] or 0), start, iso.end())
+        elif month := _MONTH_BEFORE.search(before):
+            day = int(month["day1"] or month["day2"] or 0)
+            yield Date(year, _MONTHS[month["month"].casefold()], day, start - len(before) + month.start(), match.end())
+        elif _BEFORE_YEAR.search(before) and not _NO_YEAR_AFTER.match(text, match.end()):
+            yield Date(year, 0, 0, *match.span())
 
 
 def find_links(text: str) -> Iterator[Link]:
     """URLs, with or without a scheme; file names such as `speedrun.sh` are none."""
+    if "." not in text or not any(part in text for part in _TOP_DOMAINS):
+        return
     for match in _LINK.finditer(text):
         written = match[0].rstrip(".,;:!?*_~\u2019\u201d/")
         url = re.sub(r"^(?:https?://)?(?:www\.)?", "", written, flags=re.IGNORECASE)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from nanosft.quality.minhash import normalize_words
@@ -15,6 +16,8 @@ _MIN_SENTENCE_WORDS: Final = 6
 _MAX_SENTENCE_COUNT: Final = 2
 _MIN_LOOP_LETTERS: Final = 4
 """Below it the words are laughter: ha ha ha."""
+_MIN_REPEATED_PAIRS: Final = 5
+"""Three words three times in a row repeat five of their pairs at least."""
 _LOOP: Final = re.compile(r"(?<!\S)((?:\S+ ){3,12}?)\1{2,}")
 
 
@@ -44,10 +47,8 @@ def find_repetition_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
 
 def _within(message: Prose, words: str, counts: Counter[str]) -> Iterator[Defect]:
     """Defects of one answer; `counts` has the conversation's sentences up to it, and is added to."""
-    if (match := _LOOP.search(words + " ")) and len(max(match[1].split(), key=len)) >= _MIN_LOOP_LETTERS:
-        yield Defect(
-            "repetition", "loop", "the answer repeats the same words in a row", match[1].strip(), message.index
-        )
+    if loop := _find_loop(words):
+        yield Defect("repetition", "loop", "the answer repeats the same words in a row", loop, message.index)
     sentences = [(normalize_words(sentence), sentence) for sentence in split_sentences(message.plain)]
     own: Counter[str] = Counter()
     for key, sentence in sentences:
@@ -61,6 +62,18 @@ def _within(message: Prose, words: str, counts: Counter[str]) -> Iterator[Defect
             elif counts[key] == _MAX_SENTENCE_COUNT + 1:
                 detail = "a sentence is said for the third time in the conversation"
                 yield Defect("repetition", "repeated_sentence", detail, sentence[:100], message.index)
+
+
+def _find_loop(words: str) -> str | None:
+    """The phrase of 3 to 12 words that stands 3 times in a row, or None; laughter is none."""
+    tokens = words.split()
+    pairs = list(pairwise(tokens))
+    if len(pairs) - len(set(pairs)) < _MIN_REPEATED_PAIRS:
+        return None
+    match = _LOOP.search(words + " ")
+    if match is None or len(max(match[1].split(), key=len)) < _MIN_LOOP_LETTERS:
+        return None
+    return match[1].strip()
 
 
 def _short(message: Prose) -> str:
