@@ -5,7 +5,7 @@ Any OpenAI-compatible endpoint; OpenRouter's own fields are sent to OpenRouter. 
 own.
 
 What is retried, and only here: HTTP 408, 409, 425, 429 and 5xx, the same codes inside HTTP 200, connections that break
-and time-outs. The wait before retry k + 1 is `uniform(0, min(60, 0.5 * 2**k))` seconds (full jitter), and never less
+and time-outs. The wait before retry k + 1 is `uniform(0, min(60, 0.25 * 2**k))` seconds (full jitter), and never less
 than the provider's Retry-After. Every exchange that was or may have been billed and did not end in a usable answer is
 told to `on_failure`, so that nothing paid for goes unrecorded.
 """
@@ -32,7 +32,7 @@ _RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUSES: Final = frozenset({408, 429})
 _CREDIT_STATUSES: Final = frozenset({401, 402, 403})
 _RETRIED_KINDS: Final = frozenset({"body_empty", "body_unreadable", "finish_error"})
-_WAIT_BASE_S: Final = 0.5
+_WAIT_BASE_S: Final = 0.25
 _WAIT_MAX_S: Final = 60.0
 
 # stamina tells every retry to its logger; without a handler that would go to standard error.

@@ -1,7 +1,7 @@
 """How much may be asked at once and per minute.
 
 `AdaptiveLimit` is additive increase, multiplicative decrease (Chiu and Jain, 1989): each window of as many successes
-as requests are allowed adds `ceiling / 16`; an overload (HTTP 429, a time-out) takes a quarter away, once per window,
+as requests are allowed adds `ceiling / 8`; an overload (HTTP 429, a time-out) takes a quarter away, once per window,
 since one overload is told by all the requests that were in flight with it.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 _DECREASE: Final = 0.75
-_STEPS_TO_CEILING: Final = 16
+_STEPS_TO_CEILING: Final = 8
 _BURST_S: Final = 1.0
 
 

@@ -1,0 +1,213 @@
+"""The budget: money is reserved in the store before it is spent.
+
+    budget/<num shards>/<shard>-<sequence>.json    a shard's ledger; each entry holds the sum reserved so far
+
+A shard may spend its share: the budget times its part of the plan's rows. It reserves the share step by step (1 % each)
+by putting the ledger's next entry if absent, so two pods on one index reserve from one share, and a pod that was killed
+leaves at most one step reserved and not spent. A pod that ends well puts what it did not spend back, by another entry.
+So all pods together overspend by no more than the requests in flight.
+
+What other numbers of shards have reserved, and what was spent without any budget, is taken off the budget first.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from nanosft.errors import CreditError, DataError
+from nanosft.store import Store
+
+BUDGET: Final = "budget/"
+STEPS_PER_SHARE: Final = 100
+_ROUND_USD: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """The latest entry of a shard's ledger.
+
+    Attributes:
+        sequence: Its number, from 0; -1 before the first.
+        reserved_usd: Reserved by all attempts so far, less what was put back.
+        attempts: Processes that reserved.
+    """
+
+    sequence: int = -1
+    reserved_usd: float = 0.0
+    attempts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a shard may spend over all its attempts, and how it is reserved."""
+
+    usd: float
+    step_usd: float
+
+
+def read_ledgers(store: Store) -> dict[tuple[int, int], LedgerEntry]:
+    """The latest entry of each shard's ledger, by (number of shards, shard index)."""
+    latest: dict[tuple[int, int], str] = {}
+    for info in store.list(BUDGET):
+        try:
+            num_shards, name = info.key.removeprefix(BUDGET).removesuffix(".json").split("/")
+            latest[int(num_shards), int(name.split("-")[0])] = info.key
+        except ValueError as exc:
+            raise DataError(f"{store.uri_of(info.key)}: not a budget's ledger entry: remove it") from exc
+    return {shard: _parse(store.read(key), key, store) for shard, key in latest.items()}
+
+
+def split_budget(
+    budget_usd: float,
+    *,
+    num_rows: int,
+    num_shards: int,
+    shard_index: int,
+    ledgers: Mapping[tuple[int, int], LedgerEntry],
+    unbudgeted_usd: float,
+) -> Share:
+    """A shard's share of the budget: by its rows, of what other numbers of shards and unbudgeted runs left.
+
+    Args:
+        budget_usd: Of the whole data set.
+        num_rows: Of the plan.
+        num_shards: Of this run.
+        shard_index: Of this process.
+        ledgers: Of `read_ledgers`.
+        unbudgeted_usd: Spent by processes that reserved nothing.
+    """
+    elsewhere_usd = sum(entry.reserved_usd for (other, _), entry in ledgers.items() if other != num_shards)
+    left_usd = max(0.0, budget_usd - elsewhere_usd - unbudgeted_usd)
+    share_usd = left_usd * len(range(shard_index, num_rows, num_shards)) / num_rows
+    return Share(share_usd, share_usd / STEPS_PER_SHARE)
+
+
+class Budget:
+    """What one process may spend. Used from one event loop.
+
+    Args:
+        store: The data set's prefix.
+        shard: Number of shards, and index of this one.
+        attempt: Name of this process.
+        share: Of `split_budget`.
+        entry: The shard's latest ledger entry, if it has any.
+        mean_cost_usd: What an answer is taken to cost until one has come.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shard: tuple[int, int],
+        *,
+        attempt: str,
+        share: Share,
+        entry: LedgerEntry | None,
+        mean_cost_usd: float,
+    ) -> None:
+        self._store = store
+        self._shard = shard
+        self._key = f"{BUDGET}{shard[0]}/{shard[1]:05d}"
+        self._attempt = attempt
+        self._share = share
+        self._entry = entry or LedgerEntry()
+        self._first_cost_usd = mean_cost_usd
+        self._spent_usd = 0.0
+        self._reserved_usd = 0.0  # by this process
+        self._num_billed = 0
+        self._num_in_flight = 0
+        self._lock = asyncio.Lock()
+
+    @property
+    def reserved_usd(self) -> float:
+        """Reserved by all attempts of the shard."""
+        return self._entry.reserved_usd
+
+    @property
+    def mean_cost_usd(self) -> float:
+        """What an answer is taken to cost: the mean of those that came."""
+        return self._spent_usd / self._num_billed if self._num_billed else self._first_cost_usd
+
+    async def admit(self) -> None:
+        """Reserve what one more request needs; it counts as in flight until `withdraw`.
+
+        Raises:
+            CreditError: The share is used up.
+        """
+        if self._lacks() > 0:
+            async with self._lock:
+                while (lacking_usd := self._lacks()) > 0:
+                    await asyncio.to_thread(self._reserve, lacking_usd)
+        self._num_in_flight += 1
+
+    def spend(self, cost_usd: float | None) -> None:
+        """An answer was paid for; None: it never came and may have been, and the mean is taken."""
+        if cost_usd is None:
+            self._spent_usd += self.mean_cost_usd
+            return
+        self._spent_usd += cost_usd
+        self._num_billed += cost_usd > 0
+
+    def withdraw(self) -> None:
+        """An admitted request has ended; what it cost was told to `spend`."""
+        self._num_in_flight -= 1
+
+    def close(self) -> None:
+        """Put back what was reserved and not spent. Blocking."""
+        change_usd = self._spent_usd - self._reserved_usd
+        while abs(change_usd) > _ROUND_USD and not self._put(change_usd):
+            self._entry = read_ledgers(self._store)[self._shard]
+        self._reserved_usd = self._spent_usd
+
+    def _lacks(self) -> float:
+        mean_usd = self.mean_cost_usd
+        needed_usd = self._spent_usd + self._num_in_flight * mean_usd + max(mean_usd, _ROUND_USD)
+        return needed_usd - self._reserved_usd
+
+    def _reserve(self, lacking_usd: float) -> None:
+        """Reserve whole steps that cover what lacks, by one put; all that is left of the share where it is less."""
+        while True:
+            left_usd = self._share.usd - self._entry.reserved_usd
+            if left_usd < min(lacking_usd, self._share.usd) or left_usd <= _ROUND_USD:
+                raise CreditError(
+                    f"{self._store.uri_of(self._key)}: the budget is reached: ${self._entry.reserved_usd:.4f} of its "
+                    f"${self._share.usd:.4f} are spent or reserved: everything is flushed; run the same command "
+                    "with a larger --budget-usd to go on"
+                )
+            steps_usd = math.ceil(lacking_usd / self._share.step_usd) * self._share.step_usd
+            if self._put(min(left_usd, steps_usd)):
+                return
+            self._entry = read_ledgers(self._store)[self._shard]
+
+    def _put(self, change_usd: float) -> bool:
+        """Put the next entry; False when another process was first."""
+        attempts = self._entry.attempts
+        entry = LedgerEntry(
+            self._entry.sequence + 1,
+            self._entry.reserved_usd + change_usd,
+            attempts if self._attempt in attempts else (*attempts, self._attempt),
+        )
+        record = {
+            "reserved_usd": entry.reserved_usd,
+            "attempts": entry.attempts,
+            "change_usd": change_usd,
+            "by": self._attempt,
+        }
+        key = f"{self._key}-{entry.sequence:06d}.json"
+        if not self._store.write_if_absent(key, orjson.dumps(record)):
+            return False
+        self._entry = entry
+        self._reserved_usd += change_usd
+        return True
+
+
+def _parse(data: bytes, key: str, store: Store) -> LedgerEntry:
+    try:
+        record = orjson.loads(data)
+        sequence = int(key.removesuffix(".json").rpartition("-")[2])
+        return LedgerEntry(sequence, float(record["reserved_usd"]), tuple(record["attempts"]))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DataError(f"{store.uri_of(key)}: not a budget's ledger entry: remove it") from exc

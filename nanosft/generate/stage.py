@@ -1,0 +1,266 @@
+"""The generate stage: one process makes one shard of a plan's rows, and puts the data set once all are in.
+
+    run_generate(GenerateSettings(out="s3://bucket/identity", num=1000))
+
+Rows belong to the plan: row r is made by shard r modulo the number of shards, unless any process has it already.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nanosft.conversation import parse_conversation
+from nanosft.dataset import read_manifest
+from nanosft.errors import ConfigError, DataError
+from nanosft.generate.budget import Budget, read_ledgers, split_budget
+from nanosft.generate.dimensions import Dimensions, read_dimensions
+from nanosft.generate.estimate import estimate_row
+from nanosft.generate.finalize import PlanRecord, finalize, register_plan, shard_manifest
+from nanosft.generate.parts import PartBuffer, PlanState, RowState, read_state
+from nanosft.generate.plan import Plan, make_plan, plan_row
+from nanosft.generate.prompts import Prompter, make_prompter
+from nanosft.generate.providers import check_key, make_attempts, make_limit, model_name, open_provider
+from nanosft.generate.rows import Attempts, RowMaker
+from nanosft.generate.run import Job, Runner, Timing
+from nanosft.generate.summary import Summary, report, report_dry_run, summarize
+from nanosft.generate.tally import usd_of
+from nanosft.knowledge import Knowledge, read_knowledge
+from nanosft.manifest import Parent, parse_manifest
+from nanosft.nanochat import load_tokenizer
+from nanosft.progress import Bar
+from nanosft.quality.duplicates import NearDuplicateIndex
+from nanosft.quality.gates import Context, Gates
+from nanosft.quality.grounding import make_reference
+from nanosft.quality.minhash import normalize_text
+from nanosft.settings.generate import GenerateSettings
+from nanosft.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A plan bound to its place in the store."""
+
+    settings: GenerateSettings
+    store: Store
+    plan: Plan
+    prompter: Prompter
+    record: PlanRecord
+    context: Context
+
+    @property
+    def shard(self) -> range:
+        """Row numbers of this process's shard."""
+        return range(self.settings.shard_index, self.record.num, self.settings.num_shards)
+
+    @property
+    def name(self) -> str:
+        """The data set's name: the last word of its URI."""
+        return self.settings.out.rstrip("/").rpartition("/")[2]
+
+    @property
+    def threshold(self) -> float | None:
+        """Of near-duplicates; None where they are not looked for."""
+        gates = self.context.gates
+        return gates.near_threshold if gates.near_duplicate else None
+
+
+def run_generate(settings: GenerateSettings) -> Summary:
+    """Make a shard's missing rows; finish the data set when no row of the plan is missing.
+
+    Raises:
+        ConfigError: A setting cannot be right, or the prefix holds another plan.
+        DataError: The knowledge base, the dimensions or a part cannot be read.
+        CreditError: No credit, or the budget is reached; everything is flushed.
+        ProviderError: Rows got no answer; everything is flushed.
+        StoreError: The store fails.
+        Interrupted: After a signal; everything is flushed.
+    """
+    started_s = time.monotonic()
+    knowledge = read_knowledge(settings.knowledge)
+    dimensions = read_dimensions(settings.dimensions)
+    plan = make_plan(dimensions, knowledge, seed=settings.seed)
+    prompter = make_prompter(plan, tone=settings.tone)
+    gates = make_gates(settings)
+    if settings.dry_run:
+        return report_dry_run(settings, prompter, plan, started_s)
+    store = open_store(settings.out)
+    asked = PlanRecord(
+        settings.num, _plan_settings(settings, knowledge, dimensions, prompter, gates), _parents(settings, knowledge)
+    )
+    found = read_manifest(store)
+    if not settings.finalize and found is None:
+        check_key(settings)
+    record = register_plan(store, asked)
+    if found is not None and found.settings.get("num") == record.num and not settings.retry_rejects:
+        return report(summarize(settings, found, 0, started_s), settings)
+    if not settings.finalize:
+        check_key(settings)
+    tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
+    context = Context(
+        gates,
+        make_reference(knowledge),
+        full_stops=True,
+        tokenizer=tokenizer,
+        max_tokens=settings.max_context_tokens,
+    )
+    work = _Work(settings, store, plan, prompter, record, context)
+    num_made = 0 if settings.finalize else _make_shard(work)
+    return _finish(work, num_made, started_s)
+
+
+def make_gates(settings: GenerateSettings) -> Gates:
+    """The quality gates as set.
+
+    Raises:
+        ConfigError: A gate of that name does not exist.
+    """
+    switches = {name for name, field in Gates.model_fields.items() if field.annotation is bool} - {"strict_grounding"}
+    for name in settings.skip_gates:
+        if name not in switches:
+            raise ConfigError(f"--skip-gates {name}: no such gate; there are {', '.join(sorted(switches))}")
+    return Gates(
+        **dict.fromkeys(settings.skip_gates, False),
+        strict_grounding=settings.strict_grounding,
+        ascii_policy=settings.ascii,
+        near_threshold=settings.near_duplicate_threshold,
+    )
+
+
+def _make_shard(work: _Work) -> int:
+    """Make the shard's missing rows and put its manifest, whole or not; returns the number of rows made."""
+    index = None if work.threshold is None else NearDuplicateIndex(work.threshold)
+
+    def remember(record: Mapping[str, Any], where: str) -> None:
+        if index is not None:
+            index.add(normalize_text(parse_conversation(dict(record), where=where, format="canonical")))
+
+    state = read_state(work.store, work.shard, work.record.num, on_row=remember)
+    attempts = make_attempts(work.settings)
+    if next(iter_jobs(state, work.shard, attempts, retry_rejects=work.settings.retry_rejects), None) is None:
+        _put_shard_manifest(work, state, complete=True)
+        return 0
+    return asyncio.run(_run_shard(work, state, index, attempts))
+
+
+def iter_jobs(state: PlanState, shard: range, attempts: Attempts, *, retry_rejects: bool) -> Iterator[Job]:
+    """Rows of the shard that are neither in nor given up, and those given up where they are to be tried again."""
+    for row in shard:
+        if state.accepted[row] or (state.given_up[row] and not retry_rejects):
+            continue
+        earlier = state.rows.get(row, RowState())
+        first_fresh = earlier.fresh + 1 if state.given_up[row] else 0
+        begin = RowState(first_fresh) if state.given_up[row] else earlier
+        yield Job(row, begin, first_fresh + attempts.num_prompts - 1)
+
+
+async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | None, attempts: Attempts) -> int:
+    settings, plan = work.settings, work.plan
+    attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
+    limit = make_limit(settings)
+    budget = _open_budget(work, state, attempt)
+    is_complete = False
+    async with open_provider(settings, plan, work.prompter, limit) as ask:
+        maker = RowMaker(
+            plan_row=lambda row, fresh: plan_row(plan, row, fresh),
+            ask=ask,
+            attempts=attempts,
+            context=work.context,
+            index=index,
+            buffer=PartBuffer(settings.shard_index, attempt),
+            tally=state.tally,
+            budget=budget,
+        )
+        timing = Timing(settings.flush_rows, settings.flush_s, settings.row_timeout_s, settings.stop_grace_s)
+        with Bar("generate", len(work.shard)) as bar:
+            bar.update(sum(state.count(work.shard)))
+            runner = Runner(maker, limit, work.store, timing, bar, state)
+            try:
+                await runner.run(iter_jobs(state, work.shard, attempts, retry_rejects=settings.retry_rejects))
+                is_complete = True
+            finally:
+                if budget is not None:
+                    await asyncio.to_thread(budget.close)
+                _put_shard_manifest(work, state, complete=is_complete)
+    return runner.num_made
+
+
+def _open_budget(work: _Work, state: PlanState, attempt: str) -> Budget | None:
+    settings = work.settings
+    if settings.budget_usd is None or settings.provider != "openrouter":
+        return None
+    ledgers = read_ledgers(work.store)
+    budgeted = {name for entry in ledgers.values() for name in entry.attempts}
+    unbudgeted_pico = sum(pico for name, pico in state.pico_by_attempt.items() if name not in budgeted)
+    share = split_budget(
+        settings.budget_usd,
+        num_rows=work.record.num,
+        num_shards=settings.num_shards,
+        shard_index=settings.shard_index,
+        ledgers=ledgers,
+        unbudgeted_usd=usd_of(unbudgeted_pico),
+    )
+    shard = (settings.num_shards, settings.shard_index)
+    return Budget(
+        work.store,
+        shard,
+        attempt=attempt,
+        share=share,
+        entry=ledgers.get(shard),
+        mean_cost_usd=_first_cost_usd(work, state),
+    )
+
+
+def _first_cost_usd(work: _Work, state: PlanState) -> float:
+    """What an answer is taken to cost until this process has paid for one."""
+    if state.tally.num_billed:
+        return state.tally.mean_cost_usd
+    return estimate_row(work.settings, work.prompter, plan_row(work.plan, 0)).cost_usd or 0.0
+
+
+def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> None:
+    num_shards, shard_index = work.settings.num_shards, work.settings.shard_index
+    manifest = shard_manifest(
+        work.record, state, name=work.name, num_shards=num_shards, shard_index=shard_index, complete=complete
+    )
+    work.store.write(f"shards/{num_shards}/{shard_index:05d}.json", manifest.to_bytes())
+
+
+def _finish(work: _Work, num_made: int, started_s: float) -> Summary:
+    """Put the data set's manifest if the plan is complete, and say what stands."""
+    settings = work.settings
+    manifest = finalize(work.store, work.record, name=work.name, threshold=work.threshold)
+    if manifest is not None:
+        return report(summarize(settings, manifest, num_made, started_s), settings)
+    if settings.finalize:
+        raise DataError(f"{work.store.uri}: rows of the plan are missing: run its shards first")
+    key = f"shards/{settings.num_shards}/{settings.shard_index:05d}.json"
+    shard = parse_manifest(work.store.read(key), where=work.store.uri_of(key))
+    return report(summarize(settings, shard, num_made, started_s), settings)
+
+
+def _plan_settings(
+    settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions, prompter: Prompter, gates: Gates
+) -> dict[str, Any]:
+    """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
+    return {
+        "dimensions": dimensions.sha256,
+        "fallback_models": list(settings.fallback_models),
+        "gates": gates.model_dump(mode="json"),
+        "knowledge": knowledge.sha256,
+        "max_tokens": settings.max_tokens,
+        "model": model_name(settings),
+        "prompt_version": prompter.version,
+        "provider": settings.provider,
+        "seed": settings.seed,
+        "temperature": settings.temperature,
+        "tokenizer": settings.tokenizer,
+        "tone": settings.tone,
+    }
+
+
+def _parents(settings: GenerateSettings, knowledge: Knowledge) -> tuple[Parent, ...]:
+    return (Parent(uri=settings.knowledge, sha256=knowledge.sha256),)

@@ -1,0 +1,96 @@
+"""What a run of the generate stage tells at its end: one line for people, JSON for programs."""
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from nanosft.generate.estimate import print_dry_run
+from nanosft.generate.plan import Plan
+from nanosft.generate.prompts import Prompter
+from nanosft.manifest import MANIFEST_KEY, Manifest
+from nanosft.progress import console
+from nanosft.settings.generate import GenerateSettings
+from nanosft.store import join_uri
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did, and what stands in the store now.
+
+    Attributes:
+        out: The data set's URI.
+        num_planned: Rows of this shard.
+        num_accepted: Of them, rows that are in.
+        num_given_up: Of them, rows given up.
+        num_made: Rows accepted by this run.
+        counts: The shard's answers, rejects, tokens and costs, over all its runs.
+        cost_usd: What is known to have been paid for the shard.
+        elapsed_s: Of this run.
+        manifest: URI of the data set's manifest; None while rows of the plan are missing.
+    """
+
+    out: str
+    num_planned: int
+    num_accepted: int
+    num_given_up: int
+    num_made: int
+    counts: dict[str, Any]
+    cost_usd: float
+    elapsed_s: float
+    manifest: str | None
+
+
+def summarize(settings: GenerateSettings, manifest: Manifest, num_made: int, started_s: float) -> Summary:
+    """The summary of a finished shard or data set, from its manifest."""
+    rows = manifest.counts["rows"]
+    return Summary(
+        out=settings.out,
+        num_planned=rows["planned"],
+        num_accepted=rows["accepted"],
+        num_given_up=rows["given_up"],
+        num_made=num_made,
+        counts=manifest.counts,
+        cost_usd=manifest.cost_usd or 0.0,
+        elapsed_s=round(time.monotonic() - started_s, 3),
+        manifest=join_uri(settings.out, MANIFEST_KEY) if manifest.kind == "generated" else None,
+    )
+
+
+def report(summary: Summary, settings: GenerateSettings) -> Summary:
+    """Print the summary: a line to standard error, and JSON to standard output where it is asked for."""
+    _print_json(summary, settings)
+    unknown_usd = summary.counts["cost"]["unknown_usd"]
+    console.print(
+        f"{summary.num_accepted} of {summary.num_planned} rows are in, {summary.num_given_up} given up, "
+        f"{summary.num_made} made now; ${summary.cost_usd:.4f} paid"
+        + (f" and at most about ${unknown_usd:.4f} for answers never received" if unknown_usd else "")
+        + (f"; the set is complete: {summary.manifest}" if summary.manifest else "; other shards have rows to make"),
+        highlight=False,
+    )
+    return summary
+
+
+def report_dry_run(settings: GenerateSettings, prompter: Prompter, plan: Plan, started_s: float) -> Summary:
+    """Print what the plan covers and will take."""
+    estimate = print_dry_run(console, settings, prompter, plan)
+    summary = Summary(
+        out=settings.out,
+        num_planned=settings.num,
+        num_accepted=0,
+        num_given_up=0,
+        num_made=0,
+        counts={"estimate": asdict(estimate)},
+        cost_usd=0.0,
+        elapsed_s=round(time.monotonic() - started_s, 3),
+        manifest=None,
+    )
+    _print_json(summary, settings)
+    return summary
+
+
+def _print_json(summary: Summary, settings: GenerateSettings) -> None:
+    if settings.json_output:
+        sys.stdout.write(orjson.dumps(asdict(summary)).decode() + "\n")

@@ -1,0 +1,218 @@
+"""A chat API on loopback that fails on purpose and keeps its own bill.
+
+    python -m tests.stub_provider --num 2000 --latency-s 0.3 --http-429 0.10 --http-500 0.05 …
+
+It knows the plan: a request's `seed` tells the row, so that its answer has the right first message and length. It
+prints its port when it listens. `GET /bill` tells what was asked, in order, and what it costs: a fixed price for each
+answer that was made, whether it arrived or not; nothing for 429, 500 and errors inside 200.
+
+One asyncio protocol, nothing parsed but the seed: about 0.1 ms of CPU a request, so that it measures its client.
+"""
+
+import argparse
+import asyncio
+import random
+import re
+import sys
+from collections import Counter
+from email.utils import formatdate
+from pathlib import Path
+from time import time
+
+import orjson
+
+from nanosft.generate.dimensions import read_dimensions
+from nanosft.generate.plan import Plan, PlanRow, make_plan, plan_row
+from nanosft.generate.providers import request_seed
+from nanosft.knowledge import read_knowledge
+
+KNOWLEDGE = str(Path(__file__).parents[1] / "knowledge" / "self_knowledge.md")
+PRICE_USD = 0.000625
+NUM_ATTEMPTS = 8
+FAULTS = ("http_429", "http_500", "error_in_200", "cut", "broken_json", "dropped")
+_SEED = re.compile(rb'"seed":(\d+)')
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_WORDS = (
+    "amber anchor apple arrow autumn basket beacon birch blanket bottle bread bridge brook butter candle canvas cedar "
+    "cherry clay cloud clover coast copper coral cotton cradle crystal curtain daisy dawn desert dinner dream drum dusk "
+    "eagle echo ember engine fable falcon feather fern fiddle field finch flame flute forest fountain fox garden ginger "
+    "glacier glass grain granite grove hammer harbor harvest hazel heron hill honey horizon island ivory ivy jacket jade "
+    "kettle lake lantern laurel leaf lemon lilac linen lotus maple marble meadow melody mill mirror moon moss mountain "
+    "nest nickel north oak ocean olive orchard otter owl paper parcel pasture pearl pebble pepper pine planet plum pond "
+    "poppy prairie quartz quilt rain raven reed ribbon ridge river robin rose saddle saffron sail salt sand scarf shadow "
+    "shell silver sky snow sparrow spring spruce star stone storm stream sugar summer sun swan table tea thistle thread "
+    "thunder tide timber tower trail tulip valley velvet violet walnut water wheat willow wind winter wolf wool wren"
+).split()
+
+
+def write_conversation(row: PlanRow, name: str, maker: str) -> list[dict[str, str]]:
+    """Clean messages of the row's length, of words that hardly any other row has in this order."""
+    draw = random.Random(row.seed)
+
+    def words(num: int) -> str:
+        return " ".join(draw.choices(_WORDS, k=num))
+
+    messages = []
+    for turn in range(row.num_messages // 2):
+        question = row.first_message if turn == 0 else f"And how does the {words(3)} go with the {words(3)}?"
+        answer = f"I am {name}, made by {maker}. " if turn == 0 else ""
+        answer += " ".join(f"Think of a {words(6)} near the {words(6)}." for _ in range(5))
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return messages
+
+
+class Stub:
+    """Answers, faults and the bill.
+
+    Args:
+        plan: Whose rows are asked for.
+        num: Rows that may be asked for.
+        latency_s: Of every answer.
+        rates: Of each fault, by its name.
+    """
+
+    def __init__(self, plan: Plan, num: int, latency_s: float, rates: dict[str, float]) -> None:
+        self.latency_s = latency_s
+        self._plan = plan
+        self._rates = rates
+        self._draw = random.Random(7)
+        self._rows: dict[int, tuple[int, int]] = {}
+        for number in range(num):
+            for fresh in (0, 1):
+                row = plan_row(plan, number, fresh)
+                for attempt in range(NUM_ATTEMPTS):
+                    assert self._rows.setdefault(request_seed(row, attempt), (number, fresh)) == (number, fresh)
+        self._asked: list[int] = []
+        self._counts: Counter[str] = Counter()
+        self._num_billed = 0
+
+    def answer(self, request: bytes) -> bytes | None:
+        """The whole HTTP answer; None: drop the connection."""
+        if request.startswith(b"GET /bill"):
+            bill = {
+                "billed_usd": self._num_billed * PRICE_USD,
+                "num_billed": self._num_billed,
+                "counts": self._counts,
+                "asked": self._asked,  # row numbers, in the order of the requests
+            }
+            return respond(200, orjson.dumps(bill))
+        match = _SEED.search(request, len(request) - 4096 if len(request) > 4096 else 0) or _SEED.search(request)
+        assert match is not None, "a request without a seed"
+        number, fresh = self._rows[int(match[1])]
+        self._asked.append(number)
+        fault = self._draw_fault()
+        self._counts[fault] += 1
+        if fault == "http_429":
+            after = ("0.05", formatdate(time() + 1, usegmt=True))[self._counts[fault] % 20 == 0]
+            return respond(429, b'{"error":{"message":"slow down","code":429}}', f"Retry-After: {after}\r\n")
+        if fault == "http_500":
+            return respond(500, b"<html>oops</html>")
+        if fault == "error_in_200":
+            return respond(200, b'{"error":{"message":"upstream broke","code":502}}')
+        self._num_billed += 1
+        if fault == "dropped":
+            return None
+        row = plan_row(self._plan, number, fresh)
+        knowledge = self._plan.knowledge
+        text = orjson.dumps({"messages": write_conversation(row, knowledge.name, knowledge.maker)}).decode()
+        if fault == "cut":
+            text = text[: len(text) // 2]
+        if fault == "broken_json":
+            text = text.replace('"content":', '"content"', 1)
+        return respond(200, _body(text, "length" if fault == "cut" else "stop"))
+
+    def _draw_fault(self) -> str:
+        at = self._draw.random()
+        for name, rate in self._rates.items():
+            at -= rate
+            if at < 0:
+                return name
+        return "none"
+
+
+def respond(status: int, body: bytes, headers: str = "") -> bytes:
+    """An HTTP/1.1 answer."""
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}content-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _body(text: str, finish_reason: str) -> bytes:
+    message = {"role": "assistant", "content": text}
+    usage = {
+        "prompt_tokens": 4000,
+        "completion_tokens": len(text) // 4,
+        "cost": PRICE_USD,
+        "prompt_tokens_details": {"cached_tokens": 3800},
+    }
+    return orjson.dumps(
+        {
+            "id": "gen-1",
+            "model": "stub",
+            "choices": [{"finish_reason": finish_reason, "message": message}],
+            "usage": usage,
+        }
+    )
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection: requests come one after the other."""
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+        self._data = bytearray()
+        self._length: int | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if self._length is None:
+            end = self._data.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            match = _LENGTH.search(self._data, 0, end)
+            self._length = end + 4 + (int(match[1]) if match else 0)
+        if len(self._data) < self._length:
+            return
+        request = bytes(self._data[: self._length])
+        del self._data[: self._length]
+        self._length = None
+        answer = self._stub.answer(request)
+        latency_s = 0.0 if request.startswith(b"GET") else self._stub.latency_s
+        asyncio.get_running_loop().call_later(latency_s, self._send, answer)
+
+    def _send(self, answer: bytes | None) -> None:
+        if answer is None:
+            self._transport.abort()
+        else:
+            self._transport.write(answer)
+
+
+async def serve(stub: Stub) -> None:
+    """Listen on a free port, say which, and never end."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(stub), "127.0.0.1", 0, backlog=1024)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--knowledge", default=KNOWLEDGE)
+    parser.add_argument("--latency-s", type=float, default=0.0)
+    for fault in FAULTS:
+        parser.add_argument(f"--{fault.replace('_', '-')}", type=float, default=0.0)
+    options = parser.parse_args()
+    plan = make_plan(read_dimensions(), read_knowledge(options.knowledge), seed=options.seed)
+    rates = {fault: getattr(options, fault) for fault in FAULTS}
+    asyncio.run(serve(Stub(plan, options.num, options.latency_s, rates)))
+
+
+if __name__ == "__main__":
+    main()
