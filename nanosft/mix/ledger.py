@@ -1,0 +1,409 @@
+# ruff: noqa: S608 - the queries are put together from the names of our own columns and from numbers
+"""One narrow record a row, in DuckDB: which rows stay, on which side, how often, and where in the order.
+
+DuckDB sorts, groups and joins within its memory limit and spills to the work directory beyond it. Nothing here sees a
+row's text. Order comes from MD5 over names and numbers, so it is the same for every engine, version and machine:
+
+    draw of a row    MD5("draw/<seed>/<source>/<id_hi>/<id_lo>")            who is taken first
+    side of a group  MD5("side/<seed>/<id_hi>/<id_lo>") of its first row    who goes to validation first
+    place of a copy  MD5("place/<seed>/<id_hi>/<id_lo>/<twin>/<copy>")      the order of the output
+
+each its first 8 bytes as a little-endian number; `id_hi` and `id_lo` are the first two big-endian 64-bit words of the
+id, in decimal. `twin` counts rows of equal id from 0, where exact duplicates are kept. Ties are broken by the rest of
+the record, and rows that are equal in all of it are equal lines.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nanosft.errors import ConfigError, StoreError
+from nanosft.mix.near import PAIR, Components
+from nanosft.mix.recipe import Recipe
+from nanosft.mix.rows import RowBatch
+
+TRAIN, VAL = 0, 1
+_MAX_ROWS: Final = 1 << 32
+_INSERT_ROWS: Final = 1 << 16
+_FETCH_ROWS: Final = 1 << 16
+_BEST: Final = "rank, id_hi, id_lo, meta, rid"
+_SCHEMA: Final = """
+CREATE TABLE rows (
+    rid UINTEGER, source USMALLINT, rank USMALLINT, batch UINTEGER, start UBIGINT, size UINTEGER,
+    id_hi UBIGINT, id_lo UBIGINT, text_hi UBIGINT, text_lo UBIGINT, meta UBIGINT, cell UBIGINT,
+    tokens UINTEGER, supervised UINTEGER, clean BOOLEAN);
+CREATE TABLE dropped (rid UINTEGER, step VARCHAR);
+CREATE TABLE candidates (row UINTEGER, first UINTEGER, proven BOOLEAN);
+CREATE TABLE edges (row UINTEGER, first UINTEGER);
+CREATE TABLE clusters (rid UINTEGER, cluster UINTEGER);
+CREATE TABLE groups (rid UINTEGER, grp UINTEGER);
+CREATE TABLE val (rid UINTEGER);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What one epoch of a source's train rows is.
+
+    Attributes:
+        num_rows: Rows.
+        amount: In the unit of the mixture.
+    """
+
+    num_rows: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What was taken of a source for one part of the output.
+
+    Attributes:
+        num_rows: Lines.
+        amount: In the unit of the mixture.
+        num_tokens: As rendered; 0 without a tokenizer.
+        num_supervised: Tokens that are trained on; 0 without a tokenizer.
+        size_bytes: Of the lines.
+    """
+
+    num_rows: int = 0
+    amount: int = 0
+    num_tokens: int = 0
+    num_supervised: int = 0
+    size_bytes: int = 0
+
+
+class Ledger:
+    """The records of all rows, and the decisions about them, made in the order of the methods below.
+
+    Args:
+        directory: For the database and what it spills.
+        recipe: The recipe.
+        memory_bytes: What DuckDB may hold; it is not the whole process.
+        num_threads: For DuckDB.
+    """
+
+    def __init__(self, directory: Path, recipe: Recipe, *, memory_bytes: int, num_threads: int) -> None:
+        self._directory = directory
+        self._recipe = recipe
+        self._ranks = np.array(recipe.ranks, np.uint16)
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = 0
+        self._weight = {"rows": "1", "tokens": "tokens", "supervised_tokens": "supervised"}[recipe.by]
+        self.num_rows = 0
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{memory_bytes}B",
+            "threads": num_threads,
+            "temp_directory": str(directory / "spilled"),
+            "preserve_insertion_order": False,
+        }
+        self._db = duckdb.connect(directory / "ledger.duckdb", config=config)
+        self._run(_SCHEMA)
+
+    def add(self, number: int, batch: RowBatch) -> int:
+        """Record the rows of batch `number`; returns the number of its first row."""
+        base, num = self.num_rows, len(batch)
+        self.num_rows += num
+        if self.num_rows >= _MAX_ROWS:
+            raise ConfigError(f"more than {_MAX_ROWS} rows: mix parts of the sources first, then their mixtures")
+        sizes = batch.columns["size"].astype(np.uint64)
+        columns = {
+            "rid": np.arange(base, base + num, dtype=np.uint32),
+            "source": np.full(num, batch.source, np.uint16),
+            "rank": np.full(num, self._ranks[batch.source], np.uint16),
+            "batch": np.full(num, number, np.uint32),
+            "start": np.cumsum(sizes) - sizes,
+            **batch.columns,
+        }
+        self._waiting.append(pa.table(columns))
+        self._num_waiting += num
+        if self._num_waiting >= _INSERT_ROWS:
+            self._flush()
+        return base
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._insert("rows", pa.concat_tables(self._waiting))
+        self._waiting, self._num_waiting = [], 0
+
+    def finish_adding(self) -> None:
+        """Record what still waits; no more rows come."""
+        self._flush()
+
+    def drop_exact(self) -> None:
+        """Of rows with equal normalized text keep the best."""
+        self._drop_all_but_best("exact", "rows", "text_hi, text_lo")
+
+    def add_candidates(self, pairs: npt.NDArray[Any]) -> None:
+        """Record pairs of rows (`near.PAIR`) that may be near duplicates."""
+        if len(pairs):
+            self._insert("candidates", pa.table({name: pairs[name] for name in ("row", "first", "proven")}))
+
+    def iter_candidates(self) -> Iterator[npt.NDArray[Any]]:
+        """The distinct candidates, in chunks."""
+        query = 'SELECT "row", first, bool_or(proven) AS proven FROM candidates GROUP BY ALL ORDER BY first, "row"'
+        for table in self._fetch(query):
+            pairs = np.empty(len(table), PAIR)
+            for name in ("row", "first", "proven"):
+                pairs[name] = table.column(name).to_numpy(zero_copy_only=False)
+            yield pairs
+
+    def cluster(self, edges: Iterable[npt.NDArray[Any]]) -> None:
+        """Make connected components of the pairs that hold."""
+        for pairs in edges:
+            if len(pairs):
+                self._insert("edges", pa.table({name: pairs[name] for name in ("row", "first")}))
+        self._run("DROP TABLE candidates")
+        self._unite('SELECT "row", first FROM edges', "clusters")
+
+    def drop_near(self) -> None:
+        """Of each cluster keep the best row."""
+        self._run(
+            "CREATE TABLE clustered AS SELECT * FROM rows JOIN clusters USING (rid) ANTI JOIN dropped USING (rid)"
+        )
+        self._drop_all_but_best("near", "clustered", "cluster")
+        self._run("DROP TABLE clustered")
+
+    def drop_contaminated(self) -> None:
+        """Drop rows that repeat held-out sets."""
+        self._run(
+            "INSERT INTO dropped SELECT rid, 'contaminated' FROM rows ANTI JOIN dropped USING (rid) WHERE NOT clean"
+        )
+
+    def keep(self) -> dict[int, int]:
+        """Close the dropping; returns the number of rows each source has left."""
+        dedup = self._recipe.deduplicate
+        twin = (
+            "0"
+            if dedup.exact and dedup.across
+            else f"row_number() OVER (PARTITION BY id_hi, id_lo ORDER BY {_BEST}) - 1"
+        )
+        self._run(f"CREATE TABLE kept AS SELECT *, {twin} AS twin FROM rows ANTI JOIN dropped USING (rid)")
+        return dict(self._rows("SELECT source, count(*) FROM kept GROUP BY source"))
+
+    def split(self, targets: Mapping[int, int]) -> None:
+        """Choose the validation rows.
+
+        Rows of one plan cell, one near-duplicate cluster or one normalized text are a group, and a group goes to one
+        side. It counts for the source of its best row, whose groups are taken in a seeded order while they bring the
+        number of rows nearer to the target; a group larger than the target is never taken.
+
+        Args:
+            targets: Validation rows wanted of each source.
+        """
+        if not any(targets.values()):
+            return
+        self._unite(
+            """
+            SELECT rid AS "row", min(rid) OVER (PARTITION BY cell) AS first FROM kept WHERE cell <> 0
+            UNION ALL SELECT rid, min(rid) OVER (PARTITION BY cluster) FROM kept JOIN clusters USING (rid)
+            UNION ALL SELECT rid, min(rid) OVER (PARTITION BY text_hi, text_lo) FROM kept SEMI JOIN
+                (SELECT text_hi, text_lo FROM kept GROUP BY ALL HAVING count(*) > 1) USING (text_hi, text_lo)
+            """,
+            "groups",
+        )
+        wanted = ", ".join(f"({source}, {target})" for source, target in targets.items())
+        self._run(
+            f"""
+            CREATE TABLE sides AS
+            WITH sized AS (
+                SELECT rid AS grp, source, id_hi, id_lo, 1 AS size FROM kept ANTI JOIN groups USING (rid)
+                UNION ALL
+                SELECT grp, best.source, best.id_hi, best.id_lo, size FROM (
+                    SELECT grp, count(*) AS size, min(struct_pack(rank, id_hi, id_lo, source)) AS best
+                    FROM kept JOIN groups USING (rid) GROUP BY grp)),
+            drawn AS (
+                SELECT grp, size, target, sum(size) OVER (
+                    PARTITION BY source ORDER BY {self._draw("side")}, id_hi, id_lo, grp
+                    ROWS UNBOUNDED PRECEDING) - size AS before
+                FROM sized JOIN (VALUES {wanted}) AS wanted(source, target) USING (source) WHERE size <= target)
+            SELECT grp FROM drawn WHERE 2 * before + size <= 2 * target
+            """
+        )
+        self._run(
+            """
+            INSERT INTO val SELECT rid FROM kept ANTI JOIN groups USING (rid) WHERE rid IN (SELECT grp FROM sides)
+            UNION ALL SELECT rid FROM groups WHERE grp IN (SELECT grp FROM sides);
+            DROP TABLE sides
+            """
+        )
+
+    def measure_overlap(self) -> dict[str, int]:
+        """Validation rows that share a text, a near-duplicate cluster or a plan cell with a train row, counted anew."""
+        self._run("CREATE TABLE train_rows AS SELECT rid, text_hi, text_lo, cell FROM kept ANTI JOIN val USING (rid)")
+        self._run("CREATE TABLE val_rows AS SELECT rid, text_hi, text_lo, cell FROM kept SEMI JOIN val USING (rid)")
+        found = {
+            "texts": "val_rows SEMI JOIN train_rows USING (text_hi, text_lo)",
+            "cells": "(SELECT * FROM val_rows WHERE cell <> 0) SEMI JOIN train_rows USING (cell)",
+            "clusters": "(val_rows JOIN clusters USING (rid)) SEMI JOIN "
+            "(SELECT cluster FROM train_rows JOIN clusters USING (rid)) USING (cluster)",
+        }
+        counts = {name: self._rows(f"SELECT count(*) FROM {rows}")[0][0] for name, rows in found.items()}
+        self._run("DROP TABLE train_rows; DROP TABLE val_rows")
+        return counts
+
+    def limit(self, max_rows: Mapping[int, int]) -> dict[int, Supply]:
+        """Choose the pool of train rows, at most `max_rows` of a source; returns what each source can give."""
+        limits = " ".join(f"WHEN {source} THEN {limit}" for source, limit in max_rows.items())
+        drawn = f"row_number() OVER (PARTITION BY source ORDER BY {self._draw('draw')}, {_BEST})"
+        qualify = f"QUALIFY CASE source {limits} END IS NULL OR {drawn} <= CASE source {limits} END" if limits else ""
+        self._run(
+            f"""
+            CREATE TABLE pool AS SELECT * EXCLUDE (text_hi, text_lo, cell, clean), {self._weight}::BIGINT AS weight
+            FROM kept ANTI JOIN val USING (rid) {qualify}
+            """
+        )
+        found = self._rows("SELECT source, count(*), sum(weight)::BIGINT FROM pool GROUP BY source")
+        return {source: Supply(num, amount) for source, num, amount in found}
+
+    def repeat(self, amounts: Sequence[int], supplies: Mapping[int, Supply]) -> None:
+        """Take of each source its amount: whole epochs, and of the last a part in the order of the draw.
+
+        The part ends where the sum of its rows is nearest to what is missing, so that a source is off its amount by at
+        most half a row.
+        """
+        quotas = []
+        for source, amount in enumerate(amounts):
+            available = supplies[source].amount if source in supplies else 0
+            epochs, rest = divmod(amount, available) if available else (0, 0)
+            quotas.append(f"({source}, {epochs}, {rest})")
+        self._run(f"CREATE TABLE quotas AS SELECT * FROM (VALUES {', '.join(quotas)}) AS q(source, epochs, rest)")
+        place = f"md5_number_upper(concat_ws('/', 'place', {self._recipe.seed}, id_hi, id_lo, twin, copy))"
+        weight = f"{self._weight}::BIGINT AS weight"
+        columns = f"source, id_hi, id_lo, meta, twin, batch, start, size, tokens, supervised, {weight}"
+        self._run(
+            f"""
+            CREATE TABLE placed AS
+            WITH taken AS (
+                SELECT pool.*, epochs FROM pool JOIN quotas USING (source) WHERE epochs > 0 AND rest = 0
+                UNION ALL
+                SELECT * EXCLUDE (rest, before)
+                    REPLACE (epochs + (2 * before + weight <= 2 * rest)::INTEGER AS epochs) FROM (
+                    SELECT pool.*, rest, epochs, sum(weight) OVER (
+                        PARTITION BY source ORDER BY {self._draw("draw")}, {_BEST}
+                        ROWS UNBOUNDED PRECEDING) - weight AS before
+                    FROM pool JOIN quotas USING (source) WHERE rest > 0)),
+            copies AS (SELECT *, unnest(range(epochs::BIGINT)) AS copy FROM taken)
+            SELECT {TRAIN} AS part, {place} AS place, copy, {columns} FROM copies
+            UNION ALL SELECT {VAL}, {place}, copy, {columns}
+            FROM (SELECT *, 0 AS copy FROM kept SEMI JOIN val USING (rid))
+            """
+        )
+        self._run("DROP TABLE pool; DROP TABLE kept; DROP TABLE rows")
+
+    def shares(self) -> dict[tuple[int, int], Share]:
+        """What was taken, by part (`TRAIN`, `VAL`) and source."""
+        found = self._rows(
+            """
+            SELECT part, source, count(*), sum(weight)::BIGINT, sum(tokens)::BIGINT, sum(supervised)::BIGINT,
+                sum(size)::BIGINT FROM placed GROUP BY part, source
+            """
+        )
+        return {(part, source): Share(*rest) for part, source, *rest in found}
+
+    def dropped(self) -> dict[tuple[int, str], int]:
+        """Rows dropped, by source and step; before `repeat`."""
+        found = self._rows("SELECT source, step, count(*) FROM rows JOIN dropped USING (rid) GROUP BY ALL")
+        return {(source, step): num for source, step, num in found}
+
+    def iter_in_order(self) -> Iterator[pa.Table]:
+        """Chunks of `part`, `batch`, `start`, `size` in the order of the output, train part first."""
+        order = "part, place, id_hi, id_lo, source, meta, twin, copy"
+        yield from self._fetch(f"SELECT part, batch, start, size FROM placed ORDER BY {order}")
+
+    def iter_by_batch(self) -> Iterator[pa.Table]:
+        """Chunks of `part`, `batch`, `start`, `size` and `position` (in the part) in the order of the spill files."""
+        order = "place, id_hi, id_lo, source, meta, twin, copy"
+        self._run(
+            f"""
+            CREATE TABLE positioned AS SELECT part, batch, start, size,
+                row_number() OVER (PARTITION BY part ORDER BY {order}) - 1 AS position FROM placed;
+            DROP TABLE placed
+            """
+        )
+        yield from self._fetch(
+            "SELECT part, batch, start, size, position FROM positioned ORDER BY batch, start, position"
+        )
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _draw(self, name: str) -> str:
+        return f"md5_number_upper(concat_ws('/', '{name}', {self._recipe.seed}, id_hi, id_lo))"
+
+    def _drop_all_but_best(self, step: str, rows: str, keys: str) -> None:
+        scope = keys if self._recipe.deduplicate.across else f"{keys}, source"
+        self._run(
+            f"""
+            INSERT INTO dropped
+            WITH twins AS (SELECT {scope} FROM {rows} GROUP BY ALL HAVING count(*) > 1)
+            SELECT rid, '{step}' FROM (SELECT * FROM {rows} SEMI JOIN twins USING ({scope}))
+            QUALIFY row_number() OVER (PARTITION BY {scope} ORDER BY {_BEST}) > 1
+            """
+        )
+
+    def _unite(self, query: str, table: str) -> None:
+        """Connected components of the rows that a query pairs, into a table of (row, component)."""
+        components: Components | None = None
+        for chunk in self._fetch(query):
+            components = components or Components(self._directory / f"{table}.components", self.num_rows)
+            components.unite(chunk.column("row").to_pylist(), chunk.column("first").to_pylist())
+        if components is None:
+            return
+        self._run(f'CREATE TABLE nodes AS SELECT DISTINCT unnest(["row", first]) AS rid FROM ({query})')
+        for chunk in self._fetch("SELECT rid FROM nodes"):
+            rids = chunk.column("rid")
+            found = np.fromiter(components.find(rids.to_pylist()), np.uint32, len(rids))
+            self._insert(table, pa.table({"rid": rids, "component": found}))
+        self._run("DROP TABLE nodes")
+        components.close()
+
+    def _insert(self, table: str, new: pa.Table) -> None:
+        columns = ", ".join(f'"{name}"' for name in new.column_names)
+        target = "" if table in {"clusters", "groups"} else f"({columns})"
+        self._db.register("new_rows", new)
+        self._run(f"INSERT INTO {table} {target} SELECT {columns} FROM new_rows")
+        self._db.unregister("new_rows")
+
+    def _run(self, query: str) -> None:
+        try:
+            self._db.execute(query)
+        except duckdb.Error as exc:
+            raise _wrap(exc) from exc
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query).fetchall()
+        except duckdb.Error as exc:
+            raise _wrap(exc) from exc
+
+    def _fetch(self, query: str) -> Iterator[pa.Table]:
+        try:
+            with self._db.cursor() as cursor:
+                for batch in cursor.sql(query).to_arrow_reader(_FETCH_ROWS):
+                    yield pa.Table.from_batches([batch])
+        except duckdb.Error as exc:
+            raise _wrap(exc) from exc
+
+
+def _wrap(exc: duckdb.Error) -> Exception:
+    reason = str(exc).splitlines()[0]
+    if isinstance(exc, duckdb.OutOfMemoryException):
+        return ConfigError(f"--memory-limit is too small for this data: {reason}")
+    if isinstance(exc, duckdb.IOException):
+        return StoreError(f"the work directory failed: {reason}: free disk space, or set --work-dir")
+    return exc

@@ -1,0 +1,230 @@
+"""What a mixture is made of, wanted and achieved: as a table for people and as counts for the manifest. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from rich.markup import escape
+from rich.table import Table
+
+from nanosft.mix.recipe import Unit
+
+_UNIT_NAMES: Final[Mapping[Unit, str]] = {"rows": "rows", "tokens": "tokens", "supervised_tokens": "supervised tokens"}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What became of a source's lines, in the order of work.
+
+    Attributes:
+        num_lines: Read.
+        num_bad: No conversations, skipped.
+        filtered: Refused, by filter or gate.
+        num_exact: Exact duplicates dropped.
+        num_near: Near duplicates dropped.
+        num_contaminated: Dropped for repeating held-out sets.
+        num_val: Kept for validation.
+        num_train: Left to be taken for training, each once.
+    """
+
+    num_lines: int
+    num_bad: int = 0
+    filtered: Mapping[str, int] = field(default_factory=dict)
+    num_exact: int = 0
+    num_near: int = 0
+    num_contaminated: int = 0
+    num_val: int = 0
+    num_train: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """One source in the mixture's train part.
+
+    Attributes:
+        name: The source's.
+        synthetic: Whether it is on the synthetic side.
+        flow: What became of its lines.
+        wanted: Amount apportioned to it, in the unit of the mixture.
+        amount: Amount achieved.
+        available: Amount of one epoch.
+        num_rows: Train lines, repetitions counted.
+        num_tokens: Of these; 0 without a tokenizer.
+        num_supervised: Of these; 0 without a tokenizer.
+    """
+
+    name: str
+    synthetic: bool
+    flow: Flow
+    wanted: int
+    amount: int
+    available: int
+    num_rows: int
+    num_tokens: int
+    num_supervised: int
+
+    @property
+    def epochs(self) -> float:
+        """How often its train rows are taken, in the unit of the mixture."""
+        return self.amount / self.available if self.available else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole mixture.
+
+    Attributes:
+        by: The unit of shares.
+        sources: In the recipe's order.
+        num_val: Validation rows.
+        overlap: Validation rows that share a text, a cluster or a cell with a train row; all zero.
+        near_looked_for: Whether near duplicates were looked for: else the overlap in clusters says nothing.
+        synthetic_share: As wanted, or None.
+        warn_epochs: From where on repetition is warned of.
+    """
+
+    by: Unit
+    sources: tuple[SourceReport, ...]
+    num_val: int
+    overlap: Mapping[str, int]
+    near_looked_for: bool
+    synthetic_share: float | None
+    warn_epochs: float
+
+    @property
+    def amount(self) -> int:
+        """The train part's size in the unit of shares."""
+        return sum(source.amount for source in self.sources)
+
+    @property
+    def num_rows(self) -> int:
+        """Train lines."""
+        return sum(source.num_rows for source in self.sources)
+
+    @property
+    def synthetic_achieved(self) -> float:
+        """Share of the synthetic sources."""
+        return sum(source.amount for source in self.sources if source.synthetic) / max(self.amount, 1)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before training on it."""
+        return tuple(self._find_warnings())
+
+    def _find_warnings(self) -> Iterator[str]:
+        for source in self.sources:
+            if source.epochs > self.warn_epochs:
+                limit = f"warn_epochs = {self.warn_epochs:g}"
+                yield f"{source.name} is repeated {source.epochs:.1f} times, more than {limit}"
+            if source.num_rows == 0:
+                yield f"{source.name} adds no row"
+        if overlap := {name: num for name, num in self.overlap.items() if num}:
+            yield f"validation and train overlap: {overlap}"
+
+    def to_counts(self) -> dict[str, Any]:
+        """JSON values for the manifest."""
+        return {
+            "unit": self.by,
+            "train_rows": self.num_rows,
+            "train_amount": self.amount,
+            "val_rows": self.num_val,
+            "overlap": dict(self.overlap),
+            "synthetic_share": round(self.synthetic_achieved, 6),
+            "sources": {source.name: self._count(source) for source in self.sources},
+        }
+
+    def _count(self, source: SourceReport) -> dict[str, Any]:
+        flow = source.flow
+        return {
+            "lines": flow.num_lines,
+            "bad": flow.num_bad,
+            "filtered": dict(sorted(flow.filtered.items())),
+            "exact_duplicates": flow.num_exact,
+            "near_duplicates": flow.num_near,
+            "contaminated": flow.num_contaminated,
+            "val_rows": flow.num_val,
+            "distinct_train_rows": flow.num_train,
+            "train_rows": source.num_rows,
+            "train_tokens": source.num_tokens,
+            "train_supervised_tokens": source.num_supervised,
+            "wanted_amount": source.wanted,
+            "amount": source.amount,
+            "share": round(source.amount / max(self.amount, 1), 6),
+            "epochs": round(source.epochs, 6),
+        }
+
+
+def make_flow_table(report: Report) -> Table:
+    """What became of each source's lines, a column for each step of the work."""
+    headings = ("read", "bad", "filtered", "exact dup.", "near dup.", "held out", "val", "train")
+    table = Table(title="Rows through the steps of the work", title_justify="left")
+    table.add_column("source")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    rows = [
+        (
+            item.name,
+            (
+                item.flow.num_lines,
+                item.flow.num_bad,
+                sum(item.flow.filtered.values()),
+                item.flow.num_exact,
+                item.flow.num_near,
+                item.flow.num_contaminated,
+                item.flow.num_val,
+                item.flow.num_train,
+            ),
+        )
+        for item in report.sources
+    ]
+    for name, numbers in rows:
+        table.add_row(escape(name), *(f"{number:,}" for number in numbers))
+    table.add_section()
+    table.add_row("all", *(f"{sum(column):,}" for column in zip(*(numbers for _, numbers in rows), strict=True)))
+    return table
+
+
+def make_share_table(report: Report) -> Table:
+    """Wanted and achieved shares of the train part."""
+    table = Table(title=f"Train part, shares by {_UNIT_NAMES[report.by]}", title_justify="left")
+    table.add_column("source")
+    for heading in ("wanted", "achieved", "epochs", "rows", "tokens", "supervised"):
+        table.add_column(heading, justify="right")
+    wanted = max(sum(item.wanted for item in report.sources), 1)
+    for item in report.sources:
+        table.add_row(
+            escape(item.name) + (" [dim](synthetic)[/]" if item.synthetic else ""),
+            f"{item.wanted / wanted:.3%}",
+            f"{item.amount / max(report.amount, 1):.3%}",
+            f"{item.epochs:.2f}",
+            f"{item.num_rows:,}",
+            f"{item.num_tokens:,}" if item.num_tokens else "-",
+            f"{item.num_supervised:,}" if item.num_supervised else "-",
+        )
+    table.add_section()
+    tokens, supervised = (
+        sum(getattr(item, name) for item in report.sources) for name in ("num_tokens", "num_supervised")
+    )
+    table.add_row(
+        "all",
+        "",
+        "",
+        "",
+        f"{report.num_rows:,}",
+        f"{tokens:,}" if tokens else "-",
+        f"{supervised:,}" if supervised else "-",
+    )
+    return table
+
+
+def describe(report: Report) -> list[str]:
+    """The sentences below the tables."""
+    lines = []
+    if report.synthetic_share is not None:
+        lines.append(f"synthetic share: wanted {report.synthetic_share:.3%}, achieved {report.synthetic_achieved:.3%}")
+    near = f"{report.overlap.get('clusters', 0)}" if report.near_looked_for else "not looked for"
+    lines.append(
+        f"validation: {report.num_val:,} rows; overlap with train: {report.overlap.get('texts', 0)} texts, "
+        f"{near} near-duplicate clusters, {report.overlap.get('cells', 0)} plan cells"
+    )
+    return [*lines, *(f"warning: {warning}" for warning in report.warnings)]

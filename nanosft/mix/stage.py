@@ -1,0 +1,280 @@
+"""`nanosft mix`: a recipe's sources into train and validation objects and a manifest."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from nanosft.dataset import put_manifest, read_conversations, read_manifest
+from nanosft.errors import ConfigError, DataError
+from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
+from nanosft.mix.apportion import Demand, apportion
+from nanosft.mix.contamination import build_held_out
+from nanosft.mix.intake import Intake
+from nanosft.mix.ledger import TRAIN, VAL, Ledger, Share, Supply
+from nanosft.mix.near import KeyFiles, check_pairs, find_candidates, signature_path
+from nanosft.mix.output import PART_NAMES, Dealer, Target, plan_direct, write_direct, write_segments
+from nanosft.mix.recipe import Recipe, parse_recipe
+from nanosft.mix.report import Flow, Report, SourceReport
+from nanosft.mix.rows import start_reader
+from nanosft.mix.sources import Inputs, find_inputs
+from nanosft.mix.workers import Workers, count_cpus
+from nanosft.mix.workspace import open_workspace
+from nanosft.progress import Bar
+from nanosft.settings.mix import MixSettings
+from nanosft.store import Store, open_object, open_store
+
+_MIB: Final = 1 << 20
+_BASE_BYTES: Final = 192 * _MIB
+"""What the first process holds apart from DuckDB's buffers: Python, NumPy, Arrow, and the batches in flight."""
+_SMALL_BYTES: Final = 16 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How a process's memory limit is shared out.
+
+    Attributes:
+        database_bytes: For DuckDB.
+        segment_bytes: For one stretch of the output, and for what waits to be dealt out.
+        direct_bytes: The largest mixture whose rows are read where they were spilled.
+    """
+
+    database_bytes: int
+    segment_bytes: int
+    direct_bytes: int
+
+
+def divide_memory(limit_bytes: int) -> Budget:
+    """Share out a process's memory limit of at least 256 MiB."""
+    return Budget(max(64 * _MIB, (limit_bytes - _BASE_BYTES) // 2), limit_bytes // 16, limit_bytes // 2)
+
+
+def run_mix(settings: MixSettings) -> Report | None:
+    """Make the mixture that a recipe asks for.
+
+    Returns:
+        What it is made of; None when it is there already, made with the same settings.
+
+    Raises:
+        ConfigError: The recipe cannot be met, or the output holds another mixture.
+        DataError: A source is missing, empty or malformed.
+    """
+    recipe = load_recipe(settings.recipe)
+    identity = {
+        **_flatten(recipe.model_dump(mode="json")),
+        "on_bad_row": settings.on_bad_row,
+    }
+    out = None if settings.dry_run or settings.out is None else open_store(settings.out)
+    if out is not None and (found := read_manifest(out)):
+        check_same_settings(found, identity, where=out.uri_of(MANIFEST_KEY))
+        return None
+    inputs = [find_inputs(source.uri) for source in recipe.sources]
+    budget = divide_memory(settings.memory_limit * _MIB)
+    num_workers = settings.workers or choose_workers(recipe, inputs)
+    with open_workspace(settings.work_dir, out.uri if out else None) as directory:
+        _prepare_held_out(recipe, directory)
+        intake = Intake(recipe, inputs, directory, on_bad_row=settings.on_bad_row, max_bad_share=settings.max_bad_share)
+        with (
+            Workers(num_workers, start_reader, recipe, directory) as workers,
+            Ledger(directory, recipe, memory_bytes=budget.database_bytes, num_threads=num_workers) as ledger,
+        ):
+            report = decide(recipe, intake, ledger, workers, directory)
+            if out is None:
+                return report
+            _clear(out)
+            target = Target(out.uri, recipe.compression, directory)
+            objects = _write(ledger, workers, target, recipe, budget)
+        intake.put_refused(out)
+    manifest = Manifest(
+        kind="mixture",
+        name=Path(settings.recipe).stem,
+        objects=sort_objects(objects),
+        counts=report.to_counts(),
+        parents=intake.parents,
+        settings=identity,
+    )
+    put_manifest(out, manifest)
+    return report
+
+
+def choose_workers(recipe: Recipe, inputs: Sequence[Inputs]) -> int:
+    """One process a CPU, or only one where that is faster than to start more."""
+    num_bytes = sum(item.size_bytes for found in inputs for item in found.objects)
+    return count_cpus() if recipe.tokenizer is not None or num_bytes > _SMALL_BYTES else 1
+
+
+def load_recipe(uri: str) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        ConfigError: There is none, or it is wrong; the message names the key.
+    """
+    store, key = open_object(uri)
+    try:
+        data = store.read(key)
+    except DataError as exc:
+        raise ConfigError(f"--recipe {uri}: nothing is there; `nanosft mix --help` shows how one begins") from exc
+    return parse_recipe(data, where=uri)
+
+
+def decide(recipe: Recipe, intake: Intake, ledger: Ledger, workers: Workers, directory: Path) -> Report:
+    """Read the sources and go through the steps of the work up to the order."""
+    near = recipe.deduplicate.near != "off"
+    key_files: list[Path] = []
+    if near:
+        with KeyFiles(directory) as keys:
+            intake.read(workers, ledger, keys)
+            key_files = keys.close()
+    else:
+        intake.read(workers, ledger, None)
+    if recipe.deduplicate.exact:
+        ledger.drop_exact()
+    if near:
+        with Bar("mix: find near duplicates", len(key_files)) as bar:
+            for pairs in workers.map(find_candidates, ((path,) for path in key_files)):
+                ledger.add_candidates(pairs)
+                bar.advance()
+        tasks = ((signature_path(directory), pairs, recipe.deduplicate.threshold) for pairs in ledger.iter_candidates())
+        ledger.cluster(workers.map(check_pairs, tasks))
+    if recipe.deduplicate.near == "drop":
+        ledger.drop_near()
+    if recipe.decontaminate is not None:
+        ledger.drop_contaminated()
+    kept = ledger.keep()
+    ledger.split(wanted_validation(recipe, kept))
+    overlap = ledger.measure_overlap()
+    supplies = ledger.limit({i: s.max_rows for i, s in enumerate(recipe.sources) if s.max_rows is not None})
+    amounts = apportion(
+        [
+            Demand(
+                name=source.name,
+                available=supplies[index].amount if index in supplies else 0,
+                ratio=source.ratio,
+                epochs=source.epochs,
+                rest=source.rest,
+                synthetic=source.synthetic,
+            )
+            for index, source in enumerate(recipe.sources)
+        ],
+        synthetic_share=recipe.synthetic_share,
+        total=recipe.total,
+        max_epochs=recipe.max_epochs,
+    )
+    if not any(amounts):
+        raise ConfigError("the mixture is empty: no source has a train row left; look at --dry-run with fewer filters")
+    dropped = ledger.dropped()
+    ledger.repeat(amounts, supplies)
+    return _make_report(recipe, intake, dropped, supplies, amounts, ledger.shares(), overlap)
+
+
+def wanted_validation(recipe: Recipe, kept: Mapping[int, int]) -> dict[int, int]:
+    """For each source the number of validation rows, of those it has left."""
+    wanted = {}
+    for index, source in enumerate(recipe.sources):
+        share = recipe.split.val_share if source.val_share is None else source.val_share
+        num = kept.get(index, 0)
+        wanted[index] = source.val_rows if source.val_rows is not None else round(share * num)
+        if num and wanted[index] >= num:
+            raise ConfigError(
+                f"sources[{index}].val_rows: {source.name!r} has {num} rows left, so {wanted[index]} for validation "
+                "leave none for training"
+            )
+    return wanted
+
+
+def _prepare_held_out(recipe: Recipe, directory: Path) -> None:
+    if recipe.decontaminate is not None:
+        wanted = recipe.decontaminate
+        conversations = chain.from_iterable(read_conversations(uri) for uri in wanted.uri)
+        build_held_out(conversations, ngram=wanted.ngram, max_overlap=wanted.max_overlap).save(directory)
+
+
+def _clear(out: Store) -> None:
+    """Delete what a killed run has left."""
+    for prefix in (*(f"{name}-" for name in PART_NAMES), "refused/"):
+        for info in list(out.list(prefix)):
+            out.delete(info.key)
+
+
+def _write(ledger: Ledger, workers: Workers, target: Target, recipe: Recipe, budget: Budget) -> list[ManifestObject]:
+    shares = ledger.shares().values()
+    num_rows, size = sum(share.num_rows for share in shares), sum(share.size_bytes for share in shares)
+    with Bar("mix: write rows", num_rows) as bar:
+        results: Iterator[ManifestObject]
+        if size <= budget.direct_bytes:
+            chunks = ledger.iter_in_order()
+            results = workers.map(write_direct, ((target, *item) for item in plan_direct(chunks, recipe.shard_rows)))
+        else:
+            dealer = Dealer(
+                target,
+                shard_rows=recipe.shard_rows,
+                segment_rows=max(1, budget.segment_bytes * num_rows // size),
+                buffer_bytes=budget.segment_bytes,
+            )
+            results = workers.map(write_segments, ((target, *item) for item in dealer.deal(ledger.iter_by_batch())))
+        objects = []
+        for item in results:
+            objects.append(item)
+            bar.advance(item.num_rows or 0)
+    return objects
+
+
+def _make_report(
+    recipe: Recipe,
+    intake: Intake,
+    dropped: Mapping[tuple[int, str], int],
+    supplies: Mapping[int, Supply],
+    amounts: Sequence[int],
+    shares: Mapping[tuple[int, int], Share],
+    overlap: Mapping[str, int],
+) -> Report:
+    sources = []
+    nothing = Share()
+    for index, source in enumerate(recipe.sources):
+        count, supply = intake.counts[index], supplies.get(index, Supply(0, 0))
+        train, val = shares.get((TRAIN, index), nothing), shares.get((VAL, index), nothing)
+        flow = Flow(
+            num_lines=count.num_lines,
+            num_bad=count.num_bad,
+            filtered=count.filtered,
+            num_exact=dropped.get((index, "exact"), 0),
+            num_near=dropped.get((index, "near"), 0),
+            num_contaminated=dropped.get((index, "contaminated"), 0),
+            num_val=val.num_rows,
+            num_train=supply.num_rows,
+        )
+        sources.append(
+            SourceReport(
+                name=source.name,
+                synthetic=source.synthetic,
+                flow=flow,
+                wanted=amounts[index],
+                amount=train.amount,
+                available=supply.amount,
+                num_rows=train.num_rows,
+                num_tokens=train.num_tokens,
+                num_supervised=train.num_supervised,
+            )
+        )
+    return Report(
+        by=recipe.by,
+        sources=tuple(sources),
+        num_val=sum(source.flow.num_val for source in sources),
+        overlap=overlap,
+        near_looked_for=recipe.deduplicate.near != "off",
+        synthetic_share=recipe.synthetic_share,
+        warn_epochs=recipe.warn_epochs,
+    )
+
+
+def _flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Nested tables as one, `sources[0].ratio` a key, so that the first difference of two can be named."""
+    if isinstance(value, dict):
+        items = [(f"{key}.{name}" if key else name, item) for name, item in value.items()]
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = [(f"{key}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {key: value}
+    return {name: item for path, nested in items for name, item in _flatten(nested, path).items()}

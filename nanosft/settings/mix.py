@@ -1,0 +1,44 @@
+"""Settings of `nanosft mix`."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from nanosft.settings.base import StageSettings
+
+
+class MixSettings(StageSettings):
+    """What `nanosft mix` is told; what the mixture shall be stands in the recipe."""
+
+    command: ClassVar[str] = "mix"
+
+    recipe: str = Field(
+        description="URI of the recipe: TOML with [[sources]] (name, uri, ratio or epochs or rest), synthetic_share, "
+        "filters, de-duplication and split."
+    )
+    out: str | None = Field(default=None, description="URI of the prefix that gets the mixture.")
+    dry_run: bool = Field(default=False, description="Print the table that would result, and write nothing.")
+    on_bad_row: Literal["error", "skip"] = Field(
+        default="error",
+        description="A line that is no conversation: error ends the run, skip counts it and writes it to refused/.",
+    )
+    max_bad_share: float = Field(
+        default=0.01, ge=0, le=1, description="With --on-bad-row skip: the share of a source's lines that may be bad."
+    )
+    workers: int = Field(default=0, ge=0, le=256, description="Processes that read and write rows (0: one a CPU).")
+    memory_limit: int = Field(
+        default=1024, ge=256, description="Peak resident memory of each process, in MiB, however large the data."
+    )
+    work_dir: str | None = Field(
+        default=None,
+        description="Local directory for what is spilled, about twice the data (default: the system's temporary one).",
+    )
+    json_output: bool = Field(
+        default=False, description="Print the report as one JSON object.", json_schema_extra={"flag": "--json"}
+    )
+
+    @model_validator(mode="after")
+    def _need_out(self) -> "MixSettings":
+        if self.out is None and not self.dry_run:
+            raise ValueError("--out is missing: give it, or set NANOSFT_OUT; only --dry-run goes without")
+        return self
