@@ -13,8 +13,16 @@ import typer
 from nanosft import __version__
 from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, Interrupted, NanosftError
 from nanosft.settings import StageSettings, unknown_variables
+from nanosft.settings.audit import AuditSettings
 from nanosft.settings.chat import ChatSettings
+from nanosft.settings.demo import DemoSettings
+from nanosft.settings.describe import DescribeSettings
+from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.mix import MixSettings
 from nanosft.settings.options import command
+from nanosft.settings.submit import SubmitSettings
+from nanosft.settings.train import TrainSettings
+from nanosft.settings.wait import WaitSettings
 
 app = typer.Typer(
     name="nanosft",
@@ -44,6 +52,45 @@ def nanosft(
     """
 
 
+@command(app, GenerateSettings)
+def generate(settings: GenerateSettings) -> None:
+    """Write synthetic conversations from a knowledge base.
+
+    nanosft generate --out s3://bucket/identity --num 1000 --budget-usd 5
+
+    Needs OPENROUTER_API_KEY, or --provider offline (composed from the knowledge base's facts, without any model) or
+    --provider local (a small packaged model). A rerun makes only what is missing; nothing is paid for twice.
+    """
+    from nanosft.generate.stage import run_generate
+
+    run_generate(settings)
+
+
+@command(app, MixSettings)
+def mix(settings: MixSettings) -> None:
+    """Make the finetuning set that a recipe states: exact shares, no duplicates, no leaks.
+
+    nanosft mix --recipe recipe.toml --out s3://bucket/mixture
+    """
+    from nanosft.mix.stage import run_mix
+
+    run_mix(settings)
+
+
+@command(app, TrainSettings)
+def train(settings: TrainSettings) -> None:
+    """Finetune a nanochat base model on conversations.
+
+    nanosft train --base s3://bucket/base --data s3://bucket/mixture --out s3://bucket/run
+
+    One process; several under `nanosft launch … train …` or torchrun. A rerun of the same command goes on from the
+    newest saved state.
+    """
+    from nanosft.train.stage import run_train
+
+    run_train(settings)
+
+
 @command(app, ChatSettings)
 def chat(settings: ChatSettings) -> None:
     """Talk to a finetuned (or base) model.
@@ -53,6 +100,58 @@ def chat(settings: ChatSettings) -> None:
     from nanosft.chat.stage import run_chat
 
     run_chat(settings)
+
+
+@command(app, AuditSettings)
+def audit(settings: AuditSettings) -> None:
+    """Look for defects in any set of conversations.
+
+    nanosft audit s3://bucket/identity --out s3://bucket/audited
+    """
+    from nanosft.generate.audit import run_audit
+
+    run_audit(settings)
+
+
+@command(app, DescribeSettings)
+def describe(settings: DescribeSettings) -> None:
+    """Tell what a finished set or model is, and all that it was made from.
+
+    nanosft describe s3://bucket/run
+    """
+    from nanosft.describe import run_describe
+
+    run_describe(settings)
+
+
+@command(app, WaitSettings)
+def wait(settings: WaitSettings) -> None:
+    """Wait until a set is finished: what a stage's init container does.
+
+    nanosft wait s3://bucket/identity --timeout 3600
+    """
+    from nanosft.wait import run_wait
+
+    run_wait(settings)
+
+
+@command(app, SubmitSettings)
+def submit(settings: SubmitSettings) -> None:
+    """Print, or apply, the Kubernetes manifests of a run that one TOML file describes.
+
+    nanosft submit run.toml
+    """
+    from nanosft.submit import run_submit
+
+    run_submit(settings)
+
+
+@command(app, DemoSettings)
+def demo(settings: DemoSettings) -> None:
+    """Walk the whole road on a tiny base made on the spot: no key, no server, no GPU."""
+    from nanosft.demo import run_demo
+
+    run_demo(settings)
 
 
 def main() -> None:

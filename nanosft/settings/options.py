@@ -15,22 +15,30 @@ from nanosft.progress import configure_logging
 from nanosft.settings.base import SettingsT, StageSettings, extra_of, load_settings, option_name
 
 
-def command(app: typer.Typer, cls: type[SettingsT]) -> Callable[[Callable[[SettingsT], None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, cls: type[SettingsT], *, takes_command: bool = False
+) -> Callable[[Callable[[SettingsT], int | None]], Callable[..., int | None]]:
     """A decorator that adds a command whose options are the fields of `cls`.
 
-    The decorated function takes the settings; its name is the command's, its docstring the help text.
+    The decorated function takes the settings; its docstring is the help text; an exit code it returns is the process's.
+
+    Args:
+        app: What the command is added to.
+        cls: Its `command` names the command; the last word does, in a group.
+        takes_command: The first positional word begins another command line, whose options are left to it.
     """
 
-    def decorate(function: Callable[[SettingsT], None]) -> Callable[..., None]:
-        def run(*, config: str | None = None, debug: bool = False, **options: Any) -> None:
+    def decorate(function: Callable[[SettingsT], int | None]) -> Callable[..., int | None]:
+        def run(*, config: str | None = None, debug: bool = False, **options: Any) -> int | None:
             configure_logging(debug=debug)
-            function(load_settings(cls, options, config=config))
+            return function(load_settings(cls, options, config=config))
 
         parameters = [_parameter(name, field) for name, field in cls.model_fields.items() if not _is_secret(field)]
         run.__signature__ = inspect.Signature([*parameters, _CONFIG, _DEBUG])  # type: ignore[attr-defined]  # typer reads it
         run.__doc__ = function.__doc__
-        name = cls.command.split()[-1] or function.__name__
-        app.command(name, help=inspect.getdoc(function), epilog=_epilog(cls))(run)
+        context = {"allow_interspersed_args": False, "ignore_unknown_options": True} if takes_command else None
+        name = cls.command.split()[-1]
+        app.command(name, help=inspect.getdoc(function), epilog=_epilog(cls), context_settings=context)(run)
         return run
 
     return decorate
