@@ -1,0 +1,113 @@
+"""What a run file says, checked against the stages' own settings. Pure."""
+
+import tomllib
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from nanosft.errors import ConfigError
+from nanosft.settings.base import StageSettings
+from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.mix import MixSettings
+from nanosft.settings.train import TrainSettings
+from nanosft.store import join_uri
+
+RECIPE_PATH: Final = "/etc/nanosft/recipe.toml"
+"""Where mix's pod has its recipe."""
+
+
+def _check_image(image: str) -> str:
+    if not image or any(character.isspace() for character in image):
+        raise ValueError("is no image: write name:tag or name@sha256:…")
+    return image
+
+
+Image = Annotated[str, AfterValidator(_check_image)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Images(_Table):
+    """Image references for this cluster; None keeps the manifests' own."""
+
+    cpu: Image | None = None
+    cuda: Image | None = None
+
+
+class Sft(_Table):
+    """How large the training job is."""
+
+    nodes: int = Field(default=2, ge=1)
+    ranks_per_node: int = Field(default=1, ge=1)
+
+
+class Run(_Table):
+    """What a run file says; see the module's docstring.
+
+    Attributes:
+        name: A DNS label, short enough for pod names.
+        store: Where the run's prefix `<store>/<name>` goes.
+        base: URI of the nanochat base; None is `<store>/base`.
+        overlay: "base", or a directory of overlays/.
+        namespace: Where the objects go; it has to be there.
+        recipe: Path of mix's recipe, relative to the run file; None mixes the generated conversations alone.
+        env: Variables that every container gets, such as AWS_ENDPOINT_URL and AWS_REGION.
+        images: For this cluster.
+        generate: Settings of `nanosft generate`.
+        mix: Settings of `nanosft mix`.
+        train: Settings of `nanosft train`.
+        sft: Size of the training job; None keeps the overlay's.
+        parallelism: Most generator pods at a time; None runs all shards at once.
+    """
+
+    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
+    store: str = "s3://nanosft"
+    base: str | None = None
+    overlay: str = Field(default="base", pattern=r"^[a-z0-9-]+$")
+    namespace: str = Field(default="nanosft", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    recipe: str | None = None
+    env: dict[str, str] = Field(default_factory=dict)
+    images: Images = Images()
+    generate: dict[str, Any] = Field(default_factory=dict)
+    mix: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    sft: Sft | None = None
+    parallelism: int | None = Field(default=None, ge=1)
+
+    @property
+    def prefix(self) -> str:
+        """`<store>/<name>`, under which everything of the run lies."""
+        return join_uri(self.store, self.name)
+
+
+def parse_run(text: str, *, where: str) -> Run:
+    """Parse a run file and check the stages' settings in it against their own classes.
+
+    Raises:
+        ConfigError: A key is unknown, missing or out of bounds; the message names it.
+    """
+    try:
+        run = Run.model_validate(tomllib.loads(text))
+        _check(GenerateSettings, {"out": run.prefix, **run.generate}, "generate")
+        _check(MixSettings, {"recipe": RECIPE_PATH, "out": run.prefix, **run.mix}, "mix")
+        _check(TrainSettings, {"base": "base", "data": "data", "out": run.prefix, **run.train}, "train")
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{where}: not TOML: {exc}") from exc
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}") from exc
+    except ConfigError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc
+    return run
+
+
+def _check(cls: type[StageSettings], values: dict[str, Any], table: str) -> None:
+    try:
+        cls(**values)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = ".".join(map(str, (table, *first["loc"])))
+        raise ConfigError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from exc
