@@ -25,7 +25,7 @@ from nanosft.manifest import MANIFEST_KEY, Kind, Manifest, ManifestObject, parse
 from nanosft.store import MissingObjectError, Store, Writer, open_object, open_store
 
 DATA_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-_DATA_KINDS: Final[frozenset[Kind]] = frozenset({"generated", "generated-shard", "mixture"})
+_DATA_KINDS: Final[frozenset[Kind]] = frozenset({"generated", "generated-shard", "mixture", "audited"})
 _UNFINISHED_NAMES: Final = frozenset({"rows", "shards", "state"})
 _BLOCK_BYTES: Final = 1 << 18
 _NUM_BLOCKS_AHEAD: Final = 4

@@ -17,7 +17,7 @@ from nanosft.errors import ConfigError, DataError
 FORMAT: Final = 1
 MANIFEST_KEY: Final = "manifest.json"
 
-Kind = Literal["generated", "generated-shard", "mixture", "state", "model"]
+Kind = Literal["generated", "generated-shard", "mixture", "audited", "state", "model"]
 
 
 class _Record(BaseModel):

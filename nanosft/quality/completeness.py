@@ -146,7 +146,7 @@ def _find_cut(message: Prose, answers: Sequence[Prose], full_stops: bool | None)
         detail = f"the answer ends on {match[0]!r}, in mid-sentence"
     elif _lacks_end(text) and (full_stops or (full_stops is None and share == 1 and len(others) >= _MIN_OTHERS)):
         detail = "the answer's last sentence has no end, while all others have"
-    if not detail or not full_stops and any(_INFORMAL.search(answer.text) for answer in answers):
+    if not detail or (not full_stops and any(_INFORMAL.search(answer.text) for answer in answers)):
         return None
     return _defect(message, reason, detail, text)
 

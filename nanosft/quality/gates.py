@@ -30,20 +30,26 @@ class Gates(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    structure: bool = Field(True, description="Check roles, empty messages, the number of messages and the last role.")
-    completeness: bool = Field(True, description="Refuse answers cut off, open markup, stray JSON, unfilled templates.")
+    structure: bool = Field(
+        default=True, description="Check roles, empty messages, the number of messages and the last role."
+    )
+    completeness: bool = Field(
+        default=True, description="Refuse answers cut off, open markup, stray JSON, unfilled templates."
+    )
     identity: bool = Field(
-        True, description="Refuse claims of another name or maker, and unanswered questions for them."
+        default=True, description="Refuse claims of another name or maker, and unanswered questions for them."
     )
-    grounding: bool = Field(True, description="Refuse URLs, dates and quantities that the knowledge does not hold.")
-    style: bool = Field(True, description="Apply the ASCII policy, the length bounds and the banned phrases.")
-    repetition: bool = Field(True, description="Refuse answers and sentences said again, and loops.")
+    grounding: bool = Field(
+        default=True, description="Refuse URLs, dates and quantities that the knowledge does not hold."
+    )
+    style: bool = Field(default=True, description="Apply the ASCII policy, the length bounds and the banned phrases.")
+    repetition: bool = Field(default=True, description="Refuse answers and sentences said again, and loops.")
     tokens: bool = Field(
-        True, description="Check that the tokenizer renders it within the context, where one is given."
+        default=True, description="Check that the tokenizer renders it within the context, where one is given."
     )
-    near_duplicate: bool = Field(True, description="Refuse near-duplicates of conversations accepted before.")
+    near_duplicate: bool = Field(default=True, description="Refuse near-duplicates of conversations accepted before.")
 
-    strict_grounding: bool = Field(False, description="Refuse proper names that the knowledge does not hold.")
+    strict_grounding: bool = Field(default=False, description="Refuse proper names that the knowledge does not hold.")
     ascii_policy: AsciiPolicy = Field("keep", description="Characters beyond ASCII: keep, fold to ASCII, or reject.")
     min_chars: int = Field(1, ge=0, description="Characters that an answer has at least.")
     max_chars: int = Field(20_000, ge=1, description="Characters that a message has at most.")

@@ -27,7 +27,8 @@ _I_AM: Final = r"\b(?:I'm|I\u2019m|I am|i'm|i am|Im)"
 # recognized when they are the expected one.
 _STRONG_CLAIM: Final = re.compile(
     rf"\b(?:[Mm]y name(?: is|'s|\u2019s)|{_I_AM[2:]} (?:called|named|known as)|"
-    rf"(?:[Yy]ou can|[Jj]ust|[Pp]lease|[Pp]eople|[Tt]hey|[Ff]riends) call me|[Yy]ou'?re (?:talking|chatting|speaking) (?:to|with)) "
+    rf"(?:[Yy]ou can|[Jj]ust|[Pp]lease|[Pp]eople|[Tt]hey|[Ff]riends) call me|"
+    rf"[Yy]ou'?re (?:talking|chatting|speaking) (?:to|with)) "
     rf"(?:the )?(?P<name>{_NAME})"
 )
 _WEAK_CLAIM: Final = re.compile(
@@ -44,10 +45,17 @@ _HEDGE: Final = re.compile(
 )
 _KNOWN: Final = re.compile(rf"(?:{_KNOWN_ASSISTANTS})(?![\w])")
 
+# "I'm nanochat, a …": to learn a set's name, in lower case too.
+_INFERRED: Final = re.compile(
+    rf"{_I_AM} (?P<name>[A-Za-z][\w-]{{2,30}})(?=(?:,| [-\u2013\u2014]|\u2014)\s*"
+    r"(?:an? |your |the |created |built |made |developed |independently ))"
+)
+
 _MADE: Final = r"(?:created|built|made|developed|trained|designed|programmed|engineered|written|coded|invented|crafted)"
 _MADE_BY: Final = re.compile(
     rf"(?:\bI (?:was|am|have been|got)|\bI'm|\bI\u2019m|\bI've been)(?: \w+ly| first| just| also| proudly)? "
-    rf"(?:{_MADE}(?:,? and |, | & ))?{_MADE}(?: [^.;:!?,()]{{0,30}}?)? by (?:the |an? )?(?:[a-z]\w+ )?(?P<maker>{_PERSON})"
+    rf"(?:{_MADE}(?:,? and |, | & ))?{_MADE}(?: [^.;:!?,()]{{0,30}}?)? by "
+    rf"(?:the |an? )?(?:[a-z]\w+ )?(?P<maker>{_PERSON})"
 )
 _MADE_APPOSITION: Final = re.compile(
     rf"{_I_AM} [^.;:!?]{{1,40}}, an? (?P<gap>[^.;:!?]{{1,80}}?) {_MADE} by (?:the )?(?P<maker>{_PERSON})"
@@ -63,11 +71,12 @@ _NO_MAKER: Final = frozenset(
     "He She They It You We I Who That This What Which One People Someone Everyone Somebody Humans Researchers Engineers "
     "Yes No Well So And But Or Because Since When While As If The My Your Our Their A An In To After Before Then "
     "Python PyTorch English Synthetic Reinforcement Supervised AI Deep Machine Large Open OpenSource MIT Hand "
-    "Muon AdamW SFT RL GPU GPUs".split()
+    "Muon AdamW SFT RL GPU GPUs".split()  # noqa: SIM905 - a list of words reads as words
 )
 _JOINS: Final = frozenset({"and", "&", "of", "the"})
 _TITLES: Final = frozenset(
-    "king queen dr dr. mr mr. ms mrs prof prof. professor sir lord the a an of and at & de van von".split()
+    {"king", "queen", "dr", "mr", "ms", "mrs", "prof", "professor", "sir", "lord"}
+    | {"the", "a", "an", "of", "and", "at", "&", "de", "van", "von"}
 )
 
 _ASKS_NAME: Final = re.compile(
@@ -78,7 +87,8 @@ _ASKS_NAME: Final = re.compile(
 )
 _ASKS_MAKER: Final = re.compile(
     r"\bwho (?:(?:has |have )?(?:made|created|built|developed|trained|designed|programmed|invented|coded) (?:you|u)\b|"
-    r"(?:is|was|are) (?:your|ur) (?:creator|maker|developer|author|builder|inventor)s?\b)|\bwho'?s your (?:creator|maker|developer)",
+    r"(?:is|was|are) (?:your|ur) (?:creator|maker|developer|author|builder|inventor)s?\b)|"
+    r"\bwho'?s your (?:creator|maker|developer)",
     re.IGNORECASE,
 )
 _NON_WORD: Final = re.compile(r"[\W_]+")
@@ -231,11 +241,6 @@ def _inferred_names(text: str) -> Iterator[str]:
         yield match["name"].split()[0].rstrip(".,")
     for match in _INFERRED.finditer(text):
         yield match["name"]
-
-
-_INFERRED: Final = re.compile(
-    rf"{_I_AM} (?P<name>[A-Za-z][\w-]{{2,30}})(?=(?:,| [-\u2013\u2014]|\u2014)\s*(?:an? |your |the |created |built |made |developed |independently ))"
-)
 
 
 def _clause_before(text: str, at: int) -> str:

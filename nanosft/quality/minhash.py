@@ -22,7 +22,8 @@ for detecting and correcting spelling errors (1982), for the keys of texts with 
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -99,16 +100,18 @@ def signatures(texts: Sequence[str]) -> UInt16Array:
     result = np.zeros((len(texts), NUM_BINS), np.uint16)
     rows: list[int] = []
     num_chars = 0
+    chunk: list[str] = []
     for row, text in enumerate(texts):
         if text.count(" ") + 1 < SHORT:
             continue
         rows.append(row)
+        chunk.append(text)
         num_chars += len(text)
         if num_chars >= _CHUNK_CHARS:
-            result[rows] = _sign(*hash_words([texts[row] for row in rows]))
-            rows, num_chars = [], 0
+            result[rows] = _sign(*hash_words(chunk))
+            rows, chunk, num_chars = [], [], 0
     if rows:
-        result[rows] = _sign(*hash_words([texts[row] for row in rows]))
+        result[rows] = _sign(*hash_words(chunk))
     return result
 
 
@@ -122,7 +125,7 @@ def near_keys(texts: Sequence[str], sigs: UInt16Array, *, threshold: float = DEF
     """
     num_words = np.array([text.count(" ") + 1 for text in texts], np.int64)
     short, long = np.flatnonzero(num_words <= SHORT), np.flatnonzero(num_words >= SHORT)
-    hashes, starts = hash_words([texts[row] for row in short])
+    hashes, starts = hash_words([texts[row] for row in short.tolist()])
     places, edits = _edit_keys(hashes, starts)
     bands = band_keys(sigs[long], threshold=threshold)
     rows = np.concatenate([short[places], np.repeat(long, bands.shape[1])])
@@ -170,7 +173,7 @@ def estimate_similarity(first: UInt16Array, second: UInt16Array) -> npt.NDArray[
 
 def similarity(first: str, second: str) -> float:
     """Exact Jaccard similarity of two normalized texts' word pairs; 1.0 for two texts without any."""
-    pairs = [set(zip(words, words[1:], strict=False)) for words in (first.split(), second.split())]
+    pairs = [set(pairwise(words)) for words in (first.split(), second.split())]
     union = len(pairs[0] | pairs[1])
     return len(pairs[0] & pairs[1]) / union if union else float(first == second)
 
@@ -283,7 +286,7 @@ def _mix(values: UInt64Array) -> UInt64Array:
         return values ^ (values >> np.uint64(31))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _random_words(count: int, *, seed: int) -> UInt64Array:
     """`count` fixed odd uint64, the SplitMix64 stream of the seed."""
     with np.errstate(over="ignore"):

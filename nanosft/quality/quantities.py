@@ -53,12 +53,11 @@ _SCALES: Final = {
     "billion": 1e9, "b": 1e9, "bn": 1e9, "trillion": 1e12, "t": 1e12, "tn": 1e12,
 }  # fmt: skip
 _NUMERALS: Final = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-} | {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
+    "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
 
 # Spellings of each unit, and what one of them is in the unit's base.
 _UNIT_TABLE: Final[tuple[tuple[str, str, float], ...]] = (
@@ -128,7 +127,8 @@ _QUANTITY: Final = re.compile(
     rf"(?<![\w./#=\[])(?<![A-Za-z]-)(?P<hedge>~|\u2248)?(?P<currency>US\$|[$\u20ac\u00a3])?[ ]?"
     rf"(?P<number>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:\.\d+)?)"
     rf"(?:[ -]?(?P<scale>{_SCALE})\b|(?P<suffix>[kKMBT])(?![A-Za-z0-9]))?"
-    rf"(?:(?P<percent>[ ]?%)|(?:[ -]?(?:x[ ]?)?)(?:(?P<unit>{_UNIT})\b|(?!(?:{_SMALL_WORDS})\b)[A-Za-z][\w-]* (?P<noun>{_DESCRIBED})\b))?"
+    rf"(?:(?P<percent>[ ]?%)|(?:[ -]?(?:x[ ]?)?)(?:(?P<unit>{_UNIT})\b"
+    rf"|(?!(?:{_SMALL_WORDS})\b)[A-Za-z][\w-]* (?P<noun>{_DESCRIBED})\b))?"
     rf"(?![\w]|\.\d)",
     re.IGNORECASE,
 )
@@ -143,9 +143,11 @@ _HEDGES: Final = re.compile(
     r"at least|at most|close to|just|only|near|below|above|within) (?:the |a |only |just |about |around )?$",
     re.IGNORECASE,
 )
-_MONTHS: Final = {name: number for number, names in enumerate(
-    "january jan,february feb,march mar,april apr,may,june jun,july jul,august aug,september sept sep,october oct,"
-    "november nov,december dec".split(","), 1) for name in names.split()}  # fmt: skip
+_MONTHS: Final = {
+    "january": 1, "jan": 1, "february": 2, "feb": 2, "march": 3, "mar": 3, "april": 4, "apr": 4, "may": 5, "june": 6,
+    "jun": 6, "july": 7, "jul": 7, "august": 8, "aug": 8, "september": 9, "sept": 9, "sep": 9, "october": 10, "oct": 10,
+    "november": 11, "nov": 11, "december": 12, "dec": 12,
+}  # fmt: skip
 _MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _YEAR: Final = re.compile(r"(?<!\d)(?:19[3-9]|20\d)\d(?![\w%/])")
 _ISO_REST: Final = re.compile(r"-(?P<month>0[1-9]|1[0-2])(?:-(?P<day>\d\d))?\b")

@@ -1,0 +1,66 @@
+"""Settings of `nanosft audit`."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from nanosft.conversation import Format
+from nanosft.settings.base import StageSettings
+
+GATES = ("structure", "completeness", "identity", "grounding", "style", "repetition", "tokens", "near_duplicate")
+
+
+class AuditSettings(StageSettings):
+    """What `nanosft audit` is told."""
+
+    command: ClassVar[str] = "audit"
+
+    uri: str = Field(
+        description="A file or prefix of conversations in any accepted format.", json_schema_extra={"argument": True}
+    )
+    out: str | None = Field(
+        default=None, description="Prefix for clean/ and refused/, each with a manifest (default: only the table)."
+    )
+    format: Format = Field(default="auto", description="Format of the rows (default: told by their keys).")
+    knowledge: str | None = Field(
+        default=None,
+        description="URI of the knowledge base: identity and grounding are checked against it (default: no grounding).",
+    )
+    name: str | None = Field(
+        default=None, description="The assistant's name (default: the knowledge's, else what most rows claim)."
+    )
+    maker: str | None = Field(
+        default=None, description="Who made the assistant (default: the knowledge's, else what most rows claim)."
+    )
+    tokenizer: str | None = Field(
+        default=None, description="URI of a nanochat base whose tokenizer must render each row (default: none)."
+    )
+    max_context_tokens: int | None = Field(
+        default=None, ge=1, description="With --tokenizer: longest conversation, in tokens (default: no limit)."
+    )
+    skip_gates: tuple[str, ...] = Field(
+        default=(), description=f"Gates to leave out, of {', '.join(GATES)}; may be repeated."
+    )
+    strict_grounding: bool = Field(
+        default=False,
+        description="Refuse proper names that the knowledge base does not hold, instead of reporting them.",
+    )
+    ascii: Literal["keep", "fold", "reject"] = Field(
+        default="keep", description="Non-ASCII text: keep it, fold what has an ASCII form, or reject the conversation."
+    )
+    near_duplicate_threshold: float = Field(
+        default=0.7, gt=0, le=1, description="Similarity from which two conversations are near-duplicates."
+    )
+    max_refused_share: float | None = Field(
+        default=None, ge=0, le=1, description="Exit 3 when a larger share of the rows is refused (default: never)."
+    )
+    examples: int = Field(default=3, ge=0, le=100, description="Examples of each defect to show.")
+    json_output: bool = Field(default=False, description="Print one JSON object.", json_schema_extra={"flag": "--json"})
+
+    @field_validator("skip_gates")
+    @classmethod
+    def _check_gates(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in GATES:
+                raise ValueError(f"{name!r} is no gate; there are {', '.join(GATES)}")
+        return names
