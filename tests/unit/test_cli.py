@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer.main
 
 import nanosft.chat.stage
 from nanosft import errors
@@ -64,7 +63,7 @@ def test_no_two_options_of_a_command_have_one_name():
 
 
 def test_help_of_every_command_loads_no_torch_and_exits_0():
-    names = sorted(typer.main.get_command(app).commands)
+    names = sorted(str(info.name) for info in app.registered_commands)
     code = (
         "import sys\nfrom nanosft.cli import app\n"
         f"for name in {names!r}:\n"
