@@ -2,16 +2,23 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from tests.s3_proxy import S3Proxy
-from tests.servers import ACCESS_KEY, SECRET_KEY, run_moto, run_seaweed
+from tests.servers import ACCESS_KEY, SECRET_KEY, Seaweed, run_moto, run_seaweed
 
 LOOPBACK = "127.0.0.1,::1"
+
+
+class MakeBucket(Protocol):
+    """Makes a bucket, and lets the `AWS_…` variables name its server; returns `s3://bucket`."""
+
+    def __call__(self, url: str, *, ca_file: Path | None = None) -> str: ...
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -24,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reasons = sorted({report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])})
     for reason in reasons:
-        terminalreporter.write_line(f"NOT TESTED: {reason}", red=True)
+        terminalreporter.write_line(f"NOT TESTED: {reason.removeprefix('Skipped: ')}", red=True)
 
 
 @pytest.fixture(scope="session")
@@ -47,18 +54,26 @@ def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def seaweed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a SeaweedFS server process of this test process; it checks signatures and checksums."""
-    with run_seaweed(tmp_path_factory.mktemp("seaweed")) as url:
-        yield url
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A SeaweedFS server process of this test process, HTTP and TLS; it checks signatures and checksums."""
+    with run_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed_url(seaweed: Seaweed) -> str:
+    """URL of the S3 of `seaweed`, without TLS."""
+    return seaweed.url
 
 
 @pytest.fixture
-def make_bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+def make_bucket(monkeypatch: pytest.MonkeyPatch) -> MakeBucket:
     """A function: server URL -> `s3://…` of a new bucket there; from then on the `AWS_…` variables name that server."""
 
-    def make(url: str) -> str:
+    def make(url: str, *, ca_file: Path | None = None) -> str:
         use_endpoint(monkeypatch, url)
+        if ca_file:
+            monkeypatch.setenv("AWS_CA_BUNDLE", str(ca_file))
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         open_raw_client(url).create_bucket(Bucket=name)
         return f"s3://{name}"
@@ -67,31 +82,39 @@ def make_bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def bucket(moto_url: str, make_bucket: Callable[[str], str]) -> str:
+def bucket(moto_url: str, make_bucket: MakeBucket) -> str:
     """`s3://…` of a new bucket on moto, with the `AWS_…` variables set for it."""
     return make_bucket(moto_url)
 
 
-@pytest.fixture
-def s3_proxy(moto_url: str) -> Iterator[S3Proxy]:
-    """A proxy before moto that counts requests and makes faults; point `AWS_ENDPOINT_URL` at its `url`."""
+@pytest.fixture(scope="session")
+def _proxy_of_moto(moto_url: str) -> Iterator[S3Proxy]:
     with S3Proxy(moto_url) as proxy:
         yield proxy
 
 
+@pytest.fixture
+def proxy(_proxy_of_moto: S3Proxy) -> S3Proxy:
+    """A proxy before moto that counts requests and makes faults; point `AWS_ENDPOINT_URL` at its `url`."""
+    _proxy_of_moto.reset()
+    return _proxy_of_moto
+
+
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Set the `AWS_…` variables for a server on loopback, and hide those of this machine."""
+    """Set the `AWS_…` variables for a server on loopback (none if empty), and hide those of this machine."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    if url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
 
 
-def open_raw_client(url: str, **options: Any) -> Any:
+@cache
+def open_raw_client(url: str) -> Any:
     """boto3 itself, without nanosft's adapter, for what the tests set up and check behind its back."""
     import boto3  # noqa: PLC0415 - takes 0.2 s, and most suites need none
     from botocore.config import Config  # noqa: PLC0415
@@ -104,5 +127,4 @@ def open_raw_client(url: str, **options: Any) -> Any:
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
         config=config,
-        **options,
     )

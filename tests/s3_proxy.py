@@ -40,12 +40,11 @@ class Fault:
         drop_before: Close the connection without passing the request on.
         drop_after: Pass it on, and close the connection instead of answering: applied, but the client cannot know.
         cut_body_at: Send this many bytes of the answer's body, then close the connection.
-        short_body_at: Say and send this many bytes only, as if the object were shorter.
         flip_body_at: Change the byte at this place of the answer's body.
         flip_request_at: Change the byte at this place of the request's body.
         drop_headers: Request headers not passed on (in lower case).
-        add_headers: Answer headers to add or replace.
-        before: Called before the request is passed on, with this proxy's server URL.
+        path: Ask the server for this instead.
+        before: Called before the request is passed on.
     """
 
     status: int | None = None
@@ -56,6 +55,7 @@ class Fault:
     flip_body_at: int | None = None
     flip_request_at: int | None = None
     drop_headers: frozenset[str] = frozenset()
+    path: str | None = None
     before: Callable[[], object] | None = None
 
 
@@ -110,6 +110,12 @@ class S3Proxy:
             self.requests.clear()
         return found
 
+    def reset(self) -> None:
+        """Forget all requests and faults."""
+        with self._lock:
+            self.requests.clear()
+            self._rules.clear()
+
     def take(self, request: Request) -> Fault:
         """Note a request and tell its fault."""
         with self._lock:
@@ -156,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault.flip_request_at is not None:
             body = _flip(body, fault.flip_request_at)
-        status, answer_headers, answer = self._pass_on(body, fault.drop_headers)
+        status, answer_headers, answer = self._pass_on(fault.path or self.path, body, fault.drop_headers)
         if fault.drop_after:
             self.close_connection = True
             return
@@ -184,11 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
             return b"".join(chunks)
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _pass_on(self, body: bytes, drop: frozenset[str]) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _pass_on(self, path: str, body: bytes, drop: frozenset[str]) -> tuple[int, list[tuple[str, str]], bytes]:
         if self._server_side is None:
             self._server_side = self.owner.connect()
         connection = self._server_side
-        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        connection.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in _HOP_HEADERS | drop | {"content-length"}:
                 connection.putheader(name, value)

@@ -1,12 +1,16 @@
 """Real servers as child processes on loopback: S3 by moto and by SeaweedFS."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 ACCESS_KEY = "test-access-key"
@@ -37,11 +41,7 @@ def run_process(
                 time.sleep(0.05)
             yield process.pid
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.kill()  # their data is of no use, and SeaweedFS takes its time to stop in order
 
 
 @contextmanager
@@ -53,22 +53,27 @@ def run_moto(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-@contextmanager
-def run_seaweed(folder: Path, *, certificate: Path | None = None, private_key: Path | None = None) -> Iterator[str]:
-    """A SeaweedFS server (`weed server -filer -s3`); yields the URL of its S3, https with a certificate.
+@dataclass(frozen=True)
+class Seaweed:
+    """A running SeaweedFS: its S3 over HTTP, and over TLS with a certificate that `ca_file` vouches for."""
 
-    It checks signatures: `ACCESS_KEY` and `SECRET_KEY` are its only credentials.
-    """
-    ports = find_free_ports(10)
-    s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc, iceberg, lance = ports
+    url: str
+    tls_url: str
+    ca_file: Path
+
+
+@contextmanager
+def run_seaweed(folder: Path) -> Iterator[Seaweed]:
+    """A SeaweedFS server (`weed server -filer -s3`). It checks signatures: its only keys are those of this module."""
+    s3, https, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = find_free_ports(9)
     identity = {
         "name": "test",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
-    config = folder / "s3.json"
+    config, certificate, private_key, data = (folder / name for name in ("s3.json", "ca.pem", "key.pem", "data"))
     config.write_text(json.dumps({"identities": [identity]}))
-    data = folder / "data"
+    write_certificate(certificate, private_key)
     data.mkdir(exist_ok=True)
     options = {
         "dir": data,
@@ -76,8 +81,9 @@ def run_seaweed(folder: Path, *, certificate: Path | None = None, private_key: P
         "ip.bind": "127.0.0.1",
         "master.port": master,
         "master.port.grpc": master_grpc,
+        "master.telemetry": "false",
         "master.volumeSizeLimitMB": 64,
-        "volume.max": 40,
+        "volume.max": 1000,  # each bucket has its own
         "volume.port": volume,
         "volume.port.grpc": volume_grpc,
         "filer.port": filer,
@@ -85,14 +91,34 @@ def run_seaweed(folder: Path, *, certificate: Path | None = None, private_key: P
         "s3.config": config,
         "s3.port": s3,
         "s3.port.grpc": s3_grpc,
-        "s3.port.iceberg": iceberg,
-        "s3.port.lance": lance,
+        "s3.port.https": https,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.cert.file": certificate,
+        "s3.key.file": private_key,
     }
-    if certificate and private_key:
-        options |= {"s3.cert.file": certificate, "s3.key.file": private_key}
     command = [str(_script("weed")), "server", "-filer", "-s3", *(f"-{key}={value}" for key, value in options.items())]
-    with run_process(command, ports=[s3, filer, volume, master], log=folder / "weed.log"):
-        yield f"http{'s' if certificate else ''}://127.0.0.1:{s3}"
+    env = {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # volumes made at once for a new bucket, of 7
+    with run_process(command, ports=[s3, https, filer, volume, master], log=folder / "weed.log", env=env):
+        yield Seaweed(f"http://127.0.0.1:{s3}", f"https://127.0.0.1:{https}", certificate)
+
+
+def write_certificate(certificate: Path, private_key: Path) -> None:
+    """A self-signed certificate of 127.0.0.1, valid for a day, that is its own CA."""
+    from cryptography import x509  # noqa: PLC0415 - few tests need it
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nanosft test")])
+    now, day = datetime.now(UTC), timedelta(days=1)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+    builder = builder.add_extension(address, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    pem = serialization.Encoding.PEM
+    certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
+    private_key.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
 def _answers(port: int) -> bool:

@@ -79,4 +79,5 @@ def _local_path(uri: str) -> Path:
         raise ConfigError(f"{uri!r}: no store for {scheme}://; use s3://bucket/prefix, file:///directory or a path")
     if not uri:
         raise ConfigError("an empty URI names no store: use s3://bucket/prefix, file:///directory or a path")
-    return Path(uri).expanduser()
+    # The shell does not expand the tilde of --out=~/run.
+    return Path.home() / uri.removeprefix("~/") if uri.startswith("~/") else Path(uri)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from nanosft.errors import DataError
+
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class MissingObjectError(DataError):
@@ -119,3 +121,27 @@ def check_key(key: str, *, root: str) -> str:
     if "\0" in key or any(segment in {"", ".", ".."} for segment in key.split("/")):
         raise DataError(f"{root}: {key!r} is no object key: it needs segments between single slashes, none '.' or '..'")
     return key
+
+
+def check_folder(folder: str, *, root: str) -> str:
+    """The folder that a listing is asked for, without slashes at its ends; empty for the root itself.
+
+    Raises:
+        DataError: It leaves the root.
+    """
+    stripped = folder.strip("/")
+    return check_key(stripped, root=root) if stripped else ""
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """A local file's bytes in chunks of 1 MiB, for an adapter to put.
+
+    Raises:
+        DataError: The file is not there or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+    except OSError as exc:
+        raise DataError(f"{path}: cannot be read: {exc.strerror}") from exc

@@ -15,10 +15,18 @@ from types import TracebackType
 from typing import BinaryIO, Final
 
 from nanosft.errors import ConfigError, NanosftError, StoreError
-from nanosft.store.base import Directory, MissingObjectError, ObjectInfo, Writer, Written, check_key
+from nanosft.store.base import (
+    Directory,
+    MissingObjectError,
+    ObjectInfo,
+    Writer,
+    Written,
+    check_folder,
+    check_key,
+    read_chunks,
+)
 
 _TEMPORARY: Final = ".nanosft-tmp-"
-_CHUNK_BYTES: Final = 1 << 20
 _READ_AHEAD_BYTES: Final = 1 << 18
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -68,8 +76,8 @@ class LocalStore:
 
     def write_file(self, key: str, path: Path) -> Written:
         """Put a copy of a local file."""
-        with self.open_write(key) as writer, path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+        with self.open_write(key) as writer:
+            for chunk in read_chunks(path):
                 writer.write(chunk)
         return writer.written
 
@@ -104,14 +112,14 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Objects whose key starts with `prefix`, in key order."""
-        folder, _, _ = prefix.rpartition("/")
+        folder = check_folder(prefix.rpartition("/")[0], root=self.uri)
         with self._translated(prefix):
             found = [info for info in _walk(self._root / folder, self._root) if info.key.startswith(prefix)]
         yield from sorted(found, key=lambda info: info.key)
 
     def list_directory(self, prefix: str = "") -> Directory:
         """Objects directly under `prefix/` and the names one level down that hold any."""
-        folder = self._root / prefix.strip("/")
+        folder = self._root / check_folder(prefix, root=self.uri)
         with self._translated(prefix):
             files, folders = _scan(folder, self._root)
             names = sorted(item.name for item in folders if any(_walk(item, self._root)))

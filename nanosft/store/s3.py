@@ -11,8 +11,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from botocore.exceptions import ClientError
 
-from nanosft.errors import StoreError
-from nanosft.store.base import Directory, ObjectInfo, Written, check_key
+from nanosft.store.base import Directory, ObjectInfo, Written, check_folder, check_key, read_chunks
 from nanosft.store.s3_client import is_absent, translated
 from nanosft.store.s3_endpoint import Endpoint, open_endpoint
 from nanosft.store.s3_read import ObjectReader
@@ -73,12 +72,9 @@ class S3Store:
 
     def write_file(self, key: str, path: Path) -> Written:
         """Put a local file, streamed."""
-        try:
-            with path.open("rb") as file, self.open_write(key) as writer:
-                while chunk := file.read(_CHUNK_BYTES):
-                    writer.write(chunk)
-        except OSError as exc:
-            raise StoreError(f"{path}: {exc.strerror}: cannot be copied to {self.uri_of(key)}") from exc
+        with self.open_write(key) as writer:
+            for chunk in read_chunks(path):
+                writer.write(chunk)
         return writer.written
 
     def open_write(self, key: str) -> ObjectWriter:
@@ -93,6 +89,7 @@ class S3Store:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Objects whose key starts with `prefix`, in key order; one request for each 1,000."""
+        check_folder(prefix.rpartition("/")[0], root=self.uri)
         infos: list[ObjectInfo] = []
         for page in self._pages(prefix):
             infos += _infos(page, self._root)
@@ -101,10 +98,10 @@ class S3Store:
 
     def list_directory(self, prefix: str = "") -> Directory:
         """Objects directly under `prefix/` and the names one level down."""
-        folder = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        folder = check_folder(prefix, root=self.uri)
         infos: list[ObjectInfo] = []
         names: set[str] = set()
-        for page in self._pages(folder, Delimiter="/"):
+        for page in self._pages(f"{folder}/" if folder else "", Delimiter="/"):
             infos += _infos(page, self._root)
             names |= {item["Prefix"].rstrip("/").rpartition("/")[2] for item in page.get("CommonPrefixes", [])}
         return Directory(tuple(sorted(infos, key=lambda info: info.key)), tuple(sorted(names)))

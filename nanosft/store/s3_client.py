@@ -39,7 +39,10 @@ _WRONG_REGION: Final = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
 )
 _ABSENT: Final = frozenset({"NoSuchKey", "404", "NotFound"})
-_MAY_PASS: Final = frozenset({"RequestTimeout", "OperationAborted", "ConditionalRequestConflict"})
+_DAMAGED_ON_THE_WAY: Final = frozenset(
+    {"BadDigest", "IncompleteBody", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+)
+_MAY_PASS_STATUS: Final = frozenset({408, 409, 412, 425, 429})
 _BROKEN_TRANSPORT: Final = (
     boto.HTTPClientError,
     boto.ConnectionError,
@@ -78,7 +81,15 @@ def make_client() -> "S3Client":
         user_agent_extra=f"nanosft/{__version__}",
     )
     session = boto3.session.Session(botocore_session=core)
-    return session.client("s3", region_name=region or ("us-east-1" if endpoint else None), config=config)
+    client = session.client("s3", region_name=region or ("us-east-1" if endpoint else None), config=config)
+    client.meta.events.register_first("needs-retry.s3", _fail_at_once)
+    return client
+
+
+def _fail_at_once(caught_exception: Exception | None = None, **_: object) -> None:
+    """Spare a bad certificate the minute of retries that botocore gives every broken connection."""
+    if isinstance(caught_exception, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(caught_exception):
+        raise caught_exception
 
 
 def _profile_exists(core: botocore.session.Session) -> bool:
@@ -164,12 +175,14 @@ def _answer_to_error(exc: boto.ClientError, uri: str) -> NanosftError:  # noqa: 
     if code == "RequestTimeTooSkewed":
         return ConfigError(f"{uri}: {answer}: set this machine's clock")
     if code in {"AccessDenied", "AllAccessDisabled", "AccountProblem"} or status in {401, 403}:
-        operation = exc.operation_name
+        # Without s3:ListBucket, S3 says 403 of an object that is not there.
+        hint = " and s3:ListBucket" if exc.operation_name in {"GetObject", "HeadObject"} else ""
         return ConfigError(
-            f"{uri}: these credentials may not do {operation} in bucket {bucket!r} ({answer}): "
-            f"grant it, or use others: {_CREDENTIALS}"
+            f"{uri}: these credentials may not do {exc.operation_name} in bucket {bucket!r} ({answer}): "
+            f"grant it{hint}, or use others: {_CREDENTIALS}"
         )
-    if status >= 500 or status in {408, 409, 412, 429} or code in _MAY_PASS:  # noqa: PLR2004 - HTTP's own numbers
+    may_pass = status in _MAY_PASS_STATUS or code in _DAMAGED_ON_THE_WAY or code == "RequestTimeout"
+    if status >= 500 or may_pass:  # noqa: PLR2004 - HTTP's server errors
         return StoreError(f"{uri}: the endpoint answered {answer} to {exc.operation_name}: try again later")
     return ConfigError(f"{uri}: the endpoint refused {exc.operation_name} ({answer})")
 

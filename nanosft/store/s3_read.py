@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nanosft.store")
 
-SHA256_METADATA: Final = "sha256"
+SHA256_METADATA: Final = "nanosft-sha256"
 """User metadata of objects put in one request: their SHA-256 (hex), which every endpoint gives back."""
 
 _MAX_RESUMES: Final = 6
