@@ -47,6 +47,23 @@ def largest_remainder(weights: Sequence[Fraction], total: int) -> list[int]:
     return seats
 
 
+def fill_gap(gap: int, weights: Sequence[int]) -> list[int]:
+    """Which of `weights`, tried in order, bring a sum nearest to `gap`: their indexes.
+
+    Each is taken that still fits; in the end one more, where too much by it is less than what is missing.
+    """
+    chosen = []
+    for index, weight in enumerate(weights):
+        if weight <= gap:
+            chosen.append(index)
+            gap -= weight
+    taken = set(chosen)
+    left = [index for index, weight in enumerate(weights) if index not in taken and weight < 2 * gap]
+    if left:
+        chosen.append(min(left, key=lambda index: (abs(weights[index] - gap), index)))
+    return chosen
+
+
 def apportion(
     demands: Sequence[Demand], *, synthetic_share: float | None, total: int | None, max_epochs: float = 1.0
 ) -> list[int]:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nanosft.errors import ConfigError, StoreError
+from nanosft.mix.apportion import fill_gap
 from nanosft.mix.near import PAIR, Components
 from nanosft.mix.recipe import Recipe
 from nanosft.mix.rows import RowBatch
@@ -33,6 +34,7 @@ TRAIN, VAL = 0, 1
 _MAX_ROWS: Final = 1 << 32
 _INSERT_ROWS: Final = 1 << 16
 _FETCH_ROWS: Final = 1 << 16
+_FILL_ROWS: Final = 4096
 _BEST: Final = "rank, id_hi, id_lo, meta, rid"
 _SCHEMA: Final = """
 CREATE TABLE rows (
@@ -264,17 +266,31 @@ class Ledger:
         return {source: Supply(num, amount) for source, num, amount in found}
 
     def repeat(self, amounts: Sequence[int], supplies: Mapping[int, Supply]) -> None:
-        """Take of each source its amount: whole epochs, and of the last a part in the order of the draw.
+        """Take of each source its amount: whole epochs, and more or less of some drawn rows.
 
-        The part ends where the sum of its rows is nearest to what is missing, so that a source is off its amount by at
-        most half a row.
+        Rows are drawn until the next would be too much; rows drawn later fill what is missing (`apportion.fill_gap`).
+        Of two ways to come to a part of an epoch, adding rows and leaving rows out, the one with fewer rows is gone, so
+        that small rows are at hand to fill with even where nearly all are taken.
         """
         quotas = []
         for source, amount in enumerate(amounts):
             available = supplies[source].amount if source in supplies else 0
             epochs, rest = divmod(amount, available) if available else (0, 0)
-            quotas.append(f"({source}, {epochs}, {rest})")
-        self._run(f"CREATE TABLE quotas AS SELECT * FROM (VALUES {', '.join(quotas)}) AS q(source, epochs, rest)")
+            fewer = 2 * rest > available
+            quotas.append((source, epochs + 1, available - rest, -1) if fewer else (source, epochs, rest, 1))
+        values = ", ".join(map(str, quotas))
+        self._run(
+            f"""
+            CREATE TABLE quotas AS SELECT * FROM (VALUES {values}) AS q(source, epochs, rest, step);
+            CREATE TABLE drawn AS SELECT rid, source, weight, rest, sum(weight) OVER (
+                PARTITION BY source ORDER BY {self._draw("draw")}, {_BEST} ROWS UNBOUNDED PRECEDING) AS reached
+                FROM pool JOIN quotas USING (source) WHERE rest > 0;
+            CREATE TABLE chosen AS SELECT rid FROM drawn WHERE reached <= rest
+            """
+        )
+        for source, _, rest, _ in quotas:
+            if rest:
+                self._fill(source, rest)
         place = f"md5_number_upper(concat_ws('/', 'place', {self._recipe.seed}, id_hi, id_lo, twin, copy))"
         weight = f"{self._weight}::BIGINT AS weight"
         columns = f"source, id_hi, id_lo, meta, twin, batch, start, size, tokens, supervised, {weight}"
@@ -282,21 +298,24 @@ class Ledger:
             f"""
             CREATE TABLE placed AS
             WITH taken AS (
-                SELECT pool.*, epochs FROM pool JOIN quotas USING (source) WHERE epochs > 0 AND rest = 0
-                UNION ALL
-                SELECT * EXCLUDE (rest, before)
-                    REPLACE (epochs + (2 * before + weight <= 2 * rest)::INTEGER AS epochs) FROM (
-                    SELECT pool.*, rest, epochs, sum(weight) OVER (
-                        PARTITION BY source ORDER BY {self._draw("draw")}, {_BEST}
-                        ROWS UNBOUNDED PRECEDING) - weight AS before
-                    FROM pool JOIN quotas USING (source) WHERE rest > 0)),
-            copies AS (SELECT *, unnest(range(epochs::BIGINT)) AS copy FROM taken)
+                SELECT pool.*, CASE WHEN chosen.rid IS NULL THEN epochs ELSE epochs + step END AS times
+                FROM pool JOIN quotas USING (source) LEFT JOIN chosen USING (rid)),
+            copies AS (SELECT *, unnest(range(times::BIGINT)) AS copy FROM taken WHERE times > 0)
             SELECT {TRAIN} AS part, {place} AS place, copy, {columns} FROM copies
             UNION ALL SELECT {VAL}, {place}, copy, {columns}
-            FROM (SELECT *, 0 AS copy FROM kept SEMI JOIN val USING (rid))
+            FROM (SELECT *, 0 AS copy FROM kept SEMI JOIN val USING (rid));
+            DROP TABLE pool; DROP TABLE kept; DROP TABLE rows; DROP TABLE drawn
             """
         )
-        self._run("DROP TABLE pool; DROP TABLE kept; DROP TABLE rows")
+
+    def _fill(self, source: int, rest: int) -> None:
+        of_source = f"FROM drawn WHERE source = {source}"
+        (reached,) = self._rows(f"SELECT coalesce(max(reached), 0)::BIGINT {of_source} AND reached <= rest")[0]
+        query = f"SELECT rid, weight {of_source} AND reached > rest ORDER BY reached, rid LIMIT {_FILL_ROWS}"
+        later = self._rows(query)
+        chosen = [later[index][0] for index in fill_gap(rest - reached, [weight for _, weight in later])]
+        if chosen:
+            self._insert("chosen", pa.table({"rid": np.array(chosen, np.uint32)}))
 
     def shares(self) -> dict[tuple[int, int], Share]:
         """What was taken, by part (`TRAIN`, `VAL`) and source."""
