@@ -15,7 +15,7 @@ from nanosft.quality.prose import Prose
 from nanosft.quality.quantities import Date, Quantity, find_dates, find_links, find_quantities
 from nanosft.quality.verdict import Defect, excerpt_of
 
-_HEDGED_TOLERANCE: Final = 0.1
+_HEDGED_TOLERANCE: Final = 0.06
 _TOLERANCE: Final = 1e-6
 _LARGE: Final = 1e6
 """From here on a number is a statement without a unit too: "561M"."""

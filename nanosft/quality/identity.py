@@ -32,15 +32,18 @@ _STRONG_CLAIM: Final = re.compile(
     rf"(?:the )?(?P<name>{_NAME})"
 )
 _WEAK_CLAIM: Final = re.compile(
-    rf"{_I_AM}(?: just| actually| really)? (?P<name>{_KNOWN_ASSISTANTS}|{_NAME})(?P<after>.{{0,24}})", re.DOTALL
+    rf"{_I_AM}(?: just| actually| really)? (?P<name>{_KNOWN_ASSISTANTS}|{_NAME})(?P<after>.{{0,60}})", re.DOTALL
 )
-_APPOSITION: Final = re.compile(r"(?:,| [-\u2013\u2014]|\u2014)\s*(?:an? |your |the )[^.!?]*", re.IGNORECASE)
+_APPOSITION: Final = re.compile(
+    r"(?:,| [-\u2013\u2014]|\u2014)\s*(?:an? |your |the )(?:[\w-]+ ){0,4}?"
+    r"(?:assistant|[Mm]odel|AI|LLM|chat ?bot|bot|helper)\b"
+)
 _NOT_A_CLAIM_AFTER: Final = re.compile(
-    r"\s*(?:-|like\b|style|clone|'s\b|\u2019s\b|alternative|user|fan|compatible|inspired)"
+    r"-\w|['\u2019]s\b|\s+(?:like|style|clone|alternative|user|fan|compatible|inspired)\b"
 )
 _HEDGE: Final = re.compile(
-    r"\b(?:think|thought|say|says|said|saying|if|that|whether|pretend|pretending|call|claim|claims|mistaken|confus\w+|"
-    r"wish|believe|unless|imagine|suppose|not|never|n't|joke|joking|assume|guess|tell|told|because|like|as)\b|n't\b|n\u2019t\b",
+    r"\b(?:think|thinks|thought|say|says|said|saying|if|that|whether|pretend|pretending|call|claim|claims|mistaken|"
+    r"confus\w+|wish|believe|unless|imagine|suppose|not|never|joke|joking|assume|guess|tell|told|like)\b|n['\u2019]t\b",
     re.IGNORECASE,
 )
 _KNOWN: Final = re.compile(rf"(?:{_KNOWN_ASSISTANTS})(?![\w])")
@@ -58,20 +61,21 @@ _MADE_BY: Final = re.compile(
     rf"(?:the |an? )?(?:[a-z]\w+ )?(?P<maker>{_PERSON})"
 )
 _MADE_APPOSITION: Final = re.compile(
-    rf"{_I_AM} [^.;:!?]{{1,40}}, an? (?P<gap>[^.;:!?]{{1,80}}?) {_MADE} by (?:the )?(?P<maker>{_PERSON})"
+    rf"{_I_AM} (?P<gap>(?:[^.;:!?\n]{{1,110}}? )??){_MADE} by (?:the )?(?P<maker>{_PERSON})"
 )
 _MY_MAKER: Final = re.compile(
     rf"\b[Mm]y (?:creator|maker|developer|builder|inventor|author)(?:'s name)? (?:is|was) (?:the )?(?P<maker>{_PERSON})"
 )
 _MADE_ME: Final = re.compile(rf"(?P<maker>{_PERSON}) (?:has |originally )?{_MADE} me\b")
 _OTHER_SUBJECT: Final = re.compile(
-    r"\b(?:on|using|with|like|than|from|unlike|via|including|runs|uses|and|for|between|of)\b"
+    r"\b(?:on|using|with|like|than|from|unlike|via|including|runs|uses|and|for|between|of|in)\b"
 )
-_NO_MAKER: Final = frozenset(
-    "He She They It You We I Who That This What Which One People Someone Everyone Somebody Humans Researchers Engineers "
+_NO_MAKER: Final = frozenset(  # a list of words reads as words:
+    "He She They It You We I Who That This What Which One People Someone Everyone Somebody Humans Researchers "  # noqa: SIM905
+    "Engineers "
     "Yes No Well So And But Or Because Since When While As If The My Your Our Their A An In To After Before Then "
     "Python PyTorch English Synthetic Reinforcement Supervised AI Deep Machine Large Open OpenSource MIT Hand "
-    "Muon AdamW SFT RL GPU GPUs".split()  # noqa: SIM905 - a list of words reads as words
+    "Muon AdamW SFT RL GPU GPUs".split()
 )
 _JOINS: Final = frozenset({"and", "&", "of", "the"})
 _TITLES: Final = frozenset(
@@ -202,7 +206,7 @@ def _name_claims(text: str, identity: Identity | None) -> Iterator[tuple[str, in
         is_known = _KNOWN.match(name) is not None
         if identity is not None and _is_expected(name, identity):
             continue
-        if not is_known and not (_APPOSITION.match(after) and " " not in name and identity is None):
+        if not is_known and not (_APPOSITION.match(after) and " " not in name):
             continue
         if not _NOT_A_CLAIM_AFTER.match(after) and not _HEDGE.search(_clause_before(text, match.start())):
             yield name, match.start("name")
@@ -244,8 +248,8 @@ def _inferred_names(text: str) -> Iterator[str]:
 
 
 def _clause_before(text: str, at: int) -> str:
-    """The part of the sentence that stands before `at`."""
-    start = max(text.rfind(stop, 0, at) for stop in (". ", "! ", "? ", "\n", "; ", ": ", ", so ", ", but ")) + 1
+    """The part of the sentence since its last comma that stands before `at`."""
+    start = max(text.rfind(stop, 0, at) for stop in (". ", "! ", "? ", "\n", "; ", ": ", ", ", " but ")) + 1
     return text[start:at]
 
 

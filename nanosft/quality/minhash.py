@@ -11,11 +11,13 @@ between messages. Of such a text of `n` words (each `|` counted):
 Why not MinHash for all: one changed word among ten leaves a similarity of 0.6, which unrelated short texts reach too.
 
 Signatures are one-permutation MinHash: a pair of words is hashed once, its hash chooses one of NUM_BINS bins, and each
-bin keeps its minimum; empty bins copy a full one chosen by a fixed hash. All arithmetic is integer and modulo 2**64, so
-that every process and platform gets the same bytes.
+bin keeps its minimum. Bins that stay empty, as those of shorter texts do, are filled by further rounds of other hashes,
+the last of them by copies of full ones (by copies alone the estimate errs by 0.044 on texts of 50 words, not 0.028). All
+arithmetic is integer and modulo 2**64, so that every process and platform gets the same bytes.
 
 Source: Broder, On the resemblance and containment of documents (1997); Li, Owen, Zhang, One Permutation Hashing (2012);
-Shrivastava, Optimal Densification for Fast and Accurate Minwise Hashing (2017); Mor and Fraenkel, A hash code method
+Dahlgaard, Knudsen, Thorup, Fast Similarity Sketching (2017), for the rounds; Shrivastava, Optimal Densification for
+Fast and Accurate Minwise Hashing (2017); Mor and Fraenkel, A hash code method
 for detecting and correcting spelling errors (1982), for the keys of texts with a part left out.
 """
 
@@ -47,6 +49,7 @@ _MIN_BAND_RECALL: Final = 0.9
 _EMPTY: Final = np.uint32(0xFFFFFFFF)
 _CHUNK_CHARS: Final = 1 << 18
 _ATTEMPTS_AT_ONCE: Final = 16
+_NUM_ROUNDS: Final = 6
 
 # Scripts written without spaces count by the character: Thai, kana, Han.
 _UNSPACED: Final = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -207,17 +210,28 @@ def hash_words(texts: Sequence[str]) -> tuple[UInt64Array, npt.NDArray[np.int64]
 def _sign(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> UInt16Array:
     """The signatures (N, NUM_BINS) of texts whose words hash to `hashes`, text i's from `starts[i]`."""
     num_texts = len(starts) - 1
-    row_of_word = np.repeat(np.arange(num_texts), np.diff(starts))
+    rows = np.repeat(np.arange(num_texts), np.diff(starts))
     with np.errstate(over="ignore"):
         pairs = hashes * _GOLDEN
         pairs[:-1] += hashes[1:]
     is_pair = np.ones(len(hashes), bool)
     is_pair[starts[1:] - 1] = False  # the last word of a text begins no pair
-    mixed = _mix(pairs[is_pair])
-    bins = (mixed >> np.uint64(32)) * np.uint64(NUM_BINS) >> np.uint64(32)
+    rows, pairs = rows[is_pair], pairs[is_pair]
     minima = np.full(num_texts * NUM_BINS, _EMPTY, np.uint32)
-    places = row_of_word[is_pair] * NUM_BINS + bins.astype(np.int64)
-    np.minimum.at(minima, places, (mixed & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+    for number in range(_NUM_ROUNDS):
+        with np.errstate(over="ignore"):
+            mixed = _mix(pairs + np.uint64(number) * _ROUND_STEP)
+        bins = (mixed >> np.uint64(32)) * np.uint64(NUM_BINS) >> np.uint64(32)
+        places = rows * NUM_BINS + bins.astype(np.int64)
+        values = (mixed & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        if number:
+            is_open = minima[places] == _EMPTY  # a bin belongs to the first round that reached it
+            places, values = places[is_open], values[is_open]
+        np.minimum.at(minima, places, values)
+        is_sparse = (minima.reshape(num_texts, NUM_BINS) == _EMPTY).any(axis=1)[rows]
+        rows, pairs = rows[is_sparse], pairs[is_sparse]
+        if not len(rows):
+            break
     return _densify(minima.reshape(num_texts, NUM_BINS)).astype(np.uint16)
 
 
@@ -276,6 +290,7 @@ def _edit_keys(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> tuple[npt.
 
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_ROUND_STEP: Final = np.uint64(0xD1342543DE82EF95)
 
 
 def _mix(values: UInt64Array) -> UInt64Array:
