@@ -17,12 +17,14 @@ of the two grows by 1, so that all gcd(T, n) stretches are disjoint. Counts of a
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import lcm
 from typing import TypeVar
 
 from nanosft.errors import ConfigError
 from nanosft.generate.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
 from nanosft.generate.openings import Opening, Visit, write_opening
+from nanosft.generate.recall import Recall
 from nanosft.knowledge import Knowledge
 
 ItemT = TypeVar("ItemT")
@@ -68,7 +70,7 @@ class PlanRow:
         return self.opening.text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """Dimensions bound to a knowledge base, and a seed: all rows, without listing them.
 
@@ -84,6 +86,11 @@ class Plan:
     personas: tuple[Persona, ...]
     dynamics: tuple[Dynamic, ...]
     styles: tuple[Style, ...]
+
+    @cached_property
+    def recall(self) -> Recall:
+        """The knowledge base, ready to be searched."""
+        return Recall(self.knowledge)
 
     @property
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z0-9])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Dr|Mr|Ms|St|No|Fig|al)|\b[A-Z])\.$")
 _PIECE = re.compile(r"[A-Za-z]+|\d{1,3}|[^\sA-Za-z\d]+")
 _WORD = re.compile(r"[a-z0-9]+(?:[.,-][a-z0-9]+)*")
-_ENDINGS: Final = ("ations", "ation", "ings", "ing", "ers", "ies", "ed", "es", "er", "s", "e", "y")
+_ENDINGS: Final = ("ations", "ation", "ings", "ing", "ers", "ies", "ied", "est", "ed", "es", "er", "s", "e", "y")
 _SHORTEST_STEM: Final = 3
 _LETTERS_PER_TOKEN: Final = 8
 _BYTES_PER_TOKEN: Final = 3
@@ -16,7 +16,7 @@ _FUNCTION_WORDS: Final = """
 a about after all also an and any are as at be been before both but by can could did do does each for from had
 has have he her his how i if in into is it its just like many me more most my no not of on only or our over
 really she since so some tell than that the their them then there these they thing things this those to too
-under us very was we were what when where which while who whom whose why will with would you your
+under us very was we were what when where which while who whom whose why will with would you your yourself itself myself
 """
 FUNCTION_WORDS: Final = frozenset(_FUNCTION_WORDS.split())
 

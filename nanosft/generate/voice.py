@@ -1,0 +1,76 @@
+"""Statements about the assistant, put into its own mouth. Pure.
+
+`nanochat keeps no memory` becomes `I keep no memory`. Where the grammar is not certain the statement stays as it is:
+true in the third person is better than wrong in the first.
+"""
+
+import re
+from typing import Final
+
+_VERBS: Final = {"is": "am", "was": "was", "has": "have", "does": "do", "isn't": "am not", "doesn't": "don't"}
+_MODALS: Final = frozenset({"can", "cannot", "could", "may", "might", "must", "should", "will", "would", "knew", "had"})
+_SECOND_VERB = re.compile(
+    r"(?:,|;|\band\b|\bor\b|\bbut\b) (?:it )?(?:\w+ly )?(is|has|does|says|runs|uses|makes|gives|needs)\b"
+)
+_ADVERBS: Final = frozenset({"also", "often", "never", "always", "sometimes", "only", "usually", "now", "still"})
+_PRONOUNS: Final = (
+    (re.compile(r"\bits\b"), "my"),
+    (re.compile(r"\bitself\b"), "myself"),
+    (re.compile(r"\bit is\b"), "I am"),
+)
+_SHORTEST_VERB: Final = 4
+
+
+def to_first_person(statement: str, name: str) -> str:
+    """The statement with the assistant as "I" where it begins with the assistant's name and a verb."""
+    own = re.escape(name)
+    statement = re.sub(rf"\b(made|use|uses|than|with|about|for|giving) {own}\b(?!['\w-])", r"\1 me", statement)
+    statement = re.sub(rf"\b{own}'s\b", "my", statement)
+    subject = re.match(rf"{own}\s+", statement)
+    if not subject:
+        return statement
+    rest = statement[subject.end() :]
+    adverb, verb, rest = _split_verb(rest)
+    first = _first_person(verb)
+    if first is None or _SECOND_VERB.search(rest):
+        return statement
+    for pattern, pronoun in _PRONOUNS:
+        rest = pattern.sub(pronoun, rest)
+    return " ".join(filter(None, ["I", adverb, first, rest]))
+
+
+def as_sentence(text: str) -> str:
+    """The text with a capital at its beginning and an end mark; a first word in lower case by design keeps it."""
+    text = text.strip()
+    if text and not text.endswith((".", "!", "?")):
+        text += "."
+    return text
+
+
+def decapitalize(text: str, *, keep: frozenset[str] = frozenset()) -> str:
+    """The text as it continues a sentence: its first letter small, unless the word is a name, "I", or all capitals."""
+    first = re.split(r"\W", text, maxsplit=1)[0]
+    if first in keep or first == "I" or not first[1:].islower() or not first[0].isupper():
+        return text
+    return text[0].lower() + text[1:]
+
+
+def _split_verb(rest: str) -> tuple[str, str, str]:
+    word, _, tail = rest.partition(" ")
+    if word in _ADVERBS:
+        verb, _, tail = tail.partition(" ")
+        return word, verb, tail
+    return "", word, tail
+
+
+def _first_person(verb: str) -> str | None:
+    """The verb after "I"; None where it may be none."""
+    if verb in _MODALS:
+        return verb
+    if verb in _VERBS:
+        return _VERBS[verb]
+    if len(verb) < _SHORTEST_VERB or not verb.endswith("s") or verb.endswith("ss") or not verb.islower():
+        return None
+    if verb.endswith("ies"):
+        return verb.removesuffix("ies") + "y"
+    return verb.removesuffix("es") if verb.endswith(("ches", "shes", "sses", "xes", "oes")) else verb.removesuffix("s")
