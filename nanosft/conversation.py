@@ -8,12 +8,14 @@ Pure: nothing here reads or writes. The formats:
     sharegpt    {"conversations": [{"from": "human" | "gpt" | …, "value": …}]}
     alpaca      {"instruction": …, "input": …, "output": …}
 
-`content` is a string, or nanochat's list of parts `{"type": "text" | "python" | "python_output", "text": …}`.
-Top-level keys that a foreign format adds are kept in `meta` under their own names; a foreign `id` as `source_id`.
+`content` is a string, or nanochat's list of parts `{"type": "text" | "python" | "python_output", "text": …}`; where a
+user's or system message has nothing but text parts, as OpenAI's clients send them, they are joined. Top-level keys that
+a foreign format adds are kept in `meta` under their own names (where its own `meta` has the key too, that one stays), a
+foreign `id` as `source_id`. Other keys of a message, such as a name, are dropped.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal, cast, get_args
@@ -37,7 +39,7 @@ _ROLE_NAMES: Final[Mapping[str, Role]] = {
     "bot": "assistant",
     "model": "assistant",
 }
-_PART_TYPES: Final = frozenset(get_args(PartType))
+_PART_TYPES: Final[tuple[PartType, ...]] = get_args(PartType)
 _ID_LENGTH: Final = 64
 
 
@@ -183,12 +185,13 @@ def _is_content_id(value: object) -> bool:
 
 def _from_messages(value: dict[str, Any], where: str, *, canonical: bool) -> Conversation:
     messages = _messages(value.get("messages"), where)
-    meta = _meta(value, where)
-    extras = {key: item for key, item in value.items() if key not in {"id", "messages", "meta"}}
     if not canonical:
-        return Conversation(messages, _with_source_id({**extras, **meta}, value))
-    if extras:
+        return Conversation(messages, _foreign_meta(value, {"messages"}))
+    if extras := value.keys() - {"id", "messages", "meta"}:
         raise DataError(f"{where}: unknown key {min(extras)!r} beside id, messages and meta")
+    meta = value.get("meta", {})
+    if not isinstance(meta, dict):
+        raise DataError(f"{where}: 'meta' must be an object, found {_kind(meta)}")
     conversation = Conversation(messages, meta)
     if value.get("id") != conversation.id:
         raise DataError(f"{where}: id {value.get('id')!r} is not the hash of its messages ({conversation.id})")
@@ -197,37 +200,40 @@ def _from_messages(value: dict[str, Any], where: str, *, canonical: bool) -> Con
 
 def _from_sharegpt(value: dict[str, Any], where: str) -> Conversation:
     messages = _messages(value.get("conversations"), where)
-    system = value.get("system")
-    if isinstance(system, str) and system:
+    if system := _text(value, "system", where):
         messages = (Message("system", system), *messages)
-    extras = {key: item for key, item in value.items() if key not in {"id", "conversations", "meta", "system"}}
-    return Conversation(messages, _with_source_id({**extras, **_meta(value, where)}, value))
+    return Conversation(messages, _foreign_meta(value, {"conversations", "system"}))
 
 
 def _from_alpaca(value: dict[str, Any], where: str) -> Conversation:
-    texts = {key: value.get(key) or "" for key in ("instruction", "input", "output", "system")}
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise DataError(f"{where}: {key!r} must be text, found {_kind(text)}")
+    texts = {key: _text(value, key, where) for key in ("instruction", "input", "output", "system")}
     question = "\n\n".join(text for text in (texts["instruction"], texts["input"]) if text)
     messages = [Message("user", question), Message("assistant", texts["output"])]
     if texts["system"]:
         messages.insert(0, Message("system", texts["system"]))
-    extras = {key: item for key, item in value.items() if key not in {"id", "meta", *texts}}
-    return Conversation(tuple(messages), _with_source_id({**extras, **_meta(value, where)}, value))
+    return Conversation(tuple(messages), _foreign_meta(value, texts.keys()))
 
 
-def _meta(value: dict[str, Any], where: str) -> dict[str, Any]:
-    meta = value.get("meta")
-    if meta is None:
-        return {}
-    if not isinstance(meta, dict):
-        raise DataError(f"{where}: 'meta' must be an object, found {_kind(meta)}")
+def _text(value: dict[str, Any], key: str, where: str) -> str:
+    """The text under a key; empty where the key is missing or null."""
+    text = value.get(key)
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise DataError(f"{where}: {key!r} must be text, found {_kind(text)}")
+    return text
+
+
+def _foreign_meta(value: dict[str, Any], used: Collection[str]) -> dict[str, Any]:
+    """What a foreign line says beside its messages."""
+    meta = {key: item for key, item in value.items() if key not in used and key != "id"}
+    own = meta.get("meta")
+    if own is None or isinstance(own, dict):
+        meta.pop("meta", None)
+        meta |= own or {}
+    if value.get("id") is not None:
+        meta["source_id"] = value["id"]
     return meta
-
-
-def _with_source_id(meta: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    return {**meta, "source_id": value["id"]} if value.get("id") is not None else meta
 
 
 def _messages(value: object, where: str) -> tuple[Message, ...]:
@@ -250,7 +256,10 @@ def _message(value: object, where: str) -> Message:
     if isinstance(content, str):
         return Message(role, content)
     if isinstance(content, list) and content:
-        return Message(role, tuple(_part(item, f"{where}, part {index}") for index, item in enumerate(content)))
+        parts = tuple(_part(item, f"{where}, part {index}") for index, item in enumerate(content))
+        if role != "assistant" and all(part.type == "text" for part in parts):
+            return Message(role, "".join(part.text for part in parts))
+        return Message(role, parts)
     raise DataError(f"{where}: {content_key} must be text or a list of parts, found {_kind(content)}")
 
 

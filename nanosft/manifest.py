@@ -5,11 +5,13 @@ it. Its bytes depend on its content alone (no clock, sorted keys): equal manifes
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import to_jsonable_python
 
 from nanosft import __version__
 from nanosft.errors import ConfigError, DataError
@@ -47,10 +49,11 @@ class Manifest(_Record):
         format: Version of this format; a newer one than `FORMAT` is refused.
         kind: What the set holds.
         name: The run's name, for people.
-        objects: Sorted by key.
+        objects: Sorted by key, which are all different; given in any order.
         counts: Integers or tables of them, such as rows accepted and refused by reason.
         cost_usd: What was paid for the set, in US dollars; None where nothing is ever paid.
-        settings: The settings that decide the content; two runs with equal ones make equal sets.
+        settings: The settings that decide the content; two runs with equal ones make equal sets. Like `counts`, held
+            as the JSON values that they are written as: a tuple is a list, a path is text.
         complete: False while rows of a shard are missing.
     """
 
@@ -64,6 +67,20 @@ class Manifest(_Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     complete: bool = True
     nanosft_version: str = __version__
+
+    @field_validator("objects")
+    @classmethod
+    def _sort(cls, objects: tuple[ManifestObject, ...]) -> tuple[ManifestObject, ...]:
+        ordered = sort_objects(objects)
+        for one, other in itertools.pairwise(ordered):
+            if one.key == other.key:
+                raise ValueError(f"{one.key!r} is named twice")
+        return ordered
+
+    @field_validator("counts", "settings")
+    @classmethod
+    def _to_json_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return _json_values(values)
 
     def to_bytes(self) -> bytes:
         """Indented JSON with sorted keys and a last line end; parses back to an equal manifest."""
@@ -96,7 +113,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     except orjson.JSONDecodeError as exc:
         raise DataError(f"{where}: not a manifest: {exc}") from exc
     found = value.get("format") if isinstance(value, dict) else None
-    if isinstance(found, int) and found > FORMAT:
+    if isinstance(found, int | float) and found > FORMAT:
         raise DataError(f"{where}: manifest format {found} is newer than this nanosft reads ({FORMAT}): update nanosft")
     try:
         return Manifest.model_validate(value)
@@ -122,10 +139,17 @@ def check_same_settings(found: Manifest, settings: dict[str, Any], *, where: str
     Raises:
         ConfigError: They differ; the message names the first key that does.
     """
-    for key in sorted({*found.settings, *settings}):
-        before, now = found.settings.get(key), settings.get(key)
+    wanted = _json_values(settings)
+    for key in sorted({*found.settings, *wanted}):
+        before, now = found.settings.get(key), wanted.get(key)
         if before != now:
             raise ConfigError(
                 f"{where}: made with {key}={before!r}, now {key}={now!r}: "
                 "choose another --out, or the settings it was made with"
             )
+
+
+def _json_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values as JSON gives them back."""
+    parsed: dict[str, Any] = orjson.loads(orjson.dumps(to_jsonable_python(values)))
+    return parsed
