@@ -13,11 +13,17 @@ import argparse
 import asyncio
 import random
 import re
+import subprocess
 import sys
+import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 from time import time
+from typing import Any
 
 import orjson
 
@@ -28,21 +34,23 @@ from nanosft.knowledge import read_knowledge
 
 KNOWLEDGE = str(Path(__file__).parents[1] / "knowledge" / "self_knowledge.md")
 PRICE_USD = 0.000625
-NUM_ATTEMPTS = 8
+NUM_ATTEMPTS = 4
+_TAIL_BYTES = 4096
 FAULTS = ("http_429", "http_500", "error_in_200", "cut", "broken_json", "dropped")
 _SEED = re.compile(rb'"seed":(\d+)')
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_WORDS = (
-    "amber anchor apple arrow autumn basket beacon birch blanket bottle bread bridge brook butter candle canvas cedar "
-    "cherry clay cloud clover coast copper coral cotton cradle crystal curtain daisy dawn desert dinner dream drum dusk "
-    "eagle echo ember engine fable falcon feather fern fiddle field finch flame flute forest fountain fox garden ginger "
-    "glacier glass grain granite grove hammer harbor harvest hazel heron hill honey horizon island ivory ivy jacket jade "
-    "kettle lake lantern laurel leaf lemon lilac linen lotus maple marble meadow melody mill mirror moon moss mountain "
-    "nest nickel north oak ocean olive orchard otter owl paper parcel pasture pearl pebble pepper pine planet plum pond "
-    "poppy prairie quartz quilt rain raven reed ribbon ridge river robin rose saddle saffron sail salt sand scarf shadow "
-    "shell silver sky snow sparrow spring spruce star stone storm stream sugar summer sun swan table tea thistle thread "
-    "thunder tide timber tower trail tulip valley velvet violet walnut water wheat willow wind winter wolf wool wren"
-).split()
+_WORDS = re.findall(r"\w+", """
+    amber anchor apple arrow autumn basket beacon birch blanket bottle bread bridge brook butter candle canvas
+    cedar cherry clay cloud clover coast copper coral cotton cradle crystal curtain daisy dawn desert dinner
+    dream drum dusk eagle echo ember engine fable falcon feather fern fiddle field finch flame flute forest
+    fountain fox garden ginger glacier glass grain granite grove hammer harbor harvest hazel heron hill honey
+    horizon island ivory ivy jacket jade kettle lake lantern laurel leaf lemon lilac linen lotus maple marble
+    meadow melody mill mirror moon moss mountain nest nickel north oak ocean olive orchard otter owl paper
+    parcel pasture pearl pebble pepper pine planet plum pond poppy prairie quartz quilt rain raven reed ribbon
+    ridge river robin rose saddle saffron sail salt sand scarf shadow shell silver sky snow sparrow spring
+    spruce star stone storm stream sugar summer sun swan table tea thistle thread thunder tide timber tower
+    trail tulip valley velvet violet walnut water wheat willow wind winter wolf wool wren
+""")
 
 
 def write_conversation(row: PlanRow, name: str, maker: str) -> list[dict[str, str]]:
@@ -76,12 +84,12 @@ class Stub:
         self._plan = plan
         self._rates = rates
         self._draw = random.Random(7)
-        self._rows: dict[int, tuple[int, int]] = {}
+        self._rows: dict[int, list[tuple[int, int]]] = {}  # by seed: 31 bits, so two rows may share one
         for number in range(num):
             for fresh in (0, 1):
                 row = plan_row(plan, number, fresh)
                 for attempt in range(NUM_ATTEMPTS):
-                    assert self._rows.setdefault(request_seed(row, attempt), (number, fresh)) == (number, fresh)
+                    self._rows.setdefault(request_seed(row, attempt), []).append((number, fresh))
         self._asked: list[int] = []
         self._counts: Counter[str] = Counter()
         self._num_billed = 0
@@ -96,9 +104,7 @@ class Stub:
                 "asked": self._asked,  # row numbers, in the order of the requests
             }
             return respond(200, orjson.dumps(bill))
-        match = _SEED.search(request, len(request) - 4096 if len(request) > 4096 else 0) or _SEED.search(request)
-        assert match is not None, "a request without a seed"
-        number, fresh = self._rows[int(match[1])]
+        number, fresh = self._find_row(request)
         self._asked.append(number)
         fault = self._draw_fault()
         self._counts[fault] += 1
@@ -120,6 +126,16 @@ class Stub:
         if fault == "broken_json":
             text = text.replace('"content":', '"content"', 1)
         return respond(200, _body(text, "length" if fault == "cut" else "stop"))
+
+    def _find_row(self, request: bytes) -> tuple[int, int]:
+        match = _SEED.search(request, max(0, len(request) - _TAIL_BYTES)) or _SEED.search(request)
+        assert match is not None, "a request without a seed"
+        found = self._rows[int(match[1])]
+        for number, fresh in found:
+            first_message = orjson.dumps(orjson.dumps(plan_row(self._plan, number, fresh).first_message).decode())
+            if len(found) == 1 or first_message[3:-3] in request:
+                return number, fresh
+        raise AssertionError("a request for a row that is not in the plan")
 
     def _draw_fault(self) -> str:
         at = self._draw.random()
@@ -152,6 +168,38 @@ def _body(text: str, finish_reason: str) -> bytes:
             "usage": usage,
         }
     )
+
+
+@dataclass(frozen=True)
+class RunningStub:
+    """A stub in its own process."""
+
+    base_url: str
+
+    def read_bill(self) -> dict[str, Any]:
+        """What it was asked and what it costs."""
+        url = self.base_url.removesuffix("/v1") + "/bill"
+        with urllib.request.urlopen(url, timeout=30) as reply:
+            bill: dict[str, Any] = orjson.loads(reply.read())
+        return bill
+
+
+@contextmanager
+def run_stub(*, num: int, latency_s: float = 0.0, seed: int = 0, **rates: float) -> Iterator[RunningStub]:
+    """A stub in a process of its own, until the context ends."""
+    options = {"num": num, "latency_s": latency_s, "seed": seed, **rates}
+    arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "tests.stub_provider", *arguments]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            if not port:
+                raise RuntimeError(f"the stub did not start: exit code {process.wait()}")
+            yield RunningStub(f"http://127.0.0.1:{port}/v1")
+        finally:
+            process.kill()
 
 
 class Connection(asyncio.Protocol):

@@ -24,6 +24,8 @@ from nanosft.store import Store
 BUDGET: Final = "budget/"
 STEPS_PER_SHARE: Final = 100
 _ROUND_USD: Final = 1e-9
+_MIN_COST_USD: Final = 1e-6
+"""A request is taken to cost at least this, so that none is admitted without a reservation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,8 @@ class Budget:
         self._share = share
         self._entry = entry or LedgerEntry()
         self._first_cost_usd = mean_cost_usd
-        self._spent_usd = 0.0
+        self._known_usd = 0.0
+        self._unknown_usd = 0.0
         self._reserved_usd = 0.0  # by this process
         self._num_billed = 0
         self._num_in_flight = 0
@@ -129,7 +132,11 @@ class Budget:
     @property
     def mean_cost_usd(self) -> float:
         """What an answer is taken to cost: the mean of those that came."""
-        return self._spent_usd / self._num_billed if self._num_billed else self._first_cost_usd
+        return self._known_usd / self._num_billed if self._num_billed else self._first_cost_usd
+
+    @property
+    def _spent_usd(self) -> float:
+        return self._known_usd + self._unknown_usd
 
     async def admit(self) -> None:
         """Reserve what one more request needs; it counts as in flight until `withdraw`.
@@ -137,19 +144,19 @@ class Budget:
         Raises:
             CreditError: The share is used up.
         """
-        if self._lacks() > 0:
+        if self._lacks() > _ROUND_USD:
             async with self._lock:
-                while (lacking_usd := self._lacks()) > 0:
+                while (lacking_usd := self._lacks()) > _ROUND_USD:
                     await asyncio.to_thread(self._reserve, lacking_usd)
         self._num_in_flight += 1
 
     def spend(self, cost_usd: float | None) -> None:
         """An answer was paid for; None: it never came and may have been, and the mean is taken."""
         if cost_usd is None:
-            self._spent_usd += self.mean_cost_usd
-            return
-        self._spent_usd += cost_usd
-        self._num_billed += cost_usd > 0
+            self._unknown_usd += self.mean_cost_usd
+        else:
+            self._known_usd += cost_usd
+            self._num_billed += cost_usd > 0
 
     def withdraw(self) -> None:
         """An admitted request has ended; what it cost was told to `spend`."""
@@ -164,20 +171,20 @@ class Budget:
 
     def _lacks(self) -> float:
         mean_usd = self.mean_cost_usd
-        needed_usd = self._spent_usd + self._num_in_flight * mean_usd + max(mean_usd, _ROUND_USD)
+        needed_usd = self._spent_usd + self._num_in_flight * mean_usd + max(mean_usd, _MIN_COST_USD)
         return needed_usd - self._reserved_usd
 
     def _reserve(self, lacking_usd: float) -> None:
         """Reserve whole steps that cover what lacks, by one put; all that is left of the share where it is less."""
         while True:
             left_usd = self._share.usd - self._entry.reserved_usd
-            if left_usd < min(lacking_usd, self._share.usd) or left_usd <= _ROUND_USD:
+            if left_usd + _ROUND_USD < lacking_usd:
                 raise CreditError(
                     f"{self._store.uri_of(self._key)}: the budget is reached: ${self._entry.reserved_usd:.4f} of its "
                     f"${self._share.usd:.4f} are spent or reserved: everything is flushed; run the same command "
                     "with a larger --budget-usd to go on"
                 )
-            steps_usd = math.ceil(lacking_usd / self._share.step_usd) * self._share.step_usd
+            steps_usd = math.ceil((lacking_usd - _ROUND_USD) / self._share.step_usd) * self._share.step_usd
             if self._put(min(left_usd, steps_usd)):
                 return
             self._entry = read_ledgers(self._store)[self._shard]

@@ -1,8 +1,9 @@
 """HTTP to a chat API: the one place with a connection.
 
-`httpx` over aiohttp's transport: at 256 requests in flight httpx's own costs 22 ms of CPU a row, this one 0.3 ms.
+`httpx` over aiohttp's transport: at 256 requests in flight httpx's own costs 22 ms of CPU a row, this one 0.2 ms.
 """
 
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from aiohttp import ClientConnectorError, ConnectionTimeoutError
-from httpx_aiohttp import HttpxAiohttpClient
+from httpx_aiohttp import AiohttpTransport
 
 from nanosft.errors import ConfigError
 
@@ -69,23 +70,36 @@ async def open_post(
     headers = {"content-type": "application/json", "accept-encoding": "gzip, deflate", "x-title": "nanosft"}
     if key:
         headers["authorization"] = f"Bearer {key}"
-    client = HttpxAiohttpClient(
-        headers=headers,
-        timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None),
-        limits=httpx.Limits(max_connections=num_connections, keepalive_expiry=_KEEPALIVE_S),
-    )
+    timeout = httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None)
+    options = {"timeout": timeout.as_dict()}
+    limits = httpx.Limits(max_connections=num_connections, keepalive_expiry=_KEEPALIVE_S)
+    # The transport itself: httpx's client above it would add cookies, redirects and 0.1 ms a request.
+    transport = AiohttpTransport(limits=limits, proxy=_proxy_of(url))
 
     async def post(body: bytes) -> HttpReply:
+        request = httpx.Request("POST", url, headers=headers, content=body, extensions=options)
         try:
-            reply = await client.post(url, content=body)
+            reply = await transport.handle_async_request(request)
+            try:
+                content = await reply.aread()
+            finally:
+                await reply.aclose()
         except httpx.HTTPError as exc:
             raise _lost_or_not_sent(exc, connect_timeout_s, read_timeout_s) from exc
         except OSError as exc:  # a reset that the transport does not map
             raise LostError(f"the connection broke ({exc})", timed_out=False) from exc
-        return HttpReply(reply.status_code, reply.headers, reply.content)
+        return HttpReply(reply.status_code, reply.headers, content)
 
-    async with client:
+    async with transport:
         yield post
+
+
+def _proxy_of(url: httpx.URL) -> httpx.Proxy | None:
+    """The proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name for the URL."""
+    if urllib.request.proxy_bypass(url.host):
+        return None
+    proxy = urllib.request.getproxies().get(url.scheme)
+    return httpx.Proxy(proxy) if proxy else None
 
 
 def _lost_or_not_sent(exc: httpx.HTTPError, connect_timeout_s: float, read_timeout_s: float) -> Exception:
@@ -99,8 +113,8 @@ def _lost_or_not_sent(exc: httpx.HTTPError, connect_timeout_s: float, read_timeo
     return LostError(f"the connection broke ({exc or type(exc).__name__})", timed_out=False)
 
 
-def _checked_url(base_url: str) -> str:
+def _checked_url(base_url: str) -> httpx.URL:
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"--base-url {base_url!r} is no http:// or https:// URL")
-    return base_url.rstrip("/") + "/chat/completions"
+    return httpx.URL(base_url.rstrip("/") + "/chat/completions")

@@ -5,6 +5,8 @@ prompt of the same cell; then the row is given up. Rows of one process share the
 the part that is flushed next; all of this runs on one event loop.
 """
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from nanosft.conversation import Conversation, to_line
 from nanosft.generate.answers import Answer, BadAnswerError, parse_messages
 from nanosft.generate.budget import Budget
+from nanosft.generate.limits import AdaptiveLimit
 from nanosft.generate.parts import PartBuffer, RowState
 from nanosft.generate.plan import PlanRow
 from nanosft.generate.tally import Tally, reject_record, row_meta
@@ -61,6 +64,8 @@ class RowMaker:
         buffer: Gets the lines.
         tally: Gets the counts.
         budget: None: no limit.
+        limit: Places for requests in flight.
+        row_timeout_s: Seconds for all answers to one row together, retries and waits of the client included.
         is_stopping: Set once the process is to stop.
         refusals: How often each reason refused an answer of this process, for the progress shown.
     """
@@ -73,8 +78,11 @@ class RowMaker:
     buffer: PartBuffer
     tally: Tally
     budget: Budget | None
+    limit: AdaptiveLimit
+    row_timeout_s: float
     is_stopping: bool = False
     refusals: Counter[str] = field(default_factory=Counter)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def make(self, number: int, state: RowState, last_fresh: int) -> bool:
         """Try the row until it is accepted (True) or given up (False).
@@ -86,14 +94,21 @@ class RowMaker:
 
         Raises:
             StoppedError: The process is stopping.
+            TimeoutError: The row took longer than it may.
             NanosftError: Of the provider and the budget.
         """
+        used_s = 0.0
         while True:
             if state.num_refused >= self.attempts.per_prompt and state.fresh < last_fresh:
                 state.fresh, state.num_refused, state.details = state.fresh + 1, 0, []
             row = self.plan_row(number, state.fresh)
-            answer = await self._ask(row, state)
-            verdict = self._judge(row, answer)
+            answer, seconds = await self._ask(row, state, self.row_timeout_s - used_s)
+            used_s += seconds
+            async with self._turn:
+                # One judgement per round of the event loop: of 256 answers that come at once, the first one's place
+                # is free for the next request before the last one is judged.
+                await asyncio.sleep(0)
+                verdict = self._judge(row, answer)
             if isinstance(verdict, Conversation):
                 self._accept(row, state, answer, verdict)
                 return True
@@ -104,25 +119,31 @@ class RowMaker:
             if given_up:
                 return False
 
-    async def _ask(self, row: PlanRow, state: RowState) -> Answer:
-        if self.is_stopping:
-            raise StoppedError
+    async def _ask(self, row: PlanRow, state: RowState, timeout_s: float) -> tuple[Answer, float]:
+        """The answer, and the seconds that it took."""
 
         def on_failure(answer: Answer) -> None:
             assert answer.problem is not None, "a failure has a problem"
             self._spend(answer)
             self._refuse(row, None, answer, Refusal((answer.problem.kind,), answer.problem.detail), given_up=False)
 
-        if self.budget is None:
-            answer = await self.ask(row, state.num_refused, state.details, on_failure)
-        else:
-            await self.budget.admit()
+        await self.limit.acquire()
+        try:
+            if self.is_stopping:
+                raise StoppedError
+            if self.budget is not None:
+                await self.budget.admit()
+            started_s = time.monotonic()
             try:
-                answer = await self.ask(row, state.num_refused, state.details, on_failure)
+                async with asyncio.timeout(timeout_s):
+                    answer = await self.ask(row, state.num_refused, state.details, on_failure)
             finally:
-                self.budget.withdraw()
+                if self.budget is not None:
+                    self.budget.withdraw()
+        finally:
+            self.limit.release()
         self._spend(answer)
-        return answer
+        return answer, time.monotonic() - started_s
 
     def _spend(self, answer: Answer) -> None:
         if self.budget is not None:

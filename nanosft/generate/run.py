@@ -7,13 +7,13 @@ flushed at once, answers in flight get `stop_grace_s`, and the rest is counted a
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nanosft.errors import Interrupted, NanosftError, ProviderError
-from nanosft.generate.limits import AdaptiveLimit
 from nanosft.generate.parts import Part, PartBuffer, PlanState, RowState
 from nanosft.generate.rows import RowMaker, StoppedError
 from nanosft.progress import Bar
@@ -34,12 +34,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When parts are flushed and what rows and ends may take, in seconds."""
+    """When parts are flushed, and what an early end may take, in seconds."""
 
     flush_rows: int
     flush_s: float
-    row_timeout_s: float
     stop_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a run made: rows accepted, and the seconds from its first request to its last flush."""
+
+    num_rows: int = 0
+    elapsed_s: float = 0.0
 
 
 @dataclass
@@ -48,7 +55,6 @@ class Runner:
 
     Attributes:
         maker: Makes one row.
-        limit: Places for rows in flight.
         store: Gets the parts.
         timing: When to flush and how long to wait.
         bar: Shows the progress.
@@ -57,7 +63,6 @@ class Runner:
     """
 
     maker: RowMaker
-    limit: AdaptiveLimit
     store: Store
     timing: Timing
     bar: Bar
@@ -74,12 +79,14 @@ class Runner:
         self._stopped = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._flush_now = asyncio.Event()
+        # Rows in flight, and as many whose answers wait to be judged.
+        self._places = asyncio.Semaphore(2 * self.maker.limit.ceiling)
 
     @property
     def _buffer(self) -> PartBuffer:
         return self.maker.buffer
 
-    async def run(self, jobs: Iterable[Job]) -> None:
+    async def run(self, jobs: Iterable[Job]) -> Made:
         """Make all rows; every part is flushed when it returns or raises.
 
         Raises:
@@ -87,6 +94,7 @@ class Runner:
             ProviderError: Some rows got no answer.
             NanosftError: Of the provider, the budget or the store.
         """
+        started_s = time.monotonic()
         with _signals(self._stop_by_signal):
             flusher = asyncio.create_task(self._flush_regularly())
             try:
@@ -102,6 +110,7 @@ class Runner:
             raise ProviderError(
                 f"{len(self._unserved)} rows got no answer ({self._unserved_because}): run the same command again"
             )
+        return Made(self.num_made, time.monotonic() - started_s)
 
     def stop(self, cause: BaseException) -> None:
         """End the run; the first cause is the one raised."""
@@ -122,7 +131,7 @@ class Runner:
 
     async def _make_each(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            await self.limit.acquire()
+            await self._places.acquire()
             task = asyncio.create_task(self._make(job))
             self._tasks.add(task)
             task.add_done_callback(self._release)
@@ -131,16 +140,15 @@ class Runner:
 
     def _release(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self.limit.release()
+        self._places.release()
 
     async def _make(self, job: Job) -> None:
         try:
-            async with asyncio.timeout(self.timing.row_timeout_s):
-                accepted = await self.maker.make(job.row, job.state, job.last_fresh)
+            accepted = await self.maker.make(job.row, job.state, job.last_fresh)
         except StoppedError:
             return
         except (ProviderError, TimeoutError) as exc:
-            self._leave_out(job, str(exc) or f"row {job.row} took longer than {self.timing.row_timeout_s:g} s")
+            self._leave_out(job, str(exc) or f"row {job.row} took longer than {self.maker.row_timeout_s:g} s")
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, it ends the run, flushed; `run` raises it
             self.stop(exc)
@@ -214,7 +222,7 @@ class Runner:
         reasons = self.maker.refusals.most_common(_NUM_REASONS_SHOWN)
         return {
             "cost_usd": self.maker.tally.cost_usd,
-            "in_flight": self.limit.num_in_flight,
+            "in_flight": self.maker.limit.num_in_flight,
             "refused": ", ".join(f"{reason} {count}" for reason, count in reasons) or "none",
         }
 

@@ -25,7 +25,7 @@ from nanosft.generate.plan import Plan, make_plan, plan_row
 from nanosft.generate.prompts import Prompter, make_prompter
 from nanosft.generate.providers import check_key, make_attempts, make_limit, model_name, open_provider
 from nanosft.generate.rows import Attempts, RowMaker
-from nanosft.generate.run import Job, Runner, Timing
+from nanosft.generate.run import Job, Made, Runner, Timing
 from nanosft.generate.summary import Summary, report, report_dry_run, summarize
 from nanosft.generate.tally import usd_of
 from nanosft.knowledge import Knowledge, read_knowledge
@@ -96,7 +96,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         check_key(settings)
     record = register_plan(store, asked)
     if found is not None and found.settings.get("num") == record.num and not settings.retry_rejects:
-        return report(summarize(settings, found, 0, started_s), settings)
+        return report(summarize(settings, found, Made(), started_s), settings)
     if not settings.finalize:
         check_key(settings)
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
@@ -108,8 +108,8 @@ def run_generate(settings: GenerateSettings) -> Summary:
         max_tokens=settings.max_context_tokens,
     )
     work = _Work(settings, store, plan, prompter, record, context)
-    num_made = 0 if settings.finalize else _make_shard(work)
-    return _finish(work, num_made, started_s)
+    made = Made() if settings.finalize else _make_shard(work)
+    return _finish(work, made, started_s)
 
 
 def make_gates(settings: GenerateSettings) -> Gates:
@@ -130,8 +130,8 @@ def make_gates(settings: GenerateSettings) -> Gates:
     )
 
 
-def _make_shard(work: _Work) -> int:
-    """Make the shard's missing rows and put its manifest, whole or not; returns the number of rows made."""
+def _make_shard(work: _Work) -> Made:
+    """Make the shard's missing rows and put its manifest, whole or not."""
     index = None if work.threshold is None else NearDuplicateIndex(work.threshold)
 
     def remember(record: Mapping[str, Any], where: str) -> None:
@@ -142,7 +142,7 @@ def _make_shard(work: _Work) -> int:
     attempts = make_attempts(work.settings)
     if next(iter_jobs(state, work.shard, attempts, retry_rejects=work.settings.retry_rejects), None) is None:
         _put_shard_manifest(work, state, complete=True)
-        return 0
+        return Made()
     return asyncio.run(_run_shard(work, state, index, attempts))
 
 
@@ -157,7 +157,7 @@ def iter_jobs(state: PlanState, shard: range, attempts: Attempts, *, retry_rejec
         yield Job(row, begin, first_fresh + attempts.num_prompts - 1)
 
 
-async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | None, attempts: Attempts) -> int:
+async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | None, attempts: Attempts) -> Made:
     settings, plan = work.settings, work.plan
     attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
     limit = make_limit(settings)
@@ -173,19 +173,21 @@ async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | 
             buffer=PartBuffer(settings.shard_index, attempt),
             tally=state.tally,
             budget=budget,
+            limit=limit,
+            row_timeout_s=settings.row_timeout_s,
         )
-        timing = Timing(settings.flush_rows, settings.flush_s, settings.row_timeout_s, settings.stop_grace_s)
+        timing = Timing(settings.flush_rows, settings.flush_s, settings.stop_grace_s)
         with Bar("generate", len(work.shard)) as bar:
             bar.update(sum(state.count(work.shard)))
-            runner = Runner(maker, limit, work.store, timing, bar, state)
+            runner = Runner(maker, work.store, timing, bar, state)
             try:
-                await runner.run(iter_jobs(state, work.shard, attempts, retry_rejects=settings.retry_rejects))
+                made = await runner.run(iter_jobs(state, work.shard, attempts, retry_rejects=settings.retry_rejects))
                 is_complete = True
             finally:
                 if budget is not None:
                     await asyncio.to_thread(budget.close)
                 _put_shard_manifest(work, state, complete=is_complete)
-    return runner.num_made
+    return made
 
 
 def _open_budget(work: _Work, state: PlanState, attempt: str) -> Budget | None:
@@ -229,17 +231,17 @@ def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> Non
     work.store.write(f"shards/{num_shards}/{shard_index:05d}.json", manifest.to_bytes())
 
 
-def _finish(work: _Work, num_made: int, started_s: float) -> Summary:
+def _finish(work: _Work, made: Made, started_s: float) -> Summary:
     """Put the data set's manifest if the plan is complete, and say what stands."""
     settings = work.settings
     manifest = finalize(work.store, work.record, name=work.name, threshold=work.threshold)
     if manifest is not None:
-        return report(summarize(settings, manifest, num_made, started_s), settings)
+        return report(summarize(settings, manifest, made, started_s), settings)
     if settings.finalize:
         raise DataError(f"{work.store.uri}: rows of the plan are missing: run its shards first")
     key = f"shards/{settings.num_shards}/{settings.shard_index:05d}.json"
     shard = parse_manifest(work.store.read(key), where=work.store.uri_of(key))
-    return report(summarize(settings, shard, num_made, started_s), settings)
+    return report(summarize(settings, shard, made, started_s), settings)
 
 
 def _plan_settings(

@@ -10,6 +10,7 @@ import orjson
 from nanosft.generate.estimate import print_dry_run
 from nanosft.generate.plan import Plan
 from nanosft.generate.prompts import Prompter
+from nanosft.generate.run import Made
 from nanosft.manifest import MANIFEST_KEY, Manifest
 from nanosft.progress import console
 from nanosft.settings.generate import GenerateSettings
@@ -26,6 +27,7 @@ class Summary:
         num_accepted: Of them, rows that are in.
         num_given_up: Of them, rows given up.
         num_made: Rows accepted by this run.
+        rows_per_s: Of this run, from its first request to its last flush.
         counts: The shard's answers, rejects, tokens and costs, over all its runs.
         cost_usd: What is known to have been paid for the shard.
         elapsed_s: Of this run.
@@ -37,13 +39,14 @@ class Summary:
     num_accepted: int
     num_given_up: int
     num_made: int
+    rows_per_s: float
     counts: dict[str, Any]
     cost_usd: float
     elapsed_s: float
     manifest: str | None
 
 
-def summarize(settings: GenerateSettings, manifest: Manifest, num_made: int, started_s: float) -> Summary:
+def summarize(settings: GenerateSettings, manifest: Manifest, made: Made, started_s: float) -> Summary:
     """The summary of a finished shard or data set, from its manifest."""
     rows = manifest.counts["rows"]
     return Summary(
@@ -51,7 +54,8 @@ def summarize(settings: GenerateSettings, manifest: Manifest, num_made: int, sta
         num_planned=rows["planned"],
         num_accepted=rows["accepted"],
         num_given_up=rows["given_up"],
-        num_made=num_made,
+        num_made=made.num_rows,
+        rows_per_s=round(made.num_rows / made.elapsed_s, 3) if made.elapsed_s else 0.0,
         counts=manifest.counts,
         cost_usd=manifest.cost_usd or 0.0,
         elapsed_s=round(time.monotonic() - started_s, 3),
@@ -82,6 +86,7 @@ def report_dry_run(settings: GenerateSettings, prompter: Prompter, plan: Plan, s
         num_accepted=0,
         num_given_up=0,
         num_made=0,
+        rows_per_s=0.0,
         counts={"estimate": asdict(estimate)},
         cost_usd=0.0,
         elapsed_s=round(time.monotonic() - started_s, 3),
