@@ -1,6 +1,7 @@
 """Fixtures that more than one suite needs: reference data, S3 servers, buckets. Sockets reach loopback alone."""
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -26,6 +27,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-socket reads these when its own hook runs, after this one.
     config.option.allow_hosts = config.option.allow_hosts or LOOPBACK
     config.option.allow_unix_socket = True
+
+
+def pytest_collection_modifyitems() -> None:
+    # Importing hypothesis takes 0.2 s: only where a test has done so.
+    if "hypothesis" in sys.modules:
+        from hypothesis import HealthCheck, settings  # noqa: PLC0415
+
+        # The same examples in each run, and no limits of time: a busy machine is no failure.
+        settings.register_profile(
+            "nanosft", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        )
+        settings.load_profile("nanosft")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

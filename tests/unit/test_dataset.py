@@ -26,7 +26,6 @@ from nanosft.errors import DataError
 from nanosft.manifest import Kind, Manifest, ManifestObject
 from nanosft.store import Store, open_store
 
-
 PACK: dict[str, Callable[[bytes], bytes]] = {
     ".jsonl": bytes,
     ".jsonl.gz": gzip.compress,
