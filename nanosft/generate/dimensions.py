@@ -245,14 +245,20 @@ def bind_topics(dimensions: Dimensions, knowledge: Knowledge) -> tuple[Topic, ..
     named = {section for topic in bound for section in topic.sections}
     for section in (section for section in known.values() if section.id not in named):
         topic_id = section.id if section.id not in taken else f"about-{section.id}"
-        bound.append(_other_topic(dimensions.other_topics, topic_id, section.id, section.title))
+        subject = knowledge.name if section.title.startswith(knowledge.name) else _as_noun(section.title)
+        bound.append(_other_topic(dimensions.other_topics, topic_id, section.id, subject))
     if not bound:
         raise DataError(f"{knowledge.where}: no topic of the dimensions has a section with facts in it")
     return tuple(bound)
 
 
-def _other_topic(templates: OtherTopics, topic_id: str, section: str, title: str) -> Topic:
-    subject = title.replace("{", "").replace("}", "")
+def _as_noun(title: str) -> str:
+    """A heading as it stands in a sentence: one plain word is no name and gets a small letter."""
+    return title.lower() if title.isalpha() and title[1:].islower() else title
+
+
+def _other_topic(templates: OtherTopics, topic_id: str, section: str, subject: str) -> Topic:
+    subject = subject.replace("{", "").replace("}", "")
 
     def fill(texts: Iterable[str]) -> tuple[str, ...]:
         return tuple(text.replace("{subject}", subject) for text in texts)

@@ -31,7 +31,8 @@ def compose(plan: Plan, row: PlanRow) -> Conversation:
     moves: list[Move] = list(row.dynamic.moves)
     if not row.opening.asks_at_once:
         talk.open()
-        moves = ["ask", *moves[2:]]
+        spare = [place for place, move in enumerate(moves) if move in {"more", "related"}] or [len(moves) - 1]
+        del moves[spare[-1]]
     for move in moves:
         talk.take_turn(move)
     if moves[-1] in {"ask", "more", "related"}:
@@ -143,11 +144,18 @@ class _Talk:
 
     def _phrase(self, question: str) -> str:
         """The question as this persona goes on to it."""
-        reaction = self._rng.choice(self._row.persona.reactions) if self._rng.random() < _REACTION_SHARE else ""
+        reaction = self._react() if self._rng.random() < _REACTION_SHARE else ""
         link = self._speaker.pick(phrases.FOLLOW_UPS) if question.endswith("?") else ""
         if link == "And":
             question = decapitalize(question)
         return join(reaction, link, question)
+
+    def _react(self) -> str:
+        """What this persona says to an answer, each saying once."""
+        fresh = [text for text in self._row.persona.reactions if text not in self._asked]
+        reaction = self._rng.choice(fresh) if fresh else ""
+        self._asked.add(reaction)
+        return reaction
 
     def _say(self, user: str, assistant: str) -> None:
         user = user.lower() if "lowercase" in self._row.style.rewrites else user

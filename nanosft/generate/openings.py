@@ -71,7 +71,7 @@ def write_opening(
         at: Which of the first messages is due.
         knowledge: For the slots {name} and {maker}.
         user_names: For the slot {user}.
-        must_ask: There is no second message for the question, so that a greeting is followed by it at once.
+        must_ask: There is no turn to spare: a greeting is followed by the question in the same message.
     """
     rng = random.Random(at.seed)  # noqa: S311 - not for secrets
     if style.is_about_topic:

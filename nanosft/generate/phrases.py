@@ -48,7 +48,6 @@ MACHINE: Final = (
     "No, I am {name}, {kind}.",
     "I am a program: {name}, {kind}.",
     "No human here, just {name}, {kind}.",
-    "I am {name}, {kind}, and not a person.",
     "No, I am not human. I am {name}, {kind}.",
 )
 AN_AI: Final = (
@@ -259,6 +258,14 @@ SIMPLY: Final = (
     "Shorter, then:",
     "No problem. The main point:",
     "Gladly. The one thing to remember:",
+)
+SHORT_ALREADY: Final = (
+    "That is the short version already:",
+    "I have no simpler words for it:",
+    "It does not get much simpler:",
+    "Once more, then:",
+    "It is as short as this:",
+    "Let me just repeat it:",
 )
 ASK_WRONG: Final = (
     "So you are ChatGPT, right?",

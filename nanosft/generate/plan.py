@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from nanosft.errors import ConfigError
 from nanosft.generate.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
@@ -28,6 +28,8 @@ from nanosft.generate.recall import Recall
 from nanosft.knowledge import Knowledge
 
 ItemT = TypeVar("ItemT")
+_SHORT: Final = 4
+"""Messages of a conversation that has no turn to spare for a greeting alone: the question is joined to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def plan_row(plan: Plan, row: int, fresh: int = 0) -> PlanRow:
         visit,
         knowledge=plan.knowledge,
         user_names=plan.dimensions.user_names,
-        must_ask=dynamic.num_messages == 2,  # noqa: PLR2004 - one question, one answer
+        must_ask=dynamic.num_messages <= _SHORT,
     )
     persona = plan.personas[_latin(row, num_topics, len(plan.personas))]
     return PlanRow(row, fresh, topic, persona, dynamic, style, opening, seed)

@@ -10,7 +10,7 @@ from nanosft.knowledge import Fact, Knowledge, content_words
 
 _ANSWERS: Final = 1.0
 """Weight of shared words from which a fact answers the question: about one word that is not in every fact."""
-_ON_SUBJECT: Final = 3.0
+_ON_SUBJECT: Final = 6.0
 """Weight from which a fact that shares only the topic's own words goes before the section's first one."""
 _LONG_FACT: Final = 60
 """Words with which a fact counts half: a short fact is more to the point."""
@@ -68,7 +68,7 @@ class Recall:
             words = self._words[fact.id]
             is_answer = sum(self._rarity[word] for word in words & asked) >= _ANSWERS
             direct, near = (
-                sum(log(1 + len(facts)) - log(counts[word]) for word in words & some) for some in (asked, near_words)
+                sum(log((1 + len(facts)) / counts[word]) ** 2 for word in words & some) for some in (asked, near_words)
             )
             score = direct if is_answer else near if near >= _ON_SUBJECT else 0.0
             found.append(Found(fact, score / (1 + len(words) / _LONG_FACT) - place * _LATER, is_answer))

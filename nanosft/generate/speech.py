@@ -50,10 +50,14 @@ _POOLS: Final[Mapping[Intent, Sequence[str]]] = MappingProxyType(
 )
 _YES_NO = re.compile(r"^(?:do|does|did|are|is|was|were|can|could|has|have|will|would|should|may|must)\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(?:no|not|never|cannot|nothing|none)\b|n't\b")
-_KIND = "an AI assistant"
+_SIDE_CLAUSE = re.compile(r"(?:[;:]|, (?:and|which|so that|where|whatever|because|in which|if|but)\b).*$")
+_CLOSE: Final = 3
+"""Content words that two facts on one thing share."""
+_KIND: Final = "an AI assistant"
 _NUM_FACTS: Final[Mapping[Level, tuple[int, int]]] = MappingProxyType(
     {"simple": (1, 1), "plain": (1, 2), "technical": (2, 3)}
 )
+_NUM_KINDS: Final = 2
 _LEAD_SHARE: Final = 0.4
 _MADE_SHARE: Final = 0.6
 
@@ -91,7 +95,7 @@ class Speaker:
             (fact.id, fact.statement.removeprefix(f"{knowledge.name} is ").rstrip("."))
             for fact in knowledge.facts
             if fact.statement.startswith((f"{start} ", f"{start}n ")) and not _NEGATION.search(fact.statement)
-        ][:4]
+        ][:_NUM_KINDS]
 
     def pick(self, pool: Sequence[str]) -> str:
         """A phrase of the pool with its slots filled, one not said yet while there is one."""
@@ -145,7 +149,12 @@ class Speaker:
 
     def support(self, words: str, sections: Sequence[str], share: float = 1.0) -> str:
         """One more fact on some words, or nothing where there is none."""
-        found = [item for item in self._recall.find(words, sections, used=self._used) if item.is_answer]
+        asked = self._recall.words_of(words)
+        found = [
+            item
+            for item in self._recall.find(words, sections, used=self._used)
+            if len(asked & self._recall.words_of(item.fact.statement)) > 1
+        ]
         return self._tell(found[:1]) if found and self._rng.random() < share else ""
 
     def support_topic(self, topic: Topic, share: float) -> str:
@@ -154,18 +163,24 @@ class Speaker:
         return self._tell(found[:1]) if found and self._rng.random() < share else ""
 
     def simplify(self, topic: Topic) -> str:
-        """What was said last, by a fact close to it, else again."""
-        found = [item for item in self._find(self._last_told, topic) if item.is_answer]
-        return join(self.pick(phrases.SIMPLY), self._tell(found[:1]) if found else self._last_told)
+        """What was said last: its main clause, else a fact close to it, else the same again."""
+        last_told = self._last_told
+        main_clause = _SIDE_CLAUSE.sub(".", last_told)
+        if main_clause == last_told:
+            words = self._recall.words_of(last_told)
+            found = [item for item in self._find(last_told, topic) if item.is_answer]
+            if found and len(words & self._recall.words_of(found[0].fact.statement)) >= _CLOSE:
+                main_clause = self._tell(found[:1])
+        lead = phrases.SIMPLY if main_clause != last_told else phrases.SHORT_ALREADY
+        return join(self.pick(lead), main_clause)
 
     def can_answer(self, question: str, topic: Topic) -> bool:
-        """Whether a fact not told yet answers the question."""
-        found = self._find(question, topic)
-        return bool(found) and found[0].is_answer and find_intent(question) is None
+        """Whether the fact that answers the question best is not told yet."""
+        best = next(iter(self._recall.find(question, topic.sections, about=_about(topic))), None)
+        return best is not None and best.is_answer and best.fact.id not in self._used and find_intent(question) is None
 
     def _find(self, question: str, topic: Topic) -> list[Found]:
-        about = f"{topic.subject} {' '.join(topic.ask)}"
-        return self._recall.find(question, topic.sections, about=about, used=self._used)
+        return self._recall.find(question, topic.sections, about=_about(topic), used=self._used)
 
     def _choose(self, found: Sequence[Found], num_facts: int) -> list[Found]:
         """The best fact, and others that answer the question too; of a topic in general, those that come next."""
@@ -207,11 +222,11 @@ class Speaker:
             self._used.add(item.fact.id)
             sentence = to_first_person(item.fact.statement, self._name)
             sentence += "" if sentence.endswith((".", "!", "?")) else "."
-            self._last_told = sentence
             if sentences and (link := self.pick(phrases.LINKS)):
                 continued = sentence if link.endswith(":") else decapitalize(sentence, keep=self._proper)
                 sentence = f"{link} {continued}"
             sentences.append(sentence)
+        self._last_told = sentences[0]
         return " ".join(sentences)
 
     def _name_briefly(self) -> str:
@@ -225,9 +240,13 @@ class Speaker:
         fresh = [kind for kind in self._kinds if kind[0] not in self._used] or self._kinds
         if not fresh:
             return _KIND
-        fact_id, kind = self._rng.choice(fresh[:2])
+        fact_id, kind = self._rng.choice(fresh)
         self._used.add(fact_id)
         return kind
+
+
+def _about(topic: Topic) -> str:
+    return f"{topic.subject} {' '.join(topic.ask)}"
 
 
 def join(*parts: str) -> str:

@@ -190,10 +190,16 @@ def _topics(sections: Iterable[tuple[str, list[Block]]], title: str) -> tuple[Kn
         slug = re.sub(r"[^a-z0-9]+", "-", (heading or title or "overview").lower()).strip("-") or "topic"
         taken[slug] += 1
         topic_id = slug if taken[slug] == 1 else f"{slug}-{taken[slug]}"
-        unique = {block.text: block for block in blocks if len(block.text.split()) >= _MIN_FACT_WORDS}
+        unique = {block.text: block for block in (_complete(block, heading) for block in blocks)}
         facts = tuple(_fact(topic_id, block) for block in unique.values())
         topics.append(KnowledgeTopic(topic_id, heading or title or "Overview", facts))
     return tuple(topics)
+
+
+def _complete(block: Block, heading: str) -> Block:
+    """A block of a word or two says nothing by itself: its heading goes before it, as in `License: MIT`."""
+    is_whole = len(block.text.split()) >= _MIN_FACT_WORDS or not heading
+    return block if is_whole else Block(block.kind, f"{heading}: {block.text}", block.urls)
 
 
 def _fact(topic_id: str, block: Block) -> Fact:
