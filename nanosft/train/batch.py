@@ -42,8 +42,14 @@ class MicroBatch:
         documents = self.documents
         if documents is not None:
             documents = Documents(documents.cu_seqlens.to(device, non_blocking=True), documents.max_len)
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.ids, self.supervised, self.labels))
-        return MicroBatch(*moved, documents, self.rows, self.items)
+        return MicroBatch(
+            self.ids.to(device, non_blocking=True),
+            self.supervised.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            documents,
+            self.rows,
+            self.items,
+        )
 
 
 def build_micro_batch(

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nanosft.dataset import DataObject, list_data_objects
+from nanosft.dataset import DATA_SUFFIXES, DataObject, list_data_objects, read_manifest
 from nanosft.errors import DataError
+from nanosft.manifest import Parent
 from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
+from nanosft.store import open_store
 from nanosft.store.base import Store
 from nanosft.train.distributed import World
 from nanosft.train.tokens import TokenSet, cache_key, hash_objects, read_lines, read_tokens, tokenize, write_tokens
@@ -26,13 +28,13 @@ class Data:
     Attributes:
         train: Conversations to train on.
         val: Conversations to evaluate on; None where there are none.
-        sha256: Of the content of both.
+        parents: What the run's manifest names as its origin: the data, and the validation data where it has its own.
         cache_keys: Objects of the run's store that hold the tokens.
     """
 
     train: TokenSet
     val: TokenSet | None
-    sha256: str
+    parents: tuple[Parent, ...]
     cache_keys: tuple[str, ...]
 
 
@@ -63,20 +65,29 @@ def load_data(settings: TrainSettings, store: Store, tokenizer_pickle: bytes, *,
         DataError: The data is missing, damaged, or holds a line that cannot be trained on.
     """
 
-    def prepare() -> tuple[str, str, str | None]:
+    def prepare() -> tuple[list[Parent], str, str | None]:
         train, val = split_objects(settings.data, settings.val_data)
         train_sha256 = hash_objects(train)
+        parents = [_find_parent(settings.data, train_sha256)]
         train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity)
         if not val:
-            return train_sha256, train_key, None
+            return parents, train_key, None
         val_sha256 = hash_objects(val)
-        val_key = _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity)
-        return f"{train_sha256}{val_sha256}", train_key, val_key
+        if settings.val_data is not None:
+            parents.append(_find_parent(settings.val_data, val_sha256))
+        return parents, train_key, _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity)
 
-    digests, train_key, val_key = world.first_does(prepare)
+    parents, train_key, val_key = world.first_does(prepare)
     train = world.all_do(lambda: read_tokens(store, train_key))
     val = world.all_do(lambda: read_tokens(store, val_key)) if val_key is not None else None
-    return Data(train, val, digests, tuple(key for key in (train_key, val_key) if key is not None))
+    return Data(train, val, tuple(parents), tuple(key for key in (train_key, val_key) if key is not None))
+
+
+def _find_parent(uri: str, content_sha256: str) -> Parent:
+    """The data's manifest where it has one, else its content."""
+    store = open_store(uri)
+    manifest = None if uri.endswith(DATA_SUFFIXES) else read_manifest(store)
+    return Parent(uri=store.uri, sha256=manifest.sha256 if manifest is not None else content_sha256)
 
 
 def _ensure(

@@ -13,13 +13,19 @@ from typing import Any, ClassVar, Final, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store as Meeting
+from torch.distributed.rendezvous import rendezvous
 
-from nanosft.errors import EXIT_RETRY, ConfigError, NanosftError, TrainError
+from nanosft.errors import EXIT_RETRY, ConfigError, Interrupted, NanosftError, TrainError
 
 T = TypeVar("T")
 
-LEAVE_TIMEOUT_S: Final = 60.0
+_LEAVE_TIMEOUT_S: Final = 60.0
 """How long rank 0, whose process may host the others' store, waits for them to leave first."""
+_ERROR_LEAVE_TIMEOUT_S: Final = 3.0
+"""The same when something failed: they may never come."""
+_LET_GO_S: Final = 0.1
+"""How long gloo's threads get to let go of the last tensors, for which they need the interpreter's lock."""
 
 
 class LostRankError(TrainError):
@@ -139,7 +145,7 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
         return
     timeout = timedelta(seconds=timeout_s)
     with lost_ranks():
-        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
         is_cuda = chosen.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
@@ -153,10 +159,12 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
     try:
         yield World(rank, size, local_rank, local_size, chosen, background)
     except NanosftError as exc:
-        if _count(store, "nanosft/told") > 1:
-            raise SystemExit(exc.exit_code) from exc
+        num_told = _count(store, "nanosft/told")
+        _leave(store, rank, size, timeout_s=_ERROR_LEAVE_TIMEOUT_S)
+        if num_told > 1:
+            raise SystemExit(128 + exc.signum if isinstance(exc, Interrupted) else exc.exit_code) from exc
         raise
-    _leave(store, rank, size)
+    _leave(store, rank, size, timeout_s=_LEAVE_TIMEOUT_S)
     dist.destroy_process_group()
 
 
@@ -225,16 +233,21 @@ def _set_threads(num_threads: int | None, local_size: int) -> None:
         torch.set_num_threads(num_threads)
 
 
-def _leave(store: dist.Store, rank: int, size: int) -> None:
-    """Rank 0's process may hold the store that the others still talk to: it waits until they have gone."""
-    deadline_s = time.monotonic() + LEAVE_TIMEOUT_S
+def _leave(store: Meeting, rank: int, size: int, *, timeout_s: float) -> None:
+    """Rank 0's process may hold the store that the others still talk to: it waits until they have gone.
+
+    Every rank sleeps a moment as well: gloo's destructor waits for its threads with the interpreter's lock held, and
+    hangs for ever when one of them still wants it (seen in one of six runs of three ranks).
+    """
+    time.sleep(_LET_GO_S)
+    deadline_s = time.monotonic() + timeout_s
     num_left = _count(store, "nanosft/left") if rank else 0
     while rank == 0 and num_left < size - 1 and time.monotonic() < deadline_s:
         num_left = _count(store, "nanosft/left", 0)
         time.sleep(0.02)
 
 
-def _count(store: dist.Store, key: str, num: int = 1) -> int:
+def _count(store: Meeting, key: str, num: int = 1) -> int:
     """Add to a counter that all ranks see; 0 when the store is gone with the rank that held it."""
     try:
         return int(store.add(key, num))

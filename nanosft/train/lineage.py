@@ -21,13 +21,6 @@ def find_base_parent(uri: str, ref: CheckpointRef) -> Parent:
     return Parent(uri=store.uri_of(ref.model_key), sha256=_hash_object(store, ref.model_key))
 
 
-def find_data_parent(uri: str, content_sha256: str) -> Parent:
-    """The data: its manifest where it has one, else the hash of its content."""
-    store = open_store(uri)
-    manifest = None if uri.endswith(".jsonl") else read_manifest(store)
-    return Parent(uri=store.uri, sha256=manifest.sha256 if manifest is not None else content_sha256)
-
-
 def _hash_object(store: Store, key: str) -> str:
     digest = hashlib.sha256()
     with store.open_read(key) as stream:

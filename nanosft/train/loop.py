@@ -1,7 +1,6 @@
 """The loop over the steps of a plan: train, evaluate, save, report; stop at the end, early, or when told to."""
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -199,7 +198,7 @@ def _evaluate(run: Run, progress: Progress) -> Progress:
 
 def _keep_best(run: Run, progress: Progress) -> Progress:
     key = f"{BEST_PREFIX}step_{progress.step:06d}-{run.attempt}/model.pt"
-    if progress.step == run.plan.num_steps or progress.step == 0:
+    if progress.step in (0, run.plan.num_steps):
         key = ""  # the base itself, or the last model, which is written anyway
     elif run.world.is_first:
         state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in run.module.model.state_dict().items()}

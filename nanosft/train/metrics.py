@@ -134,11 +134,7 @@ def _read_lines(store: Store, last_step: int) -> list[bytes]:
         data = store.read(METRICS_KEY)
     except MissingObjectError:
         return []
-    kept = []
-    for line in data.splitlines(keepends=True):
-        if orjson.loads(line)["step"] <= last_step:
-            kept.append(line)
-    return kept
+    return [line for line in data.splitlines(keepends=True) if orjson.loads(line)["step"] <= last_step]
 
 
 def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -9,10 +9,11 @@ Sources: Muon (Jordan et al. 2024), Polar Express (arXiv 2505.16932), row scalin
 (arXiv 2602.21545), NorMuon (arXiv 2510.05491), AdamW (arXiv 1711.05101); the groups are nanochat's recipe.
 """
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -154,27 +155,27 @@ class MuonAdamW:
 
     def _update_adamw(self, group: Group, names: list[str], *, lr: float) -> None:
         assert group.betas is not None
-        params = [group.params[name] for name in names]
-        grads = [param.grad for param in params]
+        params: list[Tensor] = [group.params[name] for name in names]
+        grads = [_grad(group.params[name]) for name in names]
         beta1, beta2 = group.betas
         means = [self.state[name]["exp_avg"] for name in names]
         squares = [self.state[name]["exp_avg_sq"] for name in names]
         if group.weight_decay:
-            torch._foreach_mul_(params, 1.0 - lr * group.weight_decay)  # noqa: SLF001 - how torch.optim itself does it
-        torch._foreach_lerp_(means, grads, 1.0 - beta1)  # noqa: SLF001
-        torch._foreach_mul_(squares, beta2)  # noqa: SLF001
-        torch._foreach_addcmul_(squares, grads, grads, 1.0 - beta2)  # noqa: SLF001
-        denominators = torch._foreach_div(squares, 1.0 - beta2**self.num_updates)  # noqa: SLF001
-        torch._foreach_sqrt_(denominators)  # noqa: SLF001
-        torch._foreach_add_(denominators, _ADAM_EPS)  # noqa: SLF001
-        torch._foreach_addcdiv_(params, means, denominators, -lr / (1.0 - beta1**self.num_updates))  # noqa: SLF001
+            torch._foreach_mul_(params, 1.0 - lr * group.weight_decay)
+        torch._foreach_lerp_(means, grads, 1.0 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1.0 - beta2)
+        denominators = torch._foreach_div(squares, 1.0 - beta2**self.num_updates)
+        torch._foreach_sqrt_(denominators)
+        torch._foreach_add_(denominators, _ADAM_EPS)
+        torch._foreach_addcdiv_(params, means, denominators, -lr / (1.0 - beta1**self.num_updates))
 
     def _update_muon(self, group: Group, names: list[str], *, lr: float, momentum: float) -> None:
         params = [group.params[name] for name in names]
         momenta = [self.state[name]["momentum"] for name in names]
         grads = [_grad(param) for param in params]
-        torch._foreach_lerp_(momenta, grads, 1.0 - momentum)  # noqa: SLF001
-        nesterov = torch.stack(torch._foreach_lerp(grads, momenta, momentum))  # noqa: SLF001  # (K, rows, cols)
+        torch._foreach_lerp_(momenta, grads, 1.0 - momentum)
+        nesterov = torch.stack(torch._foreach_lerp(grads, momenta, momentum))  # (K, rows, cols)
         seconds = torch.stack([self.state[name]["second"] for name in names])
         update = normalize_update(orthogonalize(nesterov, self.muon_dtype), seconds)
         for name, second in zip(names, seconds.unbind(), strict=True):
@@ -211,7 +212,8 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     if tall:
         x = x.mT
     x = x.float()
-    return x * (min(x.shape[-2:]) ** 0.5 / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7))
+    norms: Tensor = x.norm(dim=(-2, -1), keepdim=True)
+    return x * (math.sqrt(min(x.shape[-2:])) / norms.clamp_min(1e-7))
 
 
 def normalize_update(update: Tensor, seconds: Tensor) -> Tensor:

@@ -40,9 +40,9 @@ from nanosft.train.data import Data, load_data
 from nanosft.train.distributed import World, catch_signals, choose_dtype, open_world
 from nanosft.train.evaluate import ValidationSet
 from nanosft.train.hyper import Hyper, inherit
-from nanosft.train.lineage import find_base_parent, find_data_parent
+from nanosft.train.lineage import find_base_parent
 from nanosft.train.loop import Run, train
-from nanosft.train.metrics import METRICS_KEY, MetricsLog, find_peak_flops, open_sinks
+from nanosft.train.metrics import MetricsLog, find_peak_flops, open_sinks
 from nanosft.train.optimizer import MuonAdamW, group_parameters
 from nanosft.train.packing import pack_in_order
 from nanosft.train.plan import StepPlan, count_rows_per_step, plan_steps
@@ -228,7 +228,7 @@ def _expected_manifest(
     settings: TrainSettings, store: Store, content: dict[str, Any], base: Checkpoint, data: Data
 ) -> Manifest:
     """A state's manifest without its objects and counts; the model's is made of it too."""
-    parents = (find_base_parent(settings.base, base.ref), find_data_parent(settings.data, data.sha256))
+    parents = (find_base_parent(settings.base, base.ref), *data.parents)
     name = store.uri.rpartition("/")[2]
     return Manifest(kind="state", name=name, objects=(), parents=parents, settings=content)
 

@@ -10,12 +10,11 @@ number of ranks and micro-batches it was cut into.
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -81,7 +80,7 @@ class NonFiniteError(TrainError):
 
 
 def replicate(module: LossModule, world: World) -> nn.Module:
-    """The module with its gradients summed over the ranks while the backward pass runs.
+    """The module with its gradients averaged over the ranks while the backward pass runs.
 
     DDP rebuilds its buckets after its first backward pass, and where a sum of three ranks' gradients is cut decides
     its rounding: a resumed run, whose first step is another one, would differ from an uninterrupted one. Two empty
@@ -93,12 +92,10 @@ def replicate(module: LossModule, world: World) -> nn.Module:
         replica = DistributedDataParallel(
             module,
             device_ids=[world.device.index] if world.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
-        replica.register_comm_hook(None, _sum_gradients)
         for _ in range(2):
-            replica(empty_micro_batch(0).to(world.device)).backward()
+            torch.autograd.backward(replica(empty_micro_batch(0).to(world.device)))
     replica.zero_grad()
     return replica
 
@@ -164,25 +161,23 @@ def compute_gradients(
         is_last = index == len(batches) - 1
         if not len(batch.rows) and not (is_last and world.size > 1):
             continue  # nothing to add, and no other rank waits for it
-        wait = isinstance(module, DistributedDataParallel) and not is_last
-        with lost_ranks(), module.no_sync() if wait else contextlib.nullcontext():
-            total = module(batch)
-            (total / num_supervised).backward()
+        with lost_ranks(), _without_sync(module) if not is_last else contextlib.nullcontext():
+            total: Tensor = module(batch)
+            torch.autograd.backward(total * (world.size / num_supervised))  # DDP divides by the number of ranks
         losses.append(total.detach())
     return torch.stack(losses)
 
 
-def _sum_gradients(_state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """Sum where DDP would average: the loss is divided by the tokens of all ranks already."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    assert work is not None
-    future = work.get_future()
-    return future.then(lambda done: done.value()[0])  # type: ignore[no-any-return]
+def _without_sync(module: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Gradients of all but the last micro-batch are kept back, to be summed over the ranks once."""
+    return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
 
 
-def _sum_of_squares(params: Any) -> Tensor:
-    norms = torch._foreach_norm([param.grad for param in params])  # noqa: SLF001 - one pass over all tensors
-    return torch.stack(norms).double().square().sum() if norms else torch.zeros((), dtype=torch.float64)
+def _sum_of_squares(params: Iterable[nn.Parameter]) -> Tensor:
+    grads = [param.grad for param in params if param.grad is not None]
+    if not grads:
+        return torch.zeros((), dtype=torch.float64)
+    return torch.stack(torch._foreach_norm(grads)).double().square().sum()
 
 
 def _find_suspects(batches: Sequence[MicroBatch], losses: Tensor, world: World) -> list[int]:

@@ -79,7 +79,7 @@ class TokenSet:
 
     def name_of(self, index: int) -> str:
         """The first 16 hex digits of a conversation's content id."""
-        return self.names[index].tobytes().hex()
+        return bytes(self.names[index]).hex()
 
 
 def tokenize(
@@ -138,17 +138,12 @@ def read_lines(objects: Sequence[DataObject]) -> Iterator[Line]:
 
 
 def hash_objects(objects: Sequence[DataObject]) -> str:
-    """SHA-256 over the content of the objects: by their manifest's hashes, or by reading those that have none."""
-    total = hashlib.sha256()
-    for item in objects:
-        sha256 = item.sha256
-        if sha256 is None:
-            digest = hashlib.sha256()
-            for _block in read_blocks(item, digest):
-                pass
-            sha256 = digest.hexdigest()
-        total.update(f"{item.key}\n{sha256}\n".encode())
-    return total.hexdigest()
+    """SHA-256 of one object's content; of several, of the list of their hashes. Hashes of a manifest are believed."""
+    digests = [item.sha256 or _hash_content(item) for item in objects]
+    if len(digests) == 1:
+        return digests[0]
+    lines = [f"{item.key} {digest}\n" for item, digest in zip(objects, digests, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def cache_key(data_sha256: str, tokenizer_pickle: bytes, *, capacity: int, overlong: Overlong) -> str:
@@ -160,7 +155,8 @@ def cache_key(data_sha256: str, tokenizer_pickle: bytes, *, capacity: int, overl
         "capacity": capacity,
         "overlong": overlong,
     }
-    return f"plan/{hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]}.tokens"
+    digest = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return f"plan/{digest[:32]}.tokens"
 
 
 def write_tokens(store: Store, key: str, tokens: TokenSet) -> None:
@@ -175,7 +171,7 @@ def write_tokens(store: Store, key: str, tokens: TokenSet) -> None:
     with store.open_write(key) as writer:
         writer.write(header + b"\n")
         for array in arrays.values():
-            writer.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+            writer.write(np.ascontiguousarray(array).view(np.uint8).data)
             writer.write(bytes(-array.nbytes % _ALIGNMENT))
 
 
@@ -291,6 +287,13 @@ def _start_worker(tokenizer_pickle: bytes, capacity: int, overlong: Overlong) ->
 def _render_in_worker(lines: Sequence[Line]) -> _Rendered:
     assert _worker_renderer is not None
     return _worker_renderer.render(lines)
+
+
+def _hash_content(item: DataObject) -> str:
+    digest = hashlib.sha256()
+    for _block in read_blocks(item, digest):
+        pass
+    return digest.hexdigest()
 
 
 def _cut(lines: Iterator[Line]) -> Iterator[list[Line]]:
