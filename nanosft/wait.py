@@ -36,7 +36,7 @@ def run_wait(
     if settings.uri.endswith(DATA_SUFFIXES):
         store, key = open_object(settings.uri)
     else:
-        store, key = open_store(settings.uri.rstrip("/").removesuffix("/" + MANIFEST_KEY)), MANIFEST_KEY
+        store, key = open_store(settings.uri.removesuffix("/" + MANIFEST_KEY)), MANIFEST_KEY
     uri = store.uri_of(key)
     started_s = clock()
     logged_s = -LOG_INTERVAL_S

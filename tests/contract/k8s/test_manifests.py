@@ -1,0 +1,399 @@
+"""Every manifest: valid for its API, and true of the CLI, the settings and the exit codes that are there."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate  # type: ignore[import-untyped]  # it has no type hints
+import pytest
+import yaml
+
+from nanosft import __version__, errors
+from nanosft.settings import StageSettings, load_settings, unknown_variables
+from nanosft.settings.base import ENV_PREFIX
+from tests.cluster.manifests import K8S, Manifest, find, pod_specs, read, render_once
+from tests.cluster.pod import expand
+from tests.contract.k8s.commands import command_lines, parse, variables
+
+OVERLAYS = {
+    "k8s": K8S,
+    "base": K8S / "base",
+    **{name: K8S / "overlays" / name for name in ("local", "gpu", "trainjob")},
+}
+VERSIONS = ("1.31", "1.34", "1.37")
+CRDS = {
+    "PyTorchJob": "kubeflow.org_pytorchjobs.yaml",
+    "TrainJob": "trainer.kubeflow.org_trainjobs.yaml",
+    "TrainingRuntime": "trainer.kubeflow.org_trainingruntimes.yaml",
+}
+STAGE_FILES = ("generate-job.yaml", "mix-job.yaml", "sft-job.yaml")
+PERMANENT = {errors.ConfigError.exit_code, errors.DataError.exit_code, errors.CreditError.exit_code}
+ALL_CODES = PERMANENT | {
+    errors.TrainError.exit_code,
+    errors.StoreError.exit_code,
+    errors.EXIT_UNEXPECTED,
+    errors.EXIT_RETRY,
+    errors.EXIT_SIGINT,
+    errors.EXIT_SIGTERM,
+}
+OTHER_VARIABLES = re.compile(
+    r"AWS_(REGION|ENDPOINT_URL|ACCESS_KEY_ID|SECRET_ACCESS_KEY)|OPENROUTER_API_KEY|OMP_NUM_THREADS"
+    r"|NCCL_(DEBUG|SOCKET_IFNAME)"
+)
+every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+every_trained = pytest.mark.parametrize("overlay", ["base", "local", "gpu"])
+
+
+def _render(overlay: str) -> tuple[Manifest, ...]:
+    return render_once(OVERLAYS[overlay])
+
+
+def _config_maps(manifests: tuple[Manifest, ...] | list[Manifest]) -> dict[str, dict[str, str]]:
+    return {item["metadata"]["name"]: item["data"] for item in manifests if item["kind"] == "ConfigMap"}
+
+
+def _pods(manifests: tuple[Manifest, ...]) -> Iterator[tuple[str, Manifest]]:
+    for item in manifests:
+        for where, spec in pod_specs(item):
+            yield f"{item['kind']}/{item['metadata']['name']}{where}", spec
+
+
+def _containers(manifests: tuple[Manifest, ...]) -> Iterator[tuple[str, Manifest]]:
+    for where, spec in _pods(manifests):
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            yield f"{where}:{container['name']}", container
+
+
+@every_overlay
+@pytest.mark.parametrize("version", VERSIONS)
+def test_built_in_objects_meet_the_strict_schema(overlay: str, version: str) -> None:
+    checked = [item for item in _render(overlay) if item["kind"] not in CRDS]
+    assert len(checked) >= 10
+    for item in checked:
+        kubernetes_validate.validate(item, version, strict=True)
+
+
+@pytest.mark.parametrize(("overlay", "kinds"), [("base", 1), ("local", 1), ("gpu", 1), ("trainjob", 2)])
+def test_custom_objects_meet_their_crd_and_have_no_field_unknown_to_it(overlay: str, kinds: int, shared: Path) -> None:
+    checked = [item for item in _render(overlay) if item["kind"] in CRDS]
+    assert len(checked) == kinds
+    for item in checked:
+        jsonschema.Draft202012Validator(_schema(shared, item)).validate(item)
+
+
+def test_the_crd_check_sees_an_unknown_field(shared: Path) -> None:
+    job = find(_render("base"), "PyTorchJob", "nanosft-sft")
+    wrong = {**job, "spec": {**job["spec"], "nprocsPerNode": "1"}}
+    assert not jsonschema.Draft202012Validator(_schema(shared, job)).is_valid(wrong)
+
+
+@every_overlay
+def test_every_command_and_flag_is_one_of_the_cli(overlay: str) -> None:
+    calls = 0
+    for where, container in _containers(_render(overlay)):
+        for line in command_lines(container):
+            calls += 1
+            assert list(parse(line)), where
+    assert calls >= 6
+
+
+@every_overlay
+def test_every_variable_is_a_setting_and_every_value_is_accepted(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = _render(overlay)
+    loaded = set()
+    for where, container in _containers(manifests):
+        values = variables(container, _config_maps(manifests))
+        assert not unknown_variables(StageSettings.__subclasses__(), values), where
+        others = {name for name in values if not name.startswith(ENV_PREFIX)}
+        assert all(OTHER_VARIABLES.fullmatch(name) for name in others), (where, others)
+        with monkeypatch.context() as patch:
+            for name, value in values.items():
+                patch.setenv(name, value)
+            for line in command_lines(container):
+                for call in parse([expand(word, values) for word in line]):
+                    load_settings(call.cls, call.options)
+                    loaded.add(call.cls.command)
+    assert loaded == {"generate", "mix", "train", "launch", "wait"}
+
+
+@every_overlay
+def test_every_variable_of_a_config_map_means_something_to_a_command_that_gets_it(overlay: str) -> None:
+    manifests = _render(overlay)
+    read_by: dict[str, set[str]] = {}
+    for _, container in _containers(manifests):
+        fields = {name for line in command_lines(container) for call in parse(line) for name in call.cls.model_fields}
+        for source in container["envFrom"]:
+            read_by.setdefault(source["configMapRef"]["name"], set()).update(fields)
+    for name, data in _config_maps(manifests).items():
+        settings = {key.removeprefix(ENV_PREFIX).lower() for key in data if key.startswith(ENV_PREFIX)}
+        assert settings <= read_by.get(name, set()), name
+
+
+@every_overlay
+def test_exit_codes_in_policies_are_those_of_the_contract(overlay: str) -> None:
+    rules = 0
+    for item in _render(overlay):
+        for spec in _job_specs(item):
+            names = {
+                container["name"]
+                for key in ("initContainers", "containers")
+                for container in spec["template"]["spec"].get(key, [])
+            }
+            for rule in spec["podFailurePolicy"]["rules"]:
+                codes = rule.get("onExitCodes")
+                if codes is None:
+                    assert rule == {
+                        "action": "Ignore",
+                        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                    }
+                    continue
+                rules += 1
+                assert codes["containerName"] in names
+                assert set(codes["values"]) <= ALL_CODES
+                if rule["action"] == "FailJob":
+                    assert set(codes["values"]) <= PERMANENT | {errors.TrainError.exit_code}
+                else:
+                    assert (rule["action"], codes["values"]) == ("Ignore", [errors.EXIT_SIGTERM])
+    assert rules >= 5
+
+
+def test_codes_that_the_training_operator_restarts_are_those_worth_a_retry() -> None:
+    retried = {code for code in ALL_CODES if code >= 128}
+    assert retried == {errors.EXIT_RETRY, errors.EXIT_SIGINT, errors.EXIT_SIGTERM}
+    assert {errors.ConfigError.exit_code, errors.DataError.exit_code, errors.TrainError.exit_code}.isdisjoint(retried)
+
+
+@every_overlay
+def test_generate_has_one_completion_for_each_shard_and_gives_up_as_a_whole(overlay: str) -> None:
+    manifests = _render(overlay)
+    spec = find(manifests, "Job", "nanosft-generate")["spec"]
+    assert spec["completionMode"] == "Indexed"
+    assert str(spec["completions"]) == _config_maps(manifests)["nanosft-generate"]["NANOSFT_NUM_SHARDS"]
+    assert spec["parallelism"] <= spec["completions"]
+    assert spec["podReplacementPolicy"] == "Failed"
+    assert spec["maxFailedIndexes"] == 0  # the test cluster stands on it
+    fail = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
+    assert [set(values) for values in fail] == [PERMANENT]
+
+
+@every_trained
+def test_preflight_is_told_the_size_that_the_operator_gives_the_job(overlay: str) -> None:
+    manifests = _render(overlay)
+    spec = find(manifests, "PyTorchJob", "nanosft-sft")["spec"]
+    replicas = spec["pytorchReplicaSpecs"]
+    assert replicas["Master"]["template"] == replicas["Worker"]["template"]
+    for replica in replicas.values():
+        assert replica["restartPolicy"] == "ExitCode"
+        _check_size(
+            replica["template"]["spec"],
+            num_nodes=sum(item["replicas"] for item in replicas.values()),
+            ranks_per_node=spec["nprocPerNode"],
+            with_gpu=overlay != "local",
+        )
+
+
+def test_preflight_is_told_the_size_of_the_trainjob() -> None:
+    manifests = _render("trainjob")
+    trainer = find(manifests, "TrainJob", "nanosft-sft")["spec"]["trainer"]
+    runtime = find(manifests, "TrainingRuntime", "nanosft-sft")
+    (pod,) = [spec for _, spec in pod_specs(runtime)]
+    assert runtime["spec"]["mlPolicy"]["numNodes"] == trainer["numNodes"]
+    _check_size(pod, num_nodes=trainer["numNodes"], ranks_per_node=str(trainer["numProcPerNode"]), with_gpu=True)
+    assert pod["containers"][0]["resources"] == trainer["resourcesPerNode"]
+    assert not any(item["kind"] == "PyTorchJob" for item in manifests)
+
+
+def _check_size(pod: Manifest, *, num_nodes: int, ranks_per_node: str, with_gpu: bool) -> None:
+    (preflight,) = [item for item in pod["initContainers"] if item["name"] == "preflight"]
+    env = {item["name"]: item.get("value") for item in preflight["env"]}
+    assert (env["NANOSFT_NNODES"], env["NANOSFT_NPROC_PER_NODE"]) == (str(num_nodes), ranks_per_node)
+    main = pod["containers"][0]
+    assert preflight["resources"] == main["resources"], "it checks memory against the device that training gets"
+    for kind in ("requests", "limits"):
+        assert main["resources"][kind].get("nvidia.com/gpu") == (ranks_per_node if with_gpu else None)
+    shm = {item["name"]: item for item in pod["volumes"]}["shm"]
+    assert shm["emptyDir"]["medium"] == "Memory"
+    assert {"name": "shm", "mountPath": "/dev/shm"} in main["volumeMounts"]
+
+
+@every_overlay
+def test_the_ranks_know_the_grace_period_of_their_pod(overlay: str) -> None:
+    manifests = _render(overlay)
+    told = _config_maps(manifests)["nanosft-sft"]["NANOSFT_GRACE_S"]
+    periods = {str(spec["terminationGracePeriodSeconds"]) for where, spec in _pods(manifests) if "nanosft-sft" in where}
+    assert periods == {told}
+
+
+def test_the_training_operator_finds_its_container_and_its_port() -> None:
+    replicas = find(_render("base"), "PyTorchJob", "nanosft-sft")["spec"]["pytorchReplicaSpecs"]
+    main = replicas["Master"]["template"]["spec"]["containers"][0]
+    assert main["name"] == "pytorch"
+    assert [port["name"] for port in main["ports"]] == ["pytorchjob-port"]
+    assert main["args"][0].splitlines()[-1] == "exec nanosft launch train"  # SIGTERM reaches launch, not the shell
+
+
+@every_overlay
+def test_each_stage_waits_for_what_the_one_before_puts(overlay: str) -> None:
+    config = _config_maps(_render(overlay))
+    assert config["nanosft-mix"]["NANOSFT_URI"] == config["nanosft-generate"]["NANOSFT_OUT"]
+    assert config["nanosft-sft"]["NANOSFT_DATA"] == config["nanosft-mix"]["NANOSFT_OUT"]
+    assert f'"{config["nanosft-generate"]["NANOSFT_OUT"]}"' in config["nanosft-recipe"]["recipe.toml"]
+
+
+@every_overlay
+def test_a_wait_ends_before_its_jobs_deadline(overlay: str) -> None:
+    manifests = _render(overlay)
+    mix = find(manifests, "Job", "nanosft-mix")["spec"]
+    generate = find(manifests, "Job", "nanosft-generate")["spec"]
+    assert generate["activeDeadlineSeconds"] <= _timeout(mix["template"]["spec"]) < mix["activeDeadlineSeconds"]
+    for where, pod in _pods(manifests):
+        if "nanosft-sft" in where:
+            assert _timeout(pod) >= mix["activeDeadlineSeconds"]
+
+
+def _timeout(pod: Manifest) -> float:
+    arguments = pod["initContainers"][0]["args"]
+    return float(arguments[arguments.index("--timeout") + 1])
+
+
+@every_overlay
+def test_our_containers_meet_pod_security_restricted(overlay: str) -> None:
+    pods = list(_pods(_render(overlay)))
+    assert len(pods) >= 3
+    for where, pod in pods:
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, where
+        assert security["runAsUser"] >= 1000, where
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, where
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
+        assert all(set(volume) - {"name"} <= {"emptyDir", "configMap"} for volume in pod["volumes"]), where
+        assert pod["automountServiceAccountToken"] is False, where
+        assert pod["enableServiceLinks"] is False, where
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, where
+            assert {"name": "scratch", "mountPath": "/scratch"} in container["volumeMounts"], where
+            for kind in ("requests", "limits"):
+                assert {"cpu", "memory"} <= container["resources"][kind].keys(), where
+
+
+@every_overlay
+def test_images_are_this_version(overlay: str) -> None:
+    images = {container["image"] for _, container in _containers(_render(overlay))}
+    assert images <= {f"nanosft-cpu:{__version__}", f"nanosft-cuda:{__version__}"}
+    assert ("cuda" in "".join(images)) == (overlay != "local")
+
+
+@every_overlay
+def test_objects_carry_the_recommended_labels_and_the_network_policy_selects_every_pod(overlay: str) -> None:
+    manifests = _render(overlay)
+    selected = find(manifests, "NetworkPolicy", "nanosft")["spec"]["podSelector"]["matchLabels"]
+    for item in manifests:
+        labels = item["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == labels["app.kubernetes.io/part-of"] == "nanosft"
+        if item["kind"] not in ("Namespace", "NetworkPolicy"):
+            assert {"app.kubernetes.io/instance", "app.kubernetes.io/component"} <= labels.keys()
+    templates = [labels for item in manifests for labels in _template_labels(item)]
+    assert len(templates) >= 3
+    for labels in templates:
+        assert selected.items() <= labels.items()
+
+
+def _template_labels(value: Any) -> Iterator[dict[str, str]]:
+    if isinstance(value, dict):
+        spec = value.get("spec")
+        if isinstance(spec, dict) and "containers" in spec:
+            yield value["metadata"]["labels"]
+        else:
+            for item in value.values():
+                yield from _template_labels(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _template_labels(item)
+
+
+@pytest.mark.parametrize("name", STAGE_FILES)
+def test_a_stages_file_stands_alone(name: str) -> None:
+    manifests = read((K8S / name).read_text())
+    names = {(item["kind"], item["metadata"]["name"]) for item in manifests}
+    for item in manifests:
+        for where, pod in pod_specs(item):
+            assert ("ServiceAccount", pod["serviceAccountName"]) in names, where
+            for volume in pod["volumes"]:
+                assert "configMap" not in volume or ("ConfigMap", volume["configMap"]["name"]) in names
+            for container in [*pod.get("initContainers", []), *pod["containers"]]:
+                for source in container["envFrom"]:
+                    assert ("ConfigMap", source["configMapRef"]["name"]) in names
+                secrets = [entry["valueFrom"]["secretKeyRef"] for entry in container["env"] if "valueFrom" in entry]
+                assert {secret["name"] for secret in secrets} == {"nanosft"}
+                assert all(secret["optional"] for secret in secrets)
+
+
+def test_the_api_key_goes_to_generate_alone() -> None:
+    for where, container in _containers(_render("base")):
+        names = {item["name"] for item in container["env"]}
+        assert ("OPENROUTER_API_KEY" in names) == (container["name"] == "generate"), where
+
+
+def test_no_secret_lies_among_the_manifests() -> None:
+    files = [path for path in K8S.rglob("*.yaml") if path.is_file()]
+    assert len(files) >= 15
+    for path in files:
+        assert "kind: Secret" not in path.read_text(), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [K8S / name for name in STAGE_FILES]
+    + [K8S / "kustomization.yaml"]
+    + [OVERLAYS[o] / "kustomization.yaml" for o in ("local", "gpu", "trainjob")],
+    ids=lambda path: str(path.relative_to(K8S)),
+)
+def test_each_file_opens_with_how_to_use_it(path: Path) -> None:
+    head = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    for word in ("apply", "watch", "logs", "clean up"):
+        assert re.search(rf"^#\s+{word}\s+kubectl ", head, re.MULTILINE), word
+    assert "kubectl delete -k" not in head, "that would take the namespace along, with every other run and the Secret"
+
+
+def _job_specs(item: Manifest) -> Iterator[Manifest]:
+    if item["kind"] == "Job":
+        yield item["spec"]
+    elif item["kind"] == "TrainingRuntime":
+        for job in item["spec"]["template"]["spec"]["replicatedJobs"]:
+            yield job["template"]["spec"]
+
+
+_SCHEMAS: dict[str, Any] = {}
+
+
+def _schema(shared: Path, item: Manifest) -> Any:
+    """The CRD's OpenAPI schema as a JSON schema that refuses fields it does not name."""
+    kind = item["kind"]
+    if kind not in _SCHEMAS:
+        crd = yaml.load((shared / "crds" / CRDS[kind]).read_text(), Loader=yaml.CSafeLoader)
+        (version,) = [v for v in crd["spec"]["versions"] if item["apiVersion"].endswith(f"/{v['name']}")]
+        schema = version["schema"]["openAPIV3Schema"]
+        _close(schema)
+        schema["properties"]["metadata"] = {"type": "object"}
+        _SCHEMAS[kind] = schema
+    return _SCHEMAS[kind]
+
+
+def _close(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("x-kubernetes-int-or-string"):
+            schema.pop("anyOf", None)
+            schema["type"] = ["integer", "string"]
+        if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            schema.setdefault("additionalProperties", False)
+        for value in list(schema.values()):
+            _close(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            _close(value)

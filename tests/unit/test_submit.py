@@ -1,0 +1,245 @@
+"""`nanosft submit`: what a run file says is what the manifests hold. Rendered by the real kubectl."""
+
+import re
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanosft.errors import ConfigError
+from nanosft.settings.submit import SubmitSettings
+from nanosft.submit import run_submit
+from nanosft.submit.run_file import parse_run
+from tests.cluster.manifests import K8S, find, pod_specs, read
+
+RUN = """
+    name = "second"
+    store = "s3://bucket/runs"
+    base = "s3://bucket/bases/d20"
+    overlay = "OVERLAY"
+    recipe = "recipe.toml"
+    parallelism = 3
+
+    [images]
+    cpu = "images.example.org:5000/team/nanosft-cpu:9"
+    cuda = "images.example.org/nanosft-cuda@sha256:0123456789abcdef"
+
+    [env]
+    AWS_ENDPOINT_URL = "https://s3.example.org"
+
+    [generate]
+    num = 5000
+    num_shards = 8
+    strict_grounding = true
+    fallback_models = ["a/b", "c/d"]
+
+    [train]
+    epochs = 2
+
+    [sft]
+    nodes = 3
+    ranks_per_node = 4
+"""
+OVERLAYS = ("base", "local", "gpu", "trainjob")
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on this machine")
+
+
+def _write(folder: Path, text: str) -> Path:
+    (folder / "recipe.toml").write_text('[[sources]]\nname = "mine"\nuri = "{generated}"\n')
+    path = folder / "run.toml"
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def _submit(folder: Path, text: str, capsys: pytest.CaptureFixture[str], **settings: Any) -> list[dict[str, Any]]:
+    run_submit(SubmitSettings(run=str(_write(folder, text)), **settings))
+    return read(capsys.readouterr().out)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_sizes_names_images_and_prefixes_are_the_runs(
+    overlay: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _submit(tmp_path, RUN.replace("OVERLAY", overlay), capsys)
+    generate = find(found, "Job", "nanosft-generate-second")["spec"]
+    assert (generate["completions"], generate["parallelism"]) == (8, 3)
+    data = {item["metadata"]["name"]: item["data"] for item in found if item["kind"] == "ConfigMap"}
+    expected = {
+        "NANOSFT_OUT": "s3://bucket/runs/second/generated",
+        "NANOSFT_NUM": "5000",
+        "NANOSFT_NUM_SHARDS": "8",
+        "NANOSFT_STRICT_GROUNDING": "true",
+        "NANOSFT_FALLBACK_MODELS": '["a/b", "c/d"]',
+        "AWS_ENDPOINT_URL": "https://s3.example.org",
+    }
+    assert expected.items() <= data["nanosft-generate-second"].items()
+    expected = {
+        "NANOSFT_BASE": "s3://bucket/bases/d20",
+        "NANOSFT_DATA": "s3://bucket/runs/second/mixture",
+        "NANOSFT_OUT": "s3://bucket/runs/second/model",
+        "NANOSFT_EPOCHS": "2",
+    }
+    assert expected.items() <= data["nanosft-sft-second"].items()
+    assert data["nanosft-mix-second"]["NANOSFT_URI"] == "s3://bucket/runs/second/generated"
+    assert 'uri = "s3://bucket/runs/second/generated"' in data["nanosft-recipe-second"]["recipe.toml"]
+    images = {c["image"] for item in found for _, pod in pod_specs(item) for c in pod["containers"]}
+    cpu, cuda = "images.example.org:5000/team/nanosft-cpu:9", "images.example.org/nanosft-cuda@sha256:0123456789abcdef"
+    assert images == ({cpu} if overlay == "local" else {cpu, cuda})
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", ["base", "local", "gpu"])
+def test_the_training_job_has_the_runs_size_everywhere(
+    overlay: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _submit(tmp_path, RUN.replace("OVERLAY", overlay), capsys)
+    spec = find(found, "PyTorchJob", "nanosft-sft-second")["spec"]
+    assert spec["nprocPerNode"] == "4"
+    replicas = spec["pytorchReplicaSpecs"]
+    assert (replicas["Master"]["replicas"], replicas["Worker"]["replicas"]) == (1, 2)
+    for replica in replicas.values():
+        _check_pod(replica["template"]["spec"], with_gpu=overlay != "local")
+
+
+@needs_kubectl
+def test_the_trainjob_has_the_runs_size_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _submit(tmp_path, RUN.replace("OVERLAY", "trainjob"), capsys)
+    job, runtime = find(found, "TrainJob", "nanosft-sft-second"), find(found, "TrainingRuntime", "nanosft-sft-second")
+    assert job["spec"]["runtimeRef"]["name"] == "nanosft-sft-second"
+    trainer = job["spec"]["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (3, 4)
+    assert runtime["spec"]["mlPolicy"]["numNodes"] == 3
+    ((_, pod),) = pod_specs(runtime)
+    _check_pod(pod, with_gpu=True)
+    assert trainer["resourcesPerNode"] == pod["containers"][0]["resources"]
+
+
+def _check_pod(pod: dict[str, Any], *, with_gpu: bool) -> None:
+    (preflight,) = [item for item in pod["initContainers"] if item["name"] == "preflight"]
+    env = {item["name"]: item.get("value") for item in preflight["env"]}
+    assert (env["NANOSFT_NNODES"], env["NANOSFT_NPROC_PER_NODE"]) == ("3", "4")
+    for container in (preflight, pod["containers"][0]):
+        for kind in ("requests", "limits"):
+            assert container["resources"][kind].get("nvidia.com/gpu") == ("4" if with_gpu else None)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_of_the_first_run_is_left_and_all_that_is_named_is_there(
+    overlay: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _submit(tmp_path, RUN.replace("OVERLAY", overlay), capsys)
+    names = {(item["kind"], item["metadata"]["name"]) for item in found}
+    assert not any(kind == "Namespace" for kind, _ in names), "deleting the run would delete every other one"
+    for item in found:
+        assert not re.search(r"\bfirst\b", str(item)), item["metadata"]["name"]
+        if item["kind"] != "ServiceAccount":  # a cloud role trusts these by name
+            assert item["metadata"]["name"].endswith("-second")
+        assert item["metadata"]["labels"]["app.kubernetes.io/instance"] == "second"
+        assert item["metadata"]["namespace"] == "nanosft"
+        for _, pod in pod_specs(item):
+            assert ("ServiceAccount", pod["serviceAccountName"]) in names
+            for container in [*pod.get("initContainers", []), *pod["containers"]]:
+                for source in container["envFrom"]:
+                    assert ("ConfigMap", source["configMapRef"]["name"]) in names
+    policy = find(found, "NetworkPolicy", "nanosft-second")["spec"]
+    assert str(policy).count("'app.kubernetes.io/instance': 'second'") == 3
+
+
+@needs_kubectl
+def test_one_node_has_no_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = RUN.replace("OVERLAY", "gpu").replace("nodes = 3", "nodes = 1")
+    spec = find(_submit(tmp_path, text, capsys), "PyTorchJob", "nanosft-sft-second")["spec"]
+    assert list(spec["pytorchReplicaSpecs"]) == ["Master"]
+
+
+@needs_kubectl
+def test_a_run_file_with_a_name_alone_keeps_the_overlays_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _submit(tmp_path, 'name = "x"', capsys)
+    assert find(found, "Job", "nanosft-generate-x")["spec"]["completions"] == 4
+    assert find(found, "ConfigMap", "nanosft-sft-x")["data"]["NANOSFT_BASE"] == "s3://nanosft/base"
+    assert 'uri = "s3://nanosft/x/generated"' in find(found, "ConfigMap", "nanosft-recipe-x")["data"]["recipe.toml"]
+
+
+@needs_kubectl
+def test_other_stages_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _submit(tmp_path, 'name = "x"', capsys, stages=("sft",))
+    kinds = {(item["kind"], item["metadata"]["name"]) for item in found}
+    assert kinds == {
+        ("ServiceAccount", "nanosft-sft"),
+        ("ConfigMap", "nanosft-sft-x"),
+        ("PyTorchJob", "nanosft-sft-x"),
+        ("NetworkPolicy", "nanosft-x"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "run.toml: not TOML"),
+        ("", "run.toml: name: Field required"),
+        ('name = "Second Run"', "run.toml: name: "),
+        ('name = "x"\nshards = 3', "run.toml: shards: Extra inputs are not permitted"),
+        ('name = "x"\n[generate]\nnum_shard = 3', "run.toml: generate.num_shard: Extra inputs"),
+        ('name = "x"\n[generate]\nnum = 0', "run.toml: generate.num: Input should be greater than or equal to 1"),
+        ('name = "x"\n[train]\ndtype = "int8"', "run.toml: train.dtype: "),
+        ('name = "x"\n[sft]\nnodes = 0', "run.toml: sft.nodes: "),
+        ('name = "x"\n[images]\ncpu = "a b"', "run.toml: images.cpu: is no image"),
+        ('name = "x"\noverlay = "moon"', "overlay: .*moon has no kustomization.yaml"),
+        ('name = "x"\nrecipe = "none.toml"', "none.toml: cannot be read"),
+    ],
+)
+def test_a_wrong_run_file_is_refused_by_key(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_submit(SubmitSettings(run=str(_write(tmp_path, text))))
+
+
+def test_a_run_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere/run\.toml: cannot be read"):
+        run_submit(SubmitSettings(run="nowhere/run.toml"))
+
+
+def test_without_kubectl_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="kubectl is not on the PATH"):
+        run_submit(SubmitSettings(run=str(_write(tmp_path, 'name = "x"'))))
+
+
+def test_apply_hands_the_rendered_manifests_to_kubectl_in_the_runs_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = '#!/bin/sh\nif [ "$1" = kustomize ]; then echo rendered; else echo "$@"; /bin/cat; fi\n'
+    (tmp_path / "kubectl").write_text(script)
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    run_submit(SubmitSettings(run=str(_write(tmp_path, 'name = "x"\nnamespace = "team"')), apply=True))
+    assert capsys.readouterr().out == "apply --namespace team --filename -\nrendered\n"
+
+
+def test_what_kubectl_complains_of_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho 'field is immutable' >&2\nexit 1\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="kubectl kustomize: field is immutable"):
+        run_submit(SubmitSettings(run=str(_write(tmp_path, 'name = "x"'))))
+
+
+@needs_kubectl
+def test_manifests_elsewhere_serve_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "manifests"
+    shutil.copytree(K8S / "base", folder / "base")
+    found = _submit(tmp_path, 'name = "x"', capsys, manifests=str(folder))
+    assert find(found, "PyTorchJob", "nanosft-sft-x")
+
+
+def test_the_example_in_the_documentation_is_a_run_file() -> None:
+    for path in (K8S / "README.md", Path(run_submit.__code__.co_filename)):
+        text = path.read_text(encoding="utf-8")
+        example = re.search(r'^( *)name = "second".*?ranks_per_node = \d+$', text, re.MULTILINE | re.DOTALL)
+        assert example, path
+        assert parse_run(textwrap.dedent(example[0]), where="example").name == "second"
