@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
@@ -59,7 +59,7 @@ def run_audit(settings: AuditSettings) -> Audit:
         with _interruptible():
             found = _audit(settings, objects, parents)
     if settings.json_output:
-        sys.stdout.write(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         print_audit(found)
     num_bad = found.num_refused + found.num_unreadable
@@ -71,7 +71,7 @@ def run_audit(settings: AuditSettings) -> Audit:
 
 def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...]) -> Audit:
     context = _context(settings, objects)
-    audit = Audit(settings.uri, full_stops=bool(context.full_stops))
+    audit = Audit(settings.uri, full_stops=context.full_stops)
     if context.reference is not None and (identity := context.reference.identity) is not None:
         audit.name, audit.maker = identity.name, identity.maker
     index = NearDuplicateIndex(context.gates.near_threshold) if context.gates.near_duplicate else None

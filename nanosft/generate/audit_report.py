@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 from rich.console import Console
@@ -36,7 +36,7 @@ class Audit:
         examples: First defects of each kind.
         name: The name that the assistant was held to; empty where none was given or claimed.
         maker: The maker likewise.
-        full_stops: Whether the set's answers end on a stop.
+        full_stops: Whether the set's answers end on a stop; None where that is not clear.
         cpu_ms_per_row: Processor time of the second pass.
         clean_uri: Where the clean rows are; None without `--out`.
         refused_uri: Where the refused rows are.
@@ -52,7 +52,7 @@ class Audit:
     examples: dict[str, list[Example]] = field(default_factory=dict)
     name: str = ""
     maker: str = ""
-    full_stops: bool = False
+    full_stops: bool | None = None
     cpu_ms_per_row: float = 0.0
     clean_uri: str | None = None
     refused_uri: str | None = None
@@ -69,6 +69,12 @@ class Audit:
             if len(examples) < max_examples:
                 place = where.rpartition(":")[2] + ("" if defect.index is None else f", message {defect.index}")
                 examples.append(Example(place, defect.detail, defect.excerpt))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in the types of JSON."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        examples = {name: [asdict(example) for example in found] for name, found in self.examples.items()}
+        return {**plain, "refused": dict(self.refused), "reported": dict(self.reported), "examples": examples}
 
     def counts(self) -> dict[str, Any]:
         """The counts as manifests keep them."""

@@ -34,6 +34,7 @@ _MIN_TAIL_WORDS: Final = 4
 _MIN_OTHERS: Final = 3
 _MIN_CLOSED_SHARE: Final = 0.8
 _MIN_SET_SHARE: Final = 0.99
+_MIN_DOUBT_SHARE: Final = 0.8
 _MAX_MARKER_CHARS: Final = 12
 _INFORMAL: Final = re.compile(
     r"\b(?:[lL]ol|LOL|[hH]aha\w*|[hH]eh\w*|[oO]mg|OMG|ur|u|gonna|wanna|idk|tbh|kinda|dunno|thats|dont|didnt|whats|im)\b"
@@ -94,11 +95,12 @@ def find_completeness_defects(messages: Sequence[Prose], *, full_stops: bool | N
         question = message.text
 
 
-def infer_full_stops(conversations: Iterable[Sequence[Prose]]) -> bool:
-    """Whether at least 99 % of a set's answers of four words and more end on a stop."""
+def infer_full_stops(conversations: Iterable[Sequence[Prose]]) -> bool | None:
+    """Whether a set's answers of four words and more end on a stop: True from 99 % on, False below 80 %."""
     texts = [m.text for messages in conversations for m in messages if m.role == "assistant"]
-    long = [text for text in texts if text.count(" ") >= _MIN_TAIL_WORDS - 1]
-    return sum(_is_closed(text) for text in long) >= _MIN_SET_SHARE * len(long) > 0
+    closed = [_is_closed(text) for text in texts if text.count(" ") >= _MIN_TAIL_WORDS - 1]
+    share = sum(closed) / len(closed) if closed else 0.0
+    return True if share >= _MIN_SET_SHARE else None if share >= _MIN_DOUBT_SHARE else False
 
 
 def _find_open_markup(message: Prose) -> Defect | None:
@@ -115,7 +117,7 @@ def _find_open_markup(message: Prose) -> Defect | None:
         paragraph = _INLINE_CODE.sub("x", paragraph)
         if "`" in paragraph:
             return _defect(message, "open_markup", "the answer ends inside `code`", text)
-    if paragraph.count("**") % 2 and _OPEN_BOLD.search(paragraph):
+    if paragraph.count("**") % 2 and _OPEN_BOLD.search(paragraph) and not _INFORMAL.search(text):
         return _defect(message, "open_markup", "the answer ends inside **bold** text", text)
     if "](" in paragraph and _OPEN_LINK.search(paragraph):
         return _defect(message, "open_markup", "the answer ends inside a [link]", text)

@@ -15,7 +15,7 @@ from nanosft.quality.prose import Prose
 from nanosft.quality.quantities import Date, Quantity, find_dates, find_links, find_quantities
 from nanosft.quality.verdict import Defect, excerpt_of
 
-_HEDGED_TOLERANCE: Final = 0.06
+_HEDGED_TOLERANCE: Final = 0.07
 _TOLERANCE: Final = 1e-6
 _LARGE: Final = 1e6
 """From here on a number is a statement without a unit too: "561M"."""
@@ -195,12 +195,10 @@ def _is_grounded(quantity: Quantity, reference: Reference, said: _Said) -> bool:
 def _has_value(quantity: Quantity, known: Iterable[float]) -> bool:
     """Whether a known value rounds to the quantity as written, or is near it where it is hedged."""
     hedge = _HEDGED_TOLERANCE * quantity.value if quantity.is_hedged else 0.0
-    for value in known:
-        # Rounding needs digits to round to: "$3" is no rounding of $2.6, "1.9 billion" is one of 1,879,048,192.
-        rounding = quantity.step / 2 if quantity.step > 1 or quantity.value >= 10 * quantity.step else 0.0
-        if abs(value - quantity.value) <= max(hedge, rounding, _TOLERANCE * quantity.value):
-            return True
-    return False
+    # Rounding needs two digits to round to: "$3" is no rounding of $2.6, "1.9 billion" is one of 1,879,048,192.
+    rounding = quantity.step / 2 if quantity.value >= 10 * quantity.step else 0.0
+    tolerance = max(hedge, rounding, _TOLERANCE * quantity.value)
+    return any(abs(value - quantity.value) <= tolerance for value in known)
 
 
 def _unknown_names(message: Prose, known: frozenset[str], said: _Said) -> Iterator[tuple[int, str]]:

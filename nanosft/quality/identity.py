@@ -61,7 +61,8 @@ _MADE_BY: Final = re.compile(
     rf"(?:the |an? )?(?:[a-z]\w+ )?(?P<maker>{_PERSON})"
 )
 _MADE_APPOSITION: Final = re.compile(
-    rf"{_I_AM} (?P<gap>(?:[^.;:!?\n]{{1,110}}? )??){_MADE} by (?:the )?(?P<maker>{_PERSON})"
+    rf"(?:{_I_AM}|\b[Aa]s an AI|\b[Aa]s a (?:large )?language model) "
+    rf"(?P<gap>(?:[^.;:!?\n]{{1,110}}? )??){_MADE} by (?:the )?(?P<maker>{_PERSON})"
 )
 _MY_MAKER: Final = re.compile(
     rf"\b[Mm]y (?:creator|maker|developer|builder|inventor|author)(?:'s name)? (?:is|was) (?:the )?(?P<maker>{_PERSON})"

@@ -12,13 +12,13 @@ Why not MinHash for all: one changed word among ten leaves a similarity of 0.6, 
 
 Signatures are one-permutation MinHash: a pair of words is hashed once, its hash chooses one of NUM_BINS bins, and each
 bin keeps its minimum. Bins that stay empty, as those of shorter texts do, are filled by further rounds of other hashes,
-the last of them by copies of full ones (by copies alone the estimate errs by 0.044 on texts of 50 words, not 0.028). All
-arithmetic is integer and modulo 2**64, so that every process and platform gets the same bytes.
+the last of them by copies of full ones; by copies alone the estimate's error is 0.044 on texts of 50 words, not 0.028.
+All arithmetic is integer and modulo 2**64, so that every process and platform gets the same bytes.
 
 Source: Broder, On the resemblance and containment of documents (1997); Li, Owen, Zhang, One Permutation Hashing (2012);
 Dahlgaard, Knudsen, Thorup, Fast Similarity Sketching (2017), for the rounds; Shrivastava, Optimal Densification for
-Fast and Accurate Minwise Hashing (2017); Mor and Fraenkel, A hash code method
-for detecting and correcting spelling errors (1982), for the keys of texts with a part left out.
+Fast and Accurate Minwise Hashing (2017); Mor and Fraenkel, A hash code method for detecting and correcting spelling
+errors (1982), for the keys of texts with a part left out.
 """
 
 import re

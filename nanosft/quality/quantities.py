@@ -16,7 +16,8 @@ class Quantity(NamedTuple):
     Attributes:
         value: In the unit's base: seconds for times up to weeks, dollars for cents.
         unit: Normal name of the unit; empty for a bare number.
-        step: One unit of the last digit as written: 1e8 for "1.9 billion". A rounded number is right within half of it.
+        step: One unit of the last digit that is no trailing zero: 1e8 for "1.9 billion" and for "1,900 million". A
+            rounded number is right within half of it.
         is_hedged: Whether "about" or the like stands before it.
         start: Offset in the text.
         end: Offset behind it.
@@ -232,9 +233,10 @@ def _quantity(text: str, match: re.Match[str]) -> Quantity:
     elif spelling := match["unit"] or match["noun"]:
         unit, unit_factor = _UNITS[spelling.casefold()]
         factor *= unit_factor
-    decimals = len(digits.partition(".")[2])
+    whole, _, fraction = digits.partition(".")
+    exponent = -len(fraction) if fraction else len(whole) - len(whole.rstrip("0"))
     hedged = match["hedge"] is not None or _is_hedged(text, match.start())
-    return Quantity(float(digits) * factor, unit, factor * 10.0**-decimals, hedged, *match.span())
+    return Quantity(float(digits) * factor, unit, factor * 10.0**exponent, hedged, *match.span())
 
 
 def _scale_like(first: Quantity, second: Quantity, match: re.Match[str]) -> Quantity:

@@ -42,7 +42,7 @@ _FOLDS: Final = str.maketrans(
         "\u00a9": "(c)", "\u00ae": "(R)", "\u2122": "(TM)", "\u20ac": "EUR ", "\u00a3": "GBP ", "\u00b0": " degrees ",
     }
 )  # fmt: skip
-_DASH_SPACES: Final = re.compile(r"(?<=\S)  - | -  (?=\S)")
+_DASH_SPACES: Final = re.compile(r"(?<=\S) +- +(?=\S)")
 _DROPPED_CATEGORIES: Final = frozenset({"So", "Sk", "Cf", "Mn", "Me", "Cs", "Co"})
 _QUOTES: Final = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"'})
 

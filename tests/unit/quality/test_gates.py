@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nanosft.conversation import Conversation, Message
+from nanosft.dataset import read_conversations
+from nanosft.quality.completeness import infer_full_stops
+from nanosft.quality.gates import Context, Gates, check
+from nanosft.quality.grounding import make_identity_reference
+from nanosft.quality.identity import Identity, infer_identity
+from nanosft.quality.prose import read_prose
+from nanosft.quality.verdict import GATE_NAMES, excerpt_of
+from nanosft.settings.audit import GATES
+
+BAD = Conversation(
+    (
+        Message("user", "Who are you, {name}?"),
+        Message("assistant", "As an AI language model, I'm ChatGPT. It\u2019s fun."),
+        Message("user", "Really?"),
+    )
+)
+NANOCHAT = make_identity_reference(Identity("nanochat", "Andrej Karpathy"))
+
+
+def test_every_gate_has_its_switch():
+    assert set(GATE_NAMES) <= set(Gates.model_fields)
+    assert GATE_NAMES == GATES
+
+
+def test_all_defects_of_a_row_are_told_at_once():
+    verdict = check(BAD, Context(Gates(ascii_policy="reject"), NANOCHAT))
+    assert not verdict.accepted
+    assert verdict.reasons == (
+        "structure/ends_on_user",
+        "completeness/template",
+        "identity/other_name",
+        "identity/name_not_given",
+        "style/non_ascii",
+        "style/banned_phrase",
+    )
+    assert verdict.explain().count("\n") == 5
+    assert "message 1: the assistant calls itself ChatGPT; it is nanochat" in verdict.explain()
+
+
+@pytest.mark.parametrize("gate", [name for name in GATE_NAMES if name not in {"tokens", "near_duplicate"}])
+def test_a_gate_that_is_off_says_nothing(gate):
+    context = Context(Gates.model_validate({gate: False}), NANOCHAT)
+    assert gate not in {defect.gate for defect in check(BAD, context).defects}
+
+
+def test_folding_is_done_before_the_gates_look():
+    verdict = check(BAD, Context(Gates(ascii_policy="fold"), NANOCHAT))
+    assert verdict.conversation.messages[1].text.endswith("It's fun.")
+    assert "style/non_ascii" not in verdict.reasons
+    assert check(BAD, Context()).conversation is BAD
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValidationError):
+        Gates.model_validate({"grammar": True})
+
+
+def test_excerpts_are_one_line():
+    assert excerpt_of("a" * 90 + "\nX" + "b" * 90, 91, 92) == "\u2026" + "a" * 39 + " X" + "b" * 40 + "\u2026"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), st.text())))
+def test_any_conversation_can_be_checked(pairs):
+    conversation = Conversation(tuple(Message(role, text) for role, text in pairs))
+    verdict = check(conversation, Context(Gates(ascii_policy="fold"), NANOCHAT, full_stops=True), num_messages=2)
+    assert verdict.accepted == (not verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("name", "identity", "refused"),
+    [
+        ("identity_a", Identity("nanochat", "King Andrej Karpathy"), {}),
+        (
+            "identity_b",
+            Identity("ChibuChat", "Chibuzor Okocha"),
+            {"identity/maker_not_given": 49, "identity/name_not_given": 21},  # each of the 70 was read, and is right
+        ),
+    ],
+)
+def test_published_sets_are_refused_for_what_was_read_and_found_right(shared: Path, name, identity, refused):
+    rows = list(read_conversations(str(shared / f"data/{name}.jsonl")))
+    prose = [read_prose(row) for row in rows]
+    found = infer_identity(prose)
+    assert found == identity
+    context = Context(Gates(), make_identity_reference(identity), full_stops=infer_full_stops(prose))
+    counts: dict[str, int] = {}
+    for row in rows:
+        for reason in check(row, context).reasons:
+            counts[reason] = counts.get(reason, 0) + 1
+    assert counts == refused
