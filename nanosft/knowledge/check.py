@@ -13,6 +13,7 @@ from nanosft.knowledge.text import content_words, estimate_tokens, stem_word
 _MAX_WORDS: Final = 60
 _SAME_NUMBER: Final = 0.02
 """Numbers this close are one number, rounded: 561 million and 560,988,160."""
+_YEARS: Final = range(1900, 2101)
 _DIGITS = re.compile(r"\d[\d,.]*\d|\d")
 _VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|had|takes?|took|costs?|uses?|used|needs?|needed|reached|scored|holds?|contains?|"
@@ -78,8 +79,8 @@ def check_knowledge(knowledge: Knowledge) -> KnowledgeReport:
 def find_contradictions(knowledge: Knowledge) -> Iterator[tuple[Fact, Fact]]:
     """Pairs of facts that say one thing of one subject with two numbers.
 
-    One thing: word for word the same but for one number, or the same subject (all before the verb), verb, unit and next
-    name, with nothing but the number between. Numbers within 2 % are one number, rounded.
+    One thing: word for word the same but for one number, or the same subject (all before the verb), verb, words up to
+    the number, unit and next name. Numbers within 2 % are one number, rounded; years are not.
     """
     by_claim: dict[tuple[str, ...], list[tuple[Fact, Number]]] = {}
     for fact in knowledge.facts:
@@ -88,8 +89,7 @@ def find_contradictions(knowledge: Knowledge) -> Iterator[tuple[Fact, Fact]]:
     seen: set[tuple[str, str]] = set()
     for entries in by_claim.values():
         for (left, first), (right, second) in combinations(entries, 2):
-            differ = abs(first.value - second.value) > _SAME_NUMBER * max(first.value, second.value)
-            if differ and left.id != right.id and (left.id, right.id) not in seen:
+            if _differ(first, second) and left.id != right.id and (left.id, right.id) not in seen:
                 seen.add((left.id, right.id))
                 yield left, right
 
@@ -103,8 +103,22 @@ def _claims(fact: Fact) -> Iterator[tuple[tuple[str, ...], Number]]:
         end = start + len(number.text)
         masked = statement[:start] + _DIGITS.sub("#", statement[start:end]) + statement[end:]
         yield ("same words", masked.casefold()), number
-        if verb and number.unit and start >= verb.end() and not content_words(statement[verb.end() : start]):
-            subject = " ".join(content_words(statement[: verb.start()]))
+        if verb and start >= verb.end() and (number.unit or _is_year(number)):
+            subject, between = (" ".join(content_words(part)) for part in _parts(statement, verb, start))
+            of = next((name for name in fact.names if statement.find(name, end) >= 0), "")
             if subject:
-                of = next((name for name in fact.names if statement.find(name, end) >= 0), "")
-                yield ("same subject", subject, stem_word(verb[0]), number.unit, of), number
+                yield ("same subject", subject, stem_word(verb[0]), between, number.unit, of), number
+
+
+def _parts(statement: str, verb: re.Match[str], start: int) -> tuple[str, str]:
+    return statement[: verb.start()], statement[verb.end() : start]
+
+
+def _differ(first: Number, second: Number) -> bool:
+    if _is_year(first) and _is_year(second):
+        return first.value != second.value
+    return abs(first.value - second.value) > _SAME_NUMBER * max(first.value, second.value)
+
+
+def _is_year(number: Number) -> bool:
+    return not number.unit and number.value in _YEARS
