@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.distributed_c10d import Store as Meeting
 from torch.distributed.rendezvous import rendezvous
 
@@ -146,6 +147,9 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
     timeout = timedelta(seconds=timeout_s)
     with lost_ranks():
         store, rank, size = next(rendezvous("env://", timeout=timeout))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # The agent's store outlives a restart in place, and its keys would send us to ranks that are gone
+            store = PrefixStore(f"nanosft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         is_cuda = chosen.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
