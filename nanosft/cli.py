@@ -18,10 +18,11 @@ from nanosft.settings.chat import ChatSettings
 from nanosft.settings.demo import DemoSettings
 from nanosft.settings.describe import DescribeSettings
 from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
-from nanosft.settings.options import command
+from nanosft.settings.options import command, launcher
 from nanosft.settings.submit import SubmitSettings
-from nanosft.settings.train import TrainSettings
+from nanosft.settings.train import LaunchSettings, TrainSettings
 from nanosft.settings.wait import WaitSettings
 
 app = typer.Typer(
@@ -31,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+knowledge = typer.Typer(name="knowledge", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(knowledge, help="Check a knowledge base, or have one drafted.")
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -91,6 +94,20 @@ def train(settings: TrainSettings) -> None:
     run_train(settings)
 
 
+@launcher(app, LaunchSettings)
+def launch(settings: LaunchSettings, arguments: list[str]) -> int:
+    """Run `nanosft train …` as several ranks, with exit codes that a cluster can act on.
+
+    nanosft launch --standalone --nproc-per-node 8 train --base … --data … --out …
+
+    torchrun's own agent in this process: the same options and PET_ variables. Exits with the code of the rank that
+    failed first, 143 after SIGTERM, and 138 for whatever another try may mend.
+    """
+    from nanosft.train.launch import run_launch
+
+    return run_launch(settings, arguments)
+
+
 @command(app, ChatSettings)
 def chat(settings: ChatSettings) -> None:
     """Talk to a finetuned (or base) model.
@@ -122,6 +139,28 @@ def describe(settings: DescribeSettings) -> None:
     from nanosft.describe import run_describe
 
     run_describe(settings)
+
+
+@command(knowledge, KnowledgeCheckSettings)
+def check(settings: KnowledgeCheckSettings) -> None:
+    """Report a knowledge base's structure, contradictions, empty topics and size.
+
+    nanosft knowledge check knowledge/self_knowledge.md
+    """
+    from nanosft.generate.authoring import run_knowledge_check
+
+    run_knowledge_check(settings)
+
+
+@command(knowledge, KnowledgeDraftSettings)
+def draft(settings: KnowledgeDraftSettings) -> None:
+    """Have the chat API draft a knowledge base in our structure, for a person to edit.
+
+    nanosft knowledge draft --from README.md --out knowledge/mine.md
+    """
+    from nanosft.generate.authoring import run_knowledge_draft
+
+    run_knowledge_draft(settings)
 
 
 @command(app, WaitSettings)

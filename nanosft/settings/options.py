@@ -16,33 +16,75 @@ from nanosft.settings.base import SettingsT, StageSettings, extra_of, load_setti
 
 
 def command(
-    app: typer.Typer, cls: type[SettingsT], *, takes_command: bool = False
-) -> Callable[[Callable[[SettingsT], int | None]], Callable[..., int | None]]:
+    app: typer.Typer, cls: type[SettingsT]
+) -> Callable[[Callable[[SettingsT], None]], Callable[[SettingsT], None]]:
     """A decorator that adds a command whose options are the fields of `cls`.
 
-    The decorated function takes the settings; its docstring is the help text; an exit code it returns is the process's.
+    The decorated function takes the settings; its docstring is the help text.
 
     Args:
         app: What the command is added to.
         cls: Its `command` names the command; the last word does, in a group.
-        takes_command: The first positional word begins another command line, whose options are left to it.
     """
 
-    def decorate(function: Callable[[SettingsT], int | None]) -> Callable[..., int | None]:
-        def run(*, config: str | None = None, debug: bool = False, **options: Any) -> int | None:
+    def decorate(function: Callable[[SettingsT], None]) -> Callable[[SettingsT], None]:
+        def run(*, config: str | None = None, debug: bool = False, **options: Any) -> None:
             configure_logging(debug=debug)
-            return function(load_settings(cls, options, config=config))
+            function(load_settings(cls, options, config=config))
 
-        parameters = [_parameter(name, field) for name, field in cls.model_fields.items() if not _is_secret(field)]
-        run.__signature__ = inspect.Signature([*parameters, _CONFIG, _DEBUG])  # type: ignore[attr-defined]  # typer reads it
-        run.__doc__ = function.__doc__
-        context = {"allow_interspersed_args": False, "ignore_unknown_options": True} if takes_command else None
-        name = cls.command.split()[-1]
-        app.command(name, help=inspect.getdoc(function), epilog=_epilog(cls), context_settings=context)(run)
-        return run
+        _register(app, cls, function, run, _parameters(cls))
+        return function
 
     return decorate
 
+
+def launcher(
+    app: typer.Typer, cls: type[SettingsT]
+) -> Callable[[Callable[[SettingsT, list[str]], int]], Callable[[SettingsT, list[str]], int]]:
+    """As `command`, for one that starts another command line: what follows its own options, left as it is.
+
+    The decorated function takes the settings and that command line, and returns the exit code. Options may be spelled
+    with underscores too, as torchrun's are.
+    """
+
+    def decorate(function: Callable[[SettingsT, list[str]], int]) -> Callable[[SettingsT, list[str]], int]:
+        def run(*, arguments: list[str], config: str | None = None, debug: bool = False, **options: Any) -> int:
+            configure_logging(debug=debug)
+            return function(load_settings(cls, options, config=config), arguments)
+
+        context = {"allow_interspersed_args": False, "token_normalize_func": _with_hyphens}
+        _register(app, cls, function, run, [_ARGUMENTS, *_parameters(cls)], context)
+        return function
+
+    return decorate
+
+
+def _register(
+    app: typer.Typer,
+    cls: type[StageSettings],
+    function: Callable[..., Any],
+    run: Callable[..., Any],
+    parameters: list[inspect.Parameter],
+    context: dict[str, Any] | None = None,
+) -> None:
+    run.__signature__ = inspect.Signature([*parameters, _CONFIG, _DEBUG])  # type: ignore[attr-defined]  # typer reads it
+    name = cls.command.split()[-1]
+    app.command(name, help=inspect.getdoc(function), epilog=_epilog(cls), context_settings=context)(run)
+
+
+def _with_hyphens(token: str) -> str:
+    return token.replace("_", "-")
+
+
+def _parameters(cls: type[StageSettings]) -> list[inspect.Parameter]:
+    return [_parameter(name, field) for name, field in cls.model_fields.items() if not _is_secret(field)]
+
+
+_ARGUMENTS = inspect.Parameter(
+    "arguments",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=Annotated[list[str], typer.Argument(metavar="train …", help="The command line of each rank.")],
+)
 
 _CONFIG = inspect.Parameter(
     "config",
