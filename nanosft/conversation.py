@@ -239,7 +239,19 @@ def _foreign_meta(value: dict[str, Any], used: Collection[str]) -> dict[str, Any
 def _messages(value: object, where: str) -> tuple[Message, ...]:
     if not isinstance(value, list):
         raise DataError(f"{where}: messages must be a list, found {_kind(value)}")
-    return tuple(_message(item, f"{where}: message {index}") for index, item in enumerate(value))
+    found = []
+    for index, item in enumerate(value):
+        # Nearly all messages are plain; to name each one's place for an error that does not come would double the time.
+        try:
+            if len(item) == 2:  # noqa: PLR2004 - role and content alone
+                content = item["content"]
+                if type(content) is str:
+                    found.append(Message(_ROLE_NAMES[item["role"]], content))
+                    continue
+        except (KeyError, TypeError):
+            pass
+        found.append(_message(item, f"{where}: message {index}"))
+    return tuple(found)
 
 
 def _message(value: object, where: str) -> Message:

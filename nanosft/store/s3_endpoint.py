@@ -77,6 +77,8 @@ class Endpoint:
         self._conditional: Conditional = "honoured" if self._is_aws else "unknown"
         self._checksums: bool | None = True if self._is_aws else None
         self._lock = threading.Lock()
+        if self._is_aws:
+            _log.info("%s: AWS: conditional put, listing and checksums are honoured", client.meta.endpoint_url)
 
     @property
     def conditional(self) -> Conditional:
@@ -203,7 +205,7 @@ class Endpoint:
         return f"listing lags: each waits {self.list_lag_s:.1f} s"
 
     def _is_listed(self, bucket: str, key: str) -> bool:
-        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=10)
         return any(item.get("Key") == key for item in answer.get("Contents", []))
 
     def _head(self, bucket: str, key: str) -> Any:

@@ -22,12 +22,17 @@ ALWAYS = 10_000
 CHECKSUM_HEADERS = {"x-amz-checksum-sha256", "x-amz-checksum-algorithm"}
 
 
+def forget_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Change the `AWS_…` variables: other variables are another endpoint, of which nothing is known."""
+    monkeypatch.setenv("AWS_EXECUTION_ENV", uuid.uuid4().hex)
+
+
 @pytest.fixture
 def store(proxy: S3Proxy, make_bucket: MakeBucket, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr("nanosft.store.s3_endpoint.SETTLE_S", 0.3)
     uri = make_bucket(proxy.url)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
-    monkeypatch.setenv("AWS_EXECUTION_ENV", uuid.uuid4().hex)  # other variables: an endpoint of which nothing is known
+    forget_endpoints(monkeypatch)
     proxy.count()
     return open_store(uri)
 
@@ -63,9 +68,14 @@ class TestConditionalPut:
         assert "conditional put honoured; listing shows a new object at once; SHA-256 of puts sent" in line
 
     def test_honoured_by_seaweed(
-        self, seaweed_url: str, make_bucket: MakeBucket, log: pytest.LogCaptureFixture
+        self,
+        seaweed_url: str,
+        make_bucket: MakeBucket,
+        monkeypatch: pytest.MonkeyPatch,
+        log: pytest.LogCaptureFixture,
     ) -> None:
         store = open_store(make_bucket(seaweed_url))
+        forget_endpoints(monkeypatch)
         assert store.write_if_absent("key", b"first")
         assert not store.write_if_absent("key", b"second")
         assert "conditional put honoured" in log.messages[0]
@@ -151,12 +161,13 @@ class TestConditionalPut:
             store.write_if_absent("key", b"x")
         assert not store.exists("key")
 
-    def test_aws_is_not_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_aws_is_not_asked(self, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture) -> None:
         use_endpoint(monkeypatch, "")
         monkeypatch.setenv("AWS_REGION", "eu-central-1")
         client = make_client()
         assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
         assert Endpoint(client).conditional == "honoured"
+        assert "AWS: conditional put, listing and checksums are honoured" in log.messages[0]
 
 
 class TestListing:

@@ -270,10 +270,10 @@ with open_store(sys.argv[1]).open_write("key") as writer:
         tracemalloc.start()
         try:
             with store.open_write("key") as writer:
-                for _ in range(40):
+                for _ in range(25):
                     writer.write(piece)
             with store.open_read("key") as stream:
-                assert sum(map(len, iter(partial(stream.read, MIB), b""))) == 160 * MIB
+                assert sum(map(len, iter(partial(stream.read, MIB), b""))) == 100 * MIB
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
