@@ -174,13 +174,6 @@ class Dimensions(_Table):
             counts = Counter(item.id for item in getattr(self, kind))
             if repeated := [item_id for item_id, count in counts.items() if count > 1]:
                 raise ValueError(f"{kind}: id {repeated[0]!r} stands twice")
-        for style in self.styles:
-            share = 1 / (len(self.styles) * len(style.first_messages))
-            if style.verbatim and share > self.max_opening_share:
-                raise ValueError(
-                    f"styles: each of the {len(style.first_messages)} first messages of {style.id!r}, being verbatim, "
-                    f"opens {share:.2%} of the rows, more than max_opening_share {self.max_opening_share:.2%}: add more"
-                )
         return self
 
     @property

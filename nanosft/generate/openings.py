@@ -110,6 +110,17 @@ def _choose(topic: Topic, template: str, filler: int) -> str:
     return topic.ask[filler] if "ask" in slots else topic.subject
 
 
+def count_variants(style: Style, num_user_names: int) -> int:
+    """How many first messages of a style differ before one comes again, for one topic with one question."""
+    if style.verbatim:
+        return len(style.first_messages)
+    frames = _SIGNED if style.is_about_topic else _SIGNED_GREETING
+    return sum(
+        num_user_names if "user" in slots_of(text) else 1 + num_user_names * len(frames)
+        for text in style.first_messages
+    )
+
+
 @lru_cache(maxsize=4096)
 def _combinations(templates: tuple[str, ...], num_questions: int, num_asks: int) -> tuple[tuple[str, int], ...]:
     """All (template, filler) in an order where both change at each step; the filler indexes the slot's own texts."""

@@ -26,6 +26,7 @@ NAME: Final = (
     "The name is {name}.",
     "It is {name}.",
 )
+NAME_TOO: Final = ("My name is {name}.", "I am called {name}.", "I am {name}.", "You can call me {name}.")
 MADE: Final = (
     "I was made by {maker}.",
     "I was created by {maker}.",
@@ -40,7 +41,7 @@ NOT_OTHER: Final = (
     "No, my name is {name}.",
     "Not quite: I am {name}.",
     "No. I am called {name}.",
-    "I am {name}, so no.",
+    "No, I am {name}, nobody else.",
     "That is a mix-up: I am {name}.",
     "No, you are talking to {name}.",
 )
@@ -206,18 +207,18 @@ ASK_DOUBT: Final = (
     "Really?",
     "Is that true?",
     "Hmm, are you certain about that?",
-    "How sure are you?",
-    "I find that hard to believe.",
+    "Are you quite sure about that?",
     "Can I believe that?",
-    "Says who?",
-    "Are you making that up?",
-    "I heard something else.",
-    "That sounds too good to be true.",
-    "You are not just guessing, are you?",
     "Is that really so?",
-    "Do you have anything to back that up?",
-    "Sounds odd to me. Are you sure?",
     "Honestly?",
+    "Sounds odd to me. Are you sure?",
+    "Do you stand by that?",
+    "Is that really true?",
+    "Are you sure you have that right?",
+    "For real?",
+    "Can I rely on that?",
+    "Is that correct?",
+    "Wait, is that so?",
 )
 STAND_BY: Final = (
     "Yes, that is what I was taught about myself.",
@@ -226,11 +227,11 @@ STAND_BY: Final = (
     "Yes. It is part of what I know about myself.",
     "I understand the doubt, but yes.",
     "Yes, I stand by it.",
-    "I am, although you are free to check it.",
+    "Yes, although you are free to check it.",
     "Yes, to the best of my knowledge.",
     "That is how I learned it, yes.",
-    "It is true as far as my knowledge goes.",
-    "I do not guess here: that is written down.",
+    "Yes, it is true as far as my knowledge goes.",
+    "Yes. I do not guess here.",
     "Yes, really.",
 )
 ASK_SIMPLER: Final = (

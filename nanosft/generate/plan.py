@@ -4,26 +4,28 @@
     plan_row(plan, 17)              # row 17 of the plan, whatever the number of rows or shards
     plan_row(plan, 17, fresh=1)     # another prompt of the same cell, for a row refused too often
 
-Stratified: with T topics, row r has topic `r mod T`, and of another dimension with n values
+Stratified: with T topics, row r has topic `r mod T`, and of another dimension with n values, in a seeded order,
 
-    (r + r // lcm(T, n)) mod n
+    (r + shift(r // lcm(T, n))) mod n
 
-in a seeded order of the values. Each aligned block of n rows holds every value once, as lcm(T, n) is a multiple of n:
-counts of a value differ by at most 1 at every length. Each aligned block of T * n rows holds every pair with a topic
-once: within lcm(T, n) rows the pairs differ (Chinese remainder), and from one such stretch to the next the difference
-of the two grows by 1, so that all gcd(T, n) stretches are disjoint. Counts of a pair differ by at most 1 as well.
+where the shift of a stretch of lcm(T, n) rows is seeded, but takes g = gcd(T, n) values that differ mod g in each g
+stretches. Each aligned block of n rows holds every value once, as lcm(T, n) is a multiple of n: counts of a value
+differ by at most 1 at every length. Each aligned block of T * n rows holds every pair with a topic once: within a
+stretch the pairs differ (Chinese remainder), and those of another stretch have another difference mod g. Counts of a
+pair differ by at most 1 as well. Pairs without a topic are near even where their numbers have no common factor, and
+else once the shifts have mixed them, after some stretches.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from math import lcm
+from functools import cached_property, lru_cache
+from math import gcd, lcm
 from typing import Final, TypeVar
 
 from nanosft.errors import ConfigError
 from nanosft.generate.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
-from nanosft.generate.openings import Opening, Visit, write_opening
+from nanosft.generate.openings import Opening, Visit, count_variants, write_opening
 from nanosft.generate.recall import Recall
 from nanosft.knowledge import Knowledge
 
@@ -104,7 +106,7 @@ def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Pla
     """Bind the dimensions' topics to the knowledge base's sections and order all values by the seed.
 
     Raises:
-        ConfigError: The seed is negative.
+        ConfigError: The seed is negative, or a style has too few first messages for `max_opening_share`.
         DataError: The knowledge base answers no topic.
     """
     if seed < 0:
@@ -121,6 +123,7 @@ def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Pla
         style.model_copy(update={"first_messages": order(style.first_messages, style.id)})
         for style in dimensions.styles
     ]
+    _check_openings(dimensions, len(topics))
     return Plan(
         seed=seed,
         knowledge=knowledge,
@@ -136,9 +139,9 @@ def plan_row(plan: Plan, row: int, fresh: int = 0) -> PlanRow:
     """Row `row` of the plan: a function of (seed, row, fresh), the dimensions and the knowledge base alone."""
     num_topics, num_styles = len(plan.topics), len(plan.styles)
     topic_index = row % num_topics
-    style_index = _latin(row, num_topics, num_styles)
+    style_index = _choose(plan, row, "style", num_styles)
     topic, style = plan.topics[topic_index], plan.styles[style_index]
-    dynamic = plan.dynamics[_latin(row, num_topics, len(plan.dynamics))]
+    dynamic = plan.dynamics[_choose(plan, row, "dynamic", len(plan.dynamics))]
     seed = draw(plan.seed, "row", row, fresh) >> 1
     visit = Visit(
         start=style_index + draw(plan.seed, "start", topic_index) % 1000 * len(topic.questions),
@@ -155,7 +158,7 @@ def plan_row(plan: Plan, row: int, fresh: int = 0) -> PlanRow:
         user_names=plan.dimensions.user_names,
         must_ask=dynamic.num_messages <= _SHORT,
     )
-    persona = plan.personas[_latin(row, num_topics, len(plan.personas))]
+    persona = plan.personas[_choose(plan, row, "persona", len(plan.personas))]
     return PlanRow(row, fresh, topic, persona, dynamic, style, opening, seed)
 
 
@@ -170,6 +173,28 @@ def draw(seed: int, label: str, *indices: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _latin(row: int, num_topics: int, num_values: int) -> int:
+def _check_openings(dimensions: Dimensions, num_topics: int) -> None:
+    for style in dimensions.styles:
+        num_variants = count_variants(style, len(dimensions.user_names)) * (num_topics if style.is_about_topic else 1)
+        share = 1 / (len(dimensions.styles) * num_variants)
+        if share > dimensions.max_opening_share:
+            raise ConfigError(
+                f"dimensions: style {style.id!r} can make {num_variants} first messages, so that one would open "
+                f"{share:.2%} of the rows; max_opening_share is {dimensions.max_opening_share:.2%}: "
+                "add first messages, user_names or styles, or raise it"
+            )
+
+
+def _choose(plan: Plan, row: int, label: str, num_values: int) -> int:
     """Which of `num_values` values a row has: balanced by itself and with the topic (see above)."""
-    return (row + row // lcm(num_topics, num_values)) % num_values
+    num_topics = len(plan.topics)
+    num_stretches = gcd(num_topics, num_values)
+    block, stretch = divmod(row // lcm(num_topics, num_values), num_stretches)
+    return (row + _shifts(plan.seed, label, block, num_stretches)[stretch]) % num_values
+
+
+@lru_cache(maxsize=4096)
+def _shifts(seed: int, label: str, block: int, num_stretches: int) -> tuple[int, ...]:
+    """A shift for each stretch of a block, all different mod their number."""
+    offset = draw(seed, f"{label} offset", block)
+    return tuple(offset + index for index in permute(num_stretches, seed, f"{label} {block}"))

@@ -32,7 +32,7 @@ _INTENTS: Final[tuple[tuple[Intent, re.Pattern[str]], ...]] = (
     ("other", re.compile(_OTHER, re.IGNORECASE)),
     ("made", re.compile(_MADE, re.IGNORECASE)),
     ("name", re.compile(_NAME, re.IGNORECASE)),
-    ("machine", re.compile(r"\b(?:human|(?:a|the) person|real|robot)\b", re.IGNORECASE)),
+    ("machine", re.compile(r"\b(?:human|(?:a|the) person)\b", re.IGNORECASE)),
     ("ai", re.compile(r"\b(?:an ai|a bot|computer program)\b", re.IGNORECASE)),
     ("model", re.compile(r"\b(?:which|what) (?:model|assistant)\b", re.IGNORECASE)),
     ("who", re.compile(_WHO, re.IGNORECASE)),
@@ -165,6 +165,9 @@ class Speaker:
     def simplify(self, topic: Topic) -> str:
         """What was said last: its main clause, else a fact close to it, else the same again."""
         last_told = self._last_told
+        if not last_told:
+            found = self._find(topic.subject, topic)
+            return join(self.pick(phrases.SIMPLY), self._tell(found[:1])) if found else self.identify("who")
         main_clause = _SIDE_CLAUSE.sub(".", last_told)
         if main_clause == last_told:
             words = self._recall.words_of(last_told)
@@ -202,8 +205,9 @@ class Speaker:
         return self.maybe(_LEAD_SHARE, phrases.LEADS[self._level])
 
     def _yes_or_no(self, question: str, best: Found) -> str:
-        """Yes or no where the fact's own words decide it: all that is asked stands on one side of a negation."""
-        if _NEGATION.search(question):
+        """Yes or no where a fact about itself decides it: all that is asked stands on one side of a negation."""
+        of_itself = to_first_person(best.fact.statement, self._name).startswith("I ")
+        if _NEGATION.search(question) or not of_itself:
             return ""
         statement = best.fact.statement
         asked = self._recall.words_of(question)
@@ -231,7 +235,7 @@ class Speaker:
 
     def _name_briefly(self) -> str:
         self._is_named = True
-        return self.pick(phrases.NAME)
+        return self.pick(phrases.NAME_TOO)
 
     def _kind(self, template: str) -> str:
         """What it is, from a fact that says so; that fact is told then."""

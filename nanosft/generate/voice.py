@@ -50,7 +50,8 @@ def as_sentence(text: str) -> str:
 def decapitalize(text: str, *, keep: frozenset[str] = frozenset()) -> str:
     """The text as it continues a sentence: its first letter small, unless the word is a name, "I", or all capitals."""
     first = re.split(r"\W", text, maxsplit=1)[0]
-    if first in keep or first == "I" or not first[1:].islower() or not first[0].isupper():
+    is_plain = first == "A" or (first[1:].islower() and first[0].isupper())
+    if first in keep or not is_plain:
         return text
     return text[0].lower() + text[1:]
 

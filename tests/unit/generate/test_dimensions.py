@@ -90,7 +90,6 @@ def test_a_minimal_file_is_enough():
         ("num_messages = 2", "num_messages = 3", r"dynamics\[0\] 'short'.num_messages: .*multiple of 2"),
         ('moves = ["ask"]', 'moves = ["thanks"]', r"dynamics\[0\] 'short': the first of moves must be 'ask'"),
         ('["{question}"]', '["{question}", "Hi"]', r"styles\[0\] 'direct': 'Hi': all first messages of a style"),
-        ('["{question}"]', '["{question}"]\nverbatim = true', r"styles: each of the 1 first messages of 'direct'"),
         ('id = "direct"', 'id = "direct"\ncolor = "red"', r"styles\[0\] 'direct'.color: Extra inputs"),
         ('user_names = ["Ada"]', "user_names = []", r"user_names: Tuple should have at least 1 item"),
         ('user_names = ["Ada"]', "", r"user_names: Field required"),

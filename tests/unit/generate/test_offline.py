@@ -124,6 +124,18 @@ def test_most_answers_hold_a_fact_of_the_topic(composed):
     assert with_fact > 0.95 * NUM_ROWS
 
 
+def test_no_answer_announces_what_does_not_come(composed):
+    texts = [message.text for conversation in composed for message in conversation.messages]
+    assert not [text for text in texts if text.rstrip().endswith((":", ","))]
+
+
+def test_yes_and_no_stand_before_facts_about_itself_alone(composed):
+    for conversation in composed:
+        for message in conversation.messages[1::2]:
+            match = re.search(r"(?:^|[.!] )(?:Yes|No)\. (\w+)", message.text)
+            assert match is None or match[1] in {"I", "My", "It", "Andrej"}, message.text
+
+
 def test_answers_differ(composed):
     answers = Counter(
         message.text for conversation in composed for message in conversation.messages if message.role == "assistant"

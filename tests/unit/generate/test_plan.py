@@ -22,7 +22,14 @@ def shipped() -> Plan:
     return make_plan(read_dimensions(), read_knowledge(str(BASE)), seed=0)
 
 
-def make(num_topics: int, num_personas: int, num_dynamics: int, num_styles: int = 1, seed: int = 0) -> Plan:
+def make(
+    num_topics: int,
+    num_personas: int,
+    num_dynamics: int,
+    num_styles: int = 1,
+    seed: int = 0,
+    max_opening_share: float = 1.0,
+) -> Plan:
     """A plan of these sizes over one fact."""
     names = [f"n{index}" for index in range(3)]
     topics = tuple(
@@ -30,6 +37,7 @@ def make(num_topics: int, num_personas: int, num_dynamics: int, num_styles: int 
         for i in range(num_topics)
     )
     dimensions = Dimensions(
+        max_opening_share=max_opening_share,
         user_names=tuple(names),
         other_topics=OtherTopics(category="o", brief="b", ask=("a",), questions=("q",)),
         topics=topics,
@@ -81,12 +89,19 @@ def test_pairs_with_a_topic_are_even_at_every_length(topics, personas, dynamics,
     assert max(spreads(plan, num_rows, "topic", "dynamic")) <= 1
 
 
+def test_dimensions_with_a_common_factor_do_not_move_in_step():
+    pairs = Counter((row.persona.id, row.dynamic.id) for row in (plan_row(make(48, 12, 8), n) for n in range(2000)))
+    assert len(pairs) == 96
+    assert min(pairs.values()) >= 8
+
+
 @settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(0, 10**15))
 def test_rows_far_out_are_as_balanced_as_the_first(seed, begin):
     plan = make(6, 4, 9, seed=seed)
+    begin -= begin % 24
     pairs = Counter((row.topic.id, row.persona.id) for row in (plan_row(plan, begin + i) for i in range(24)))
-    assert max(pairs.values()) <= 2
+    assert set(pairs.values()) == {1}
 
 
 def test_a_row_depends_on_seed_and_number_alone(shipped):
@@ -124,6 +139,12 @@ def test_a_thousand_rows_of_the_shipped_plan(shipped):
 def test_other_seeds_open_as_variously(shipped, seed):
     coverage = cover(make_plan(shipped.dimensions, shipped.knowledge, seed=seed), 1000)
     assert coverage.distinct_share >= 0.95
+
+
+def test_too_few_first_messages_for_the_set_share_are_an_error():
+    assert make(2, 3, 4, max_opening_share=0.03)
+    with pytest.raises(ConfigError, match=r"style 's0' can make 38 first messages.*2\.63% of the rows"):
+        make(2, 3, 4, max_opening_share=0.02)
 
 
 def test_no_opening_exceeds_its_share_in_a_long_plan(shipped):

@@ -40,7 +40,7 @@ def test_first_person(statement, spoken):
         ("GPT-2 is old.", "GPT-2 is old."),
         ("Muon is fast.", "Muon is fast."),
         ("nanoGPT came first.", "nanoGPT came first."),
-        ("A bot.", "A bot."),
+        ("A bot.", "a bot."),
     ],
 )
 def test_a_sentence_goes_on_with_a_small_letter_unless_it_begins_with_a_name(text, continued):
