@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nanosft.errors import DataError
 from nanosft.nanochat.attention import Documents, Layout, PackedRows
+from nanosft.nanochat.fused import norm, rotate_and_norm, square_relu
 from nanosft.nanochat.generations import (
     SMEAR_CHANNELS,
     Generation,
@@ -27,7 +28,6 @@ from nanosft.nanochat.generations import (
 )
 
 _COMPILED_PREFIX = "_orig_mod."
-_EPS = torch.finfo(torch.float32).eps
 
 
 class Linear(nn.Module):
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         if value_embedding is not None:
             gate = self.gate_scale * torch.sigmoid(self.ve_gate(x[:, : self.gate_channels]))
             v = v + gate[:, :, None] * value_embedding.view(v.shape)
-        q, k = norm(rotate(q, *cos_sin)), norm(rotate(k, *cos_sin))
+        q, k = rotate_and_norm(q, *cos_sin), rotate_and_norm(k, *cos_sin)
         y = layout.attend(self.layer, q, k, v, window=self.window, scale=self.score_scale)
         out: Tensor = self.c_proj(y.reshape(x.shape))
         return out
@@ -101,7 +101,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What is added to the stream. x (N, C), normed -> (N, C)."""
-        out: Tensor = self.c_proj(F.relu(self.c_fc(x)).square())
+        out: Tensor = self.c_proj(square_relu(self.c_fc(x)))
         return out
 
 
@@ -247,20 +247,6 @@ class GPT(nn.Module):
             positions = torch.arange(num_positions, dtype=torch.float32, device=self.device)
             angles = torch.outer(positions, frequencies)
             return angles.cos().to(self.compute_dtype), angles.sin().to(self.compute_dtype)
-
-
-def norm(x: Tensor) -> Tensor:
-    """RMS norm over the last dimension, without parameters."""
-    return F.rms_norm(x, (x.shape[-1],), eps=_EPS)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions over the two halves of a head. x (N, H, D); cos, sin (N, 1, D/2) -> (N, H, D).
-
-    Source: Su et al., RoFormer (arXiv 2104.09864); the direction of the turn is nanochat's.
-    """
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
 
 
 def model_from_state_dict(

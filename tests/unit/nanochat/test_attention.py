@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from nanosft.nanochat.attention import Documents, PackedRows, attend_by_document, attend_dense
+from nanosft.nanochat.attention import Documents, PackedRows, attend_by_block, attend_dense
 
 
 def masked_reference(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], window: int | None) -> Tensor:
@@ -40,8 +40,23 @@ def test_every_document_sees_itself_within_the_window(lengths: list[int], window
         torch.randn(sum(lengths), heads, 8, generator=generator, dtype=torch.float64)
         for heads in (2, kv_heads, kv_heads)
     )
-    found = attend_by_document(q, k, v, lengths, window=window, scale=0.3)
+    found = attend_by_block(q, k, v, lengths, window=window, scale=0.3)
     torch.testing.assert_close(found, masked_reference(q, k, v, lengths, window))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+@pytest.mark.parametrize("window", [None, 3, 130])
+def test_gradients_by_block_are_those_of_the_function(window: int | None, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(142, heads, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+        for heads in (2, kv_heads, kv_heads)
+    )
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend_by_block(q, k, v, (7, 135), window=window, scale=0.3)
+
+    assert torch.autograd.gradcheck(attend, (q, k, v), fast_mode=True)
 
 
 @pytest.mark.parametrize("window", [None, 5, 130])
