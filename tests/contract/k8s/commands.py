@@ -48,10 +48,10 @@ def parse(line: list[str]) -> Iterator[Call]:
     command = CLI.commands[name]
     context = command.make_context(name, list(arguments))
     given = {key: value for key, value in context.params.items() if key not in ("config", "debug")}
+    ranks_command = given.pop("arguments", None)
     yield Call(settings_class(name), given)
-    if name == "launch":
-        assert context.args, "launch starts a command"
-        yield from parse(list(context.args))
+    if ranks_command is not None:
+        yield from parse(ranks_command)
 
 
 def settings_class(command: str) -> type[StageSettings]:

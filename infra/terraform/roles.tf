@@ -1,0 +1,105 @@
+# One role a stage, each trusted by that stage's ServiceAccount alone, each able to do what its stage does and no more.
+
+locals {
+  oidc_provider_arn = var.create_cluster ? aws_iam_openid_connect_provider.cluster[0].arn : var.oidc_provider_arn
+  # arn:aws:iam::<account>:oidc-provider/<issuer without https://>
+  oidc_issuer = local.oidc_provider_arn == null ? null : split(":oidc-provider/", local.oidc_provider_arn)[1]
+  has_cluster = var.create_cluster || var.oidc_provider_arn != null
+
+  # Prefixes under the bucket: what a stage reads, what it writes, and what it may delete again.
+  stages = {
+    generate = {
+      reads   = ["knowledge/*", "*/generated/*"]
+      writes  = ["*/generated/*"]
+      deletes = []
+    }
+    mix = {
+      reads   = ["sources/*", "recipes/*", "base/*", "*/generated/*", "*/mixture/*"]
+      writes  = ["*/mixture/*"]
+      deletes = ["*/mixture/*"] # a rerun cleans up after a killed one
+    }
+    sft = {
+      reads   = ["base/*", "*/mixture/*", "*/model/*"]
+      writes  = ["*/model/*"]
+      deletes = ["*/model/state/*"] # states older than the newest few
+    }
+  }
+}
+
+data "aws_iam_policy_document" "trust" {
+  for_each = local.has_cluster ? local.stages : {}
+
+  statement {
+    actions = ["sts:AssumeRoleWithWebIdentity"]
+    principals {
+      type        = "Federated"
+      identifiers = [local.oidc_provider_arn]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "${local.oidc_issuer}:sub"
+      values   = ["system:serviceaccount:${var.namespace}:nanosft-${each.key}"]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "${local.oidc_issuer}:aud"
+      values   = ["sts.amazonaws.com"]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "stage" {
+  for_each = local.has_cluster ? local.stages : {}
+
+  statement {
+    sid       = "List"
+    actions   = ["s3:ListBucket"]
+    resources = [aws_s3_bucket.store.arn]
+  }
+
+  statement {
+    sid       = "Read"
+    actions   = ["s3:GetObject"]
+    resources = [for prefix in each.value.reads : "${aws_s3_bucket.store.arn}/${prefix}"]
+  }
+
+  statement {
+    sid       = "Write"
+    actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
+    resources = [for prefix in each.value.writes : "${aws_s3_bucket.store.arn}/${prefix}"]
+  }
+
+  dynamic "statement" {
+    for_each = length(each.value.deletes) > 0 ? [each.value.deletes] : []
+    content {
+      sid       = "Delete"
+      actions   = ["s3:DeleteObject"]
+      resources = [for prefix in statement.value : "${aws_s3_bucket.store.arn}/${prefix}"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn == null ? [] : [var.kms_key_arn]
+    content {
+      sid       = "Encrypt"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
+    }
+  }
+}
+
+resource "aws_iam_role" "stage" {
+  for_each = local.has_cluster ? local.stages : {}
+
+  name               = "nanosft-${each.key}"
+  description        = "nanosft ${each.key}, from the ServiceAccount nanosft-${each.key} in ${var.namespace}"
+  assume_role_policy = data.aws_iam_policy_document.trust[each.key].json
+}
+
+resource "aws_iam_role_policy" "stage" {
+  for_each = local.has_cluster ? local.stages : {}
+
+  name   = "store"
+  role   = aws_iam_role.stage[each.key].id
+  policy = data.aws_iam_policy_document.stage[each.key].json
+}

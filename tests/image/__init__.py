@@ -1,0 +1,1 @@
+"""Build the cpu image without a Docker daemon, and run the four commands in it: `make image-test`."""
