@@ -48,13 +48,16 @@ EXACT_BIT: Final = np.uint64(1 << 63)
 _MIN_BAND_RECALL: Final = 0.9
 _EMPTY: Final = np.uint32(0xFFFFFFFF)
 _CHUNK_CHARS: Final = 1 << 18
+_HASHED_CHARS: Final = 1 << 16
 _ATTEMPTS_AT_ONCE: Final = 16
 _NUM_ROUNDS: Final = 6
 
 # Scripts written without spaces count by the character: Thai, kana, Han.
 _UNSPACED: Final = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD: Final = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
-_APOSTROPHES: Final = re.compile("['\u2019\u02bc]")
+# Apostrophes and invisible characters vanish; Turkish i without or with its dot is i, as upper case cannot tell them.
+_NORMAL: Final = str.maketrans(
+    {**dict.fromkeys("'\u2019\u02bc\u00ad\u200b\u200c\u200d\u2060\ufeff"), "\u0131": "i", "\u0130": "i"}
+)
 _ASCII_FOLD: Final = bytes(c if chr(c).isalnum() and c < 128 else 32 for c in range(256)).lower()  # noqa: PLR2004
 
 
@@ -81,7 +84,7 @@ def normalize_words(text: str) -> str:
     if text.isascii():
         folded = text.encode().translate(_ASCII_FOLD, b"'")
         return b" ".join(folded.split()).decode()
-    return " ".join(_WORD.findall(_APOSTROPHES.sub("", unicodedata.normalize("NFKC", text).casefold())))
+    return " ".join(_word().findall(unicodedata.normalize("NFKC", text).translate(_NORMAL).casefold()))
 
 
 def signature(text: str) -> UInt16Array:
@@ -187,24 +190,67 @@ def hash_words(texts: Sequence[str]) -> tuple[UInt64Array, npt.NDArray[np.int64]
     Returns:
         The hashes (W,) uint64 of all words in order, and where each text's begin: (len(texts) + 1,) int64 offsets.
     """
-    if not texts:
-        return np.empty(0, np.uint64), np.zeros(1, np.int64)
-    data = np.frombuffer("\n".join(texts).encode() + b"\n", np.uint8)
+    hashes, counts = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
+    first = num_chars = 0
+    for place, text in enumerate(texts, 1):
+        num_chars += len(text)
+        if num_chars >= _HASHED_CHARS or place == len(texts):
+            found, ends = _hash_words(texts[first:place])
+            hashes.append(found)
+            counts.append(ends + counts[-1][-1])
+            first, num_chars = place, 0
+    return np.concatenate(hashes), np.concatenate(counts)
+
+
+def _hash_words(texts: Sequence[str]) -> tuple[UInt64Array, npt.NDArray[np.int64]]:
+    """The hashes of the words of a few texts, and where each text's end.
+
+    A word's hash is the sum of its letters' numbers, each times a power of an odd base, modulo 2**64. The powers go on
+    from word to word and are taken back by the inverse base at the end: no letter's place in its word is needed.
+    """
+    data = np.frombuffer(("\n" + "\n".join(texts) + "\n").encode(), np.uint8)
     is_word = data > ord(" ")
-    is_start = is_word.copy()
-    is_start[1:] &= ~is_word[:-1]
-    begins = np.flatnonzero(is_start)
-    text_ends = np.flatnonzero(data == ord("\n"))
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    offsets[1:] = np.searchsorted(begins, text_ends)
+    begins = np.flatnonzero(is_word[1:] & ~is_word[:-1]) + 1
+    ends = np.searchsorted(begins, np.flatnonzero(data == ord("\n"))[1:])
     if not len(begins):
-        return np.empty(0, np.uint64), offsets
-    spans = np.diff(begins, append=len(data))
-    position = np.arange(len(data) - begins[0]) - np.repeat(begins - begins[0], spans)
-    table, weights = _random_words(256, seed=1), _random_words(256, seed=2)
+        return np.empty(0, np.uint64), ends
+    powers, inverses = _powers(1 << len(data).bit_length())
     with np.errstate(over="ignore"):
-        letters = table[data[begins[0] :]] * weights[position & 255] * is_word[begins[0] :]
-        return _mix(np.add.reduceat(letters, begins - begins[0])), offsets
+        letters = _letters().take(data)
+        letters *= powers[: len(data)]
+        return _mix(np.add.reduceat(letters, begins) * inverses[begins]), ends
+
+
+@lru_cache(maxsize=4)
+def _powers(count: int) -> tuple[UInt64Array, UInt64Array]:
+    """The first `count` powers of an odd base and of its inverse, modulo 2**64; `count` is a power of two."""
+    base = int(_GOLDEN)
+    tables = []
+    for factor in (base, pow(base, -1, 1 << 64)):
+        table = np.ones(count, np.uint64)
+        with np.errstate(over="ignore"):
+            for bit in range(count.bit_length() - 1):
+                table[1 << bit : 2 << bit] = table[: 1 << bit] * np.uint64(pow(factor, 1 << bit, 1 << 64))
+        tables.append(table)
+    return tables[0], tables[1]
+
+
+@lru_cache(maxsize=1)
+def _letters() -> UInt64Array:
+    """A number for each byte, 0 for white space."""
+    table = _random_words(256, seed=1).copy()
+    table[: ord(" ") + 1] = 0
+    return table
+
+
+@lru_cache(maxsize=1)
+def _word() -> re.Pattern[str]:
+    """A word: letters and digits with their marks, or one character of an unspaced script with its marks.
+
+    Made when the first text beyond ASCII comes: the marks (category M), which are no letters, have to be listed.
+    """
+    marks = "".join(chr(point) for point in range(0x300, 0x1F000) if unicodedata.category(chr(point)).startswith("M"))
+    return re.compile(rf"[{_UNSPACED}][{marks}]*|[^\W_{_UNSPACED}]+(?:[{marks}]+[^\W_{_UNSPACED}]*)*")
 
 
 def _sign(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> UInt16Array:
