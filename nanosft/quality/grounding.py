@@ -106,20 +106,26 @@ def find_grounding_defects(
 
 
 class _Said:
-    """What the user has said so far, parsed when it is first asked for."""
+    """What the user has said so far; each message is parsed once, and only if somebody asks."""
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._parsed: Reference | None = None
+        self._waiting: list[str] = []
+        self._parsed = _reference(None, "")
 
     def add(self, text: str) -> None:
-        self._texts.append(text)
-        self._parsed = None
+        self._waiting.append(text)
 
     @property
     def reference(self) -> Reference:
-        if self._parsed is None:
-            self._parsed = _reference(None, "\n".join(self._texts))
+        if self._waiting:
+            new, old = _reference(None, "\n".join(self._waiting)), self._parsed
+            quantities = {
+                unit: old.quantities.get(unit, ()) + new.quantities.get(unit, ())
+                for unit in old.quantities.keys() | new.quantities.keys()
+            }
+            words = (old.words or frozenset()) | (new.words or frozenset())
+            self._parsed = Reference(None, quantities, old.dates | new.dates, old.urls | new.urls, words)
+            self._waiting = []
         return self._parsed
 
 

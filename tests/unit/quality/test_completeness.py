@@ -27,7 +27,7 @@ def reasons(
         "```python\nprint('hi')\n```",
         "Here are the versions:\n\n- d20: The $100 version\n- d26: A bigger one",
         "1. Clone the repo\n2. Run the script",
-        "With thirty-two layers deep inside\nI answer all you ask with pride\nAnd every token that I write\nIs small and new",
+        "With thirty-two layers deep inside\nI answer all you ask with pride\nAnd every token that I write\nIs new",
         "| tier | cost |\n|---|---|\n| d20 | $100 |",
         "The 8 shards of **FineWeb** are enough.",
         "2**3 is 8, and **that** is bold.",

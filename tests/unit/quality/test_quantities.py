@@ -34,7 +34,8 @@ def quantities(text: str) -> list[tuple[float, str]]:
 )
 def test_normal_forms(text, value, unit):
     ((found, found_unit),) = quantities(f"It has {text}.")
-    assert (found, found_unit) == (pytest.approx(value), unit)
+    assert found == pytest.approx(value)
+    assert found_unit == unit
 
 
 def test_ranges_share_the_unit():
