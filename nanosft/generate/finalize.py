@@ -138,11 +138,18 @@ class _Kept:
     def keep_part(self, store: Store, key: str) -> ManifestObject | None:
         """The object that holds the part's kept rows: the part itself, or a copy without the others."""
         part = read_part(store, key)
-        lines = [
-            line
-            for line, (where, record) in zip(part.lines, part.records, strict=True)
-            if self._keep(record, where=where)
+        first = [self._is_first(record) for _, record in part.records]
+        texts = [
+            normalize_text(parse_conversation(record, where=where, format="canonical"))
+            for (where, record), is_first in zip(part.records, first, strict=True)
+            if is_first
         ]
+        duplicates = iter(self._index.find_or_add_all(texts) if self._index is not None else [None] * len(texts))
+        lines = [
+            line for line, is_first in zip(part.lines, first, strict=True) if is_first and next(duplicates) is None
+        ]
+        self.num_duplicates += len(texts) - len(lines)
+        self.num_superseded += len(part.lines) - len(texts)
         if len(lines) == len(part.lines):
             return part.object
         if not lines:
@@ -156,17 +163,11 @@ class _Kept:
         store.write(copy.key, data)
         return copy
 
-    def _keep(self, record: dict[str, Any], *, where: str) -> bool:
+    def _is_first(self, record: dict[str, Any]) -> bool:
         row = record["meta"]["row"]
-        if self._seen[row]:
-            self.num_superseded += 1
-            return False
+        is_first = not self._seen[row]
         self._seen[row] = 1
-        conversation = parse_conversation(record, where=where, format="canonical")
-        if self._index is not None and self._index.find_or_add(normalize_text(conversation)) is not None:
-            self.num_duplicates += 1
-            return False
-        return True
+        return is_first
 
 
 def _read_plans(store: Store) -> dict[int, PlanRecord]:

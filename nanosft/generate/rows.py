@@ -12,15 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from nanosft.conversation import Conversation, to_line
-from nanosft.generate.answers import Answer, BadAnswerError, parse_messages
+from nanosft.generate.answers import Answer
 from nanosft.generate.budget import Budget
+from nanosft.generate.judge import Judge, Refusal
 from nanosft.generate.limits import AdaptiveLimit
 from nanosft.generate.parts import PartBuffer, RowState
 from nanosft.generate.plan import PlanRow
 from nanosft.generate.tally import Tally, reject_record, row_meta
-from nanosft.quality.duplicates import NearDuplicateIndex
-from nanosft.quality.gates import Context, check
-from nanosft.quality.minhash import normalize_text
 
 Ask = Callable[[PlanRow, int, Sequence[str], Callable[[Answer], None]], Awaitable[Answer]]
 """Ask for a row: its plan row, the attempt, why earlier answers were refused, and who is told of billed failures."""
@@ -39,14 +37,6 @@ class Attempts:
     num_prompts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an answer was refused: names to count by, the first one first, and words for the next prompt."""
-
-    reasons: tuple[str, ...]
-    detail: str
-
-
 class StoppedError(Exception):
     """The process is stopping: the row asks for nothing more. Caught where rows are started."""
 
@@ -59,8 +49,7 @@ class RowMaker:
         plan_row: The plan: (row number, fresh) -> PlanRow.
         ask: Who writes.
         attempts: How often.
-        context: Gates and what they check against.
-        index: Conversations accepted so far; None: near-duplicates are not looked for here.
+        judge: Who accepts.
         buffer: Gets the lines.
         tally: Gets the counts.
         budget: None: no limit.
@@ -73,8 +62,7 @@ class RowMaker:
     plan_row: Callable[[int, int], PlanRow]
     ask: Ask
     attempts: Attempts
-    context: Context
-    index: NearDuplicateIndex | None
+    judge: Judge
     buffer: PartBuffer
     tally: Tally
     budget: Budget | None
@@ -82,7 +70,6 @@ class RowMaker:
     row_timeout_s: float
     is_stopping: bool = False
     refusals: Counter[str] = field(default_factory=Counter)
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def make(self, number: int, state: RowState, last_fresh: int) -> bool:
         """Try the row until it is accepted (True) or given up (False).
@@ -104,11 +91,7 @@ class RowMaker:
             row = self.plan_row(number, state.fresh)
             answer, seconds = await self._ask(row, state, self.row_timeout_s - used_s)
             used_s += seconds
-            async with self._turn:
-                # One judgement per round of the event loop: of 256 answers that come at once, the first one's place
-                # is free for the next request before the last one is judged.
-                await asyncio.sleep(0)
-                verdict = self._judge(row, answer)
+            verdict = await self.judge.judge(row, answer)
             if isinstance(verdict, Conversation):
                 self._accept(row, state, answer, verdict)
                 return True
@@ -148,21 +131,6 @@ class RowMaker:
     def _spend(self, answer: Answer) -> None:
         if self.budget is not None:
             self.budget.spend(answer.usage.cost_usd)
-
-    def _judge(self, row: PlanRow, answer: Answer) -> Conversation | Refusal:
-        if answer.problem is not None:
-            return Refusal((answer.problem.kind,), answer.problem.detail)
-        try:
-            conversation = Conversation(parse_messages(answer.text))
-        except BadAnswerError as exc:
-            return Refusal((exc.problem.kind,), exc.problem.detail)
-        verdict = check(conversation, self.context, num_messages=row.num_messages, names_itself=row.topic.names_itself)
-        if not verdict.accepted:
-            return Refusal(verdict.reasons, verdict.explain())
-        if self.index is not None and self.index.find_or_add(normalize_text(verdict.conversation)) is not None:
-            detail = "it nearly repeats another conversation: choose other words, examples and a different course"
-            return Refusal(("near_duplicate/shard",), detail)
-        return verdict.conversation
 
     def _accept(self, row: PlanRow, state: RowState, answer: Answer, conversation: Conversation) -> None:
         meta = row_meta(

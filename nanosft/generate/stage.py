@@ -20,6 +20,7 @@ from nanosft.generate.budget import Budget, read_ledgers, split_budget
 from nanosft.generate.dimensions import Dimensions, read_dimensions
 from nanosft.generate.estimate import estimate_row
 from nanosft.generate.finalize import PlanRecord, finalize, register_plan, shard_manifest
+from nanosft.generate.judge import Judge
 from nanosft.generate.parts import PartBuffer, PlanState, RowState, read_state
 from nanosft.generate.plan import Plan, make_plan, plan_row
 from nanosft.generate.prompts import Prompter, make_prompter
@@ -168,8 +169,7 @@ async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | 
             plan_row=lambda row, fresh: plan_row(plan, row, fresh),
             ask=ask,
             attempts=attempts,
-            context=work.context,
-            index=index,
+            judge=Judge(work.context, index),
             buffer=PartBuffer(settings.shard_index, attempt),
             tally=state.tally,
             budget=budget,

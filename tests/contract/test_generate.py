@@ -16,6 +16,7 @@ from nanosft.dataset import read_conversations, read_manifest
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
 from nanosft.generate.answers import Answer, Usage
 from nanosft.generate.dimensions import read_dimensions
+from nanosft.generate.judge import Judge
 from nanosft.generate.limits import AdaptiveLimit
 from nanosft.generate.parts import PartBuffer, RowState
 from nanosft.generate.plan import PlanRow, make_plan, plan_row
@@ -283,8 +284,7 @@ def make_row(author: Author, *, index: NearDuplicateIndex | None = None, is_stop
         plan_row=lambda row, fresh: plan_row(plan, row, fresh),
         ask=author,
         attempts=Attempts(per_prompt=2, num_prompts=2),
-        context=Context(Gates()),
-        index=index,
+        judge=Judge(Context(Gates()), index),
         buffer=PartBuffer(0, "a"),
         tally=Tally(),
         budget=None,
