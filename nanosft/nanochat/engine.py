@@ -25,14 +25,14 @@ class Engine:
     """Writes tokens after a prompt, until the assistant's turn ends.
 
     Args:
-        model: Any generation.
+        model: Any generation; its compute dtype decides the cache's.
         tokenizer: Names the tokens that end a turn.
         context_len: Prompt and answer together have at most this many tokens; None: the model's `sequence_len`. A
             model finetuned on longer rows takes those (`Checkpoint.context_len`).
     """
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, *, context_len: int | None = None) -> None:
-        self._model = model
+        self.model = model
         self._stop = frozenset({tokenizer.assistant_end_id, tokenizer.bos_id})
         self.context_len = context_len or model.config.sequence_len
 
@@ -96,7 +96,7 @@ class Engine:
         self._check(prompts, max_tokens, temperature, top_k)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         capacity = min(max(map(len, prompts)) + max_tokens, self.context_len)
-        cache = _Cache(self._model, len(prompts), capacity)
+        cache = _Cache(self.model, len(prompts), capacity)
         rows = list(range(len(prompts)))  # the prompt that each row of the cache belongs to
         logits = self._prefill(prompts, cache)
         for count in range(1, max_tokens + 1):
@@ -135,17 +135,15 @@ class Engine:
     def _prefill(self, prompts: Sequence[Sequence[int]], cache: "_Cache") -> Tensor:
         """Logits after each prompt: (num_prompts, vocab_size)."""
         with torch.inference_mode():
-            device = self._model.device
+            device = self.model.device
             ids = torch.tensor([token for prompt in prompts for token in prompt], device=device)
             layout = _Prefill(Documents.from_lengths([len(prompt) for prompt in prompts], device), ids.shape[0], cache)
-            return self._model.logits(self._model.run(ids, layout)[layout.last])
+            return self.model.logits(self.model.run(ids, layout)[layout.last])
 
     def _decode(self, tokens: Sequence[int], cache: "_Cache") -> Tensor:
         """Logits after one more token a row: (num_rows, vocab_size)."""
         with torch.inference_mode():
-            logits = self._model.logits(
-                self._model.run(torch.tensor(tokens, device=self._model.device), _Decode(cache))
-            )
+            logits = self.model.logits(self.model.run(torch.tensor(tokens, device=self.model.device), _Decode(cache)))
         cache.lengths = [length + 1 for length in cache.lengths]
         return logits
 

@@ -211,11 +211,14 @@ def load_tokenizer(uri: str) -> Tokenizer:
         DataError: There is none, or it is a pickle of anything but a tiktoken Encoding (nothing in it is run).
     """
     store = open_store(uri)
-    if not store.exists(TOKENIZER_KEY):
-        raise DataError(
-            f"{store.uri_of(TOKENIZER_KEY)}: no tokenizer: copy nanochat's tokenizer/ directory beside its checkpoints"
-        )
-    return parse_tokenizer(store.read(TOKENIZER_KEY), where=store.uri_of(TOKENIZER_KEY))
+    where = store.uri_of(TOKENIZER_KEY)
+    try:
+        data = store.read(TOKENIZER_KEY)
+    except DataError as exc:
+        if store.exists(TOKENIZER_KEY):
+            raise
+        raise DataError(f"{where}: no tokenizer: copy nanochat's tokenizer/ directory beside its checkpoints") from exc
+    return parse_tokenizer(data, where=where)
 
 
 def parse_tokenizer(data: bytes, *, where: str) -> Tokenizer:
