@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from nanosft.nanochat.attention import Documents
     from nanosft.nanochat.checkpoint import (
         Checkpoint,
-        init_model,
         load_checkpoint,
         read_optimizer_states,
         save_checkpoint,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from nanosft.nanochat.generations import GENERATIONS, Generation, ModelConfig, estimate_flops_per_token
     from nanosft.nanochat.layout import CheckpointRef, find_checkpoint
     from nanosft.nanochat.model import GPT
+    from nanosft.nanochat.state_dict import init_model
     from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _HOMES: Final = {
@@ -35,7 +35,7 @@ _HOMES: Final = {
     "Tokenizer": "tokenizer",
     "estimate_flops_per_token": "generations",
     "find_checkpoint": "layout",
-    "init_model": "checkpoint",
+    "init_model": "state_dict",
     "load_checkpoint": "checkpoint",
     "load_tokenizer": "tokenizer",
     "read_optimizer_states": "checkpoint",

@@ -1,9 +1,8 @@
-"""Models in nanochat's layout: read from and written to the store, or made new.
+"""Models in nanochat's layout, read from and written to the store.
 
 Nothing that a file holds is run: model files are read with `weights_only=True`, the tokenizer by its own unpickler.
 """
 
-import math
 import pickle
 import tempfile
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nanosft.errors import ConfigError, DataError
-from nanosft.nanochat.generations import GENERATIONS, Generation, ModelConfig, parse_model_config
+from nanosft.nanochat.generations import GENERATIONS, Generation, parse_model_config
 from nanosft.nanochat.layout import (
     TOKEN_BYTES_KEY,
     TOKENIZER_KEY,
@@ -24,7 +23,8 @@ from nanosft.nanochat.layout import (
     checkpoint_keys,
     find_checkpoint,
 )
-from nanosft.nanochat.model import GPT, model_from_state_dict
+from nanosft.nanochat.model import GPT
+from nanosft.nanochat.state_dict import model_from_state_dict
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
 from nanosft.store import open_store
 from nanosft.store.base import Store, Writer, Written
@@ -196,32 +196,6 @@ def read_optimizer_states(uri: str, ref: CheckpointRef) -> list[Any]:
     """
     store = open_store(uri)
     return [_read_torch(store, key) for key in ref.optimizer_keys]
-
-
-def init_model(
-    config: ModelConfig, generation: Generation, seed: int, *, compute_dtype: torch.dtype = torch.float32
-) -> GPT:
-    """A new model to pretrain, a function of its arguments.
-
-    Every block starts as the identity (its last matrices are zero), the other matrices preserve variance, logits start
-    near zero, and gates start at rest.
-    """
-    model = GPT(config, generation, compute_dtype=compute_dtype)
-    generator = torch.Generator().manual_seed(seed)
-    constants = {"resid_lambdas": 1.0, "x0_lambdas": 0.1, "smear_lambda": 0.0, "backout_lambda": 0.1}
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in constants:
-                parameter.fill_(constants[name])
-            elif name.endswith("c_proj.weight") or "gate" in name:
-                parameter.zero_()
-            elif name == "lm_head.weight":
-                parameter.normal_(0.0, 1e-3, generator=generator)
-            elif name == "transformer.wte.weight":
-                parameter.normal_(0.0, 1.0, generator=generator)
-            else:
-                parameter.normal_(0.0, 1.0 / math.sqrt(config.n_embd), generator=generator)
-    return model
 
 
 def choose_compute_dtype(device: torch.device) -> torch.dtype:

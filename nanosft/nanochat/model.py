@@ -8,13 +8,11 @@ Parameters carry nanochat's names, stay float32 (the masters) and are cast to `c
 """
 
 import math
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 
-from nanosft.errors import DataError
 from nanosft.nanochat.attention import Documents, Layout, PackedRows
 from nanosft.nanochat.fused import norm, rotate_and_norm, square_relu
 from nanosft.nanochat.generations import (
@@ -22,12 +20,8 @@ from nanosft.nanochat.generations import (
     Generation,
     ModelConfig,
     compute_windows,
-    detect_generation,
     has_value_embedding,
-    parameter_shapes,
 )
-
-_COMPILED_PREFIX = "_orig_mod."
 
 
 class Linear(nn.Module):
@@ -247,60 +241,3 @@ class GPT(nn.Module):
             positions = torch.arange(num_positions, dtype=torch.float32, device=self.device)
             angles = torch.outer(positions, frequencies)
             return angles.cos().to(self.compute_dtype), angles.sin().to(self.compute_dtype)
-
-
-def model_from_state_dict(
-    state: Mapping[str, Tensor],
-    config: ModelConfig,
-    *,
-    where: str,
-    generation: Generation | None = None,
-    compute_dtype: torch.dtype = torch.float32,
-) -> GPT:
-    """Build the model that a state dict holds.
-
-    Keys may carry the prefix `_orig_mod.`, tensors may be bfloat16 and the vocabulary padded or not; the parameters
-    are float32 afterwards and share the memory of float32 tensors in `state`.
-
-    Args:
-        state: nanochat's state dict.
-        config: From the meta file beside it.
-        where: The URI of the file, for errors.
-        generation: None: told by the keys.
-        compute_dtype: See `GPT`.
-
-    Raises:
-        DataError: A key is missing, unknown, or has another shape than `config` says.
-    """
-    tensors = {key.removeprefix(_COMPILED_PREFIX): tensor for key, tensor in state.items()}
-    if generation is None:
-        gates = [tuple(tensor.shape) for key, tensor in tensors.items() if key.endswith("ve_gate.weight")]
-        generation = detect_generation(tensors, gates[0] if gates else None, where=where)
-    embedding = tensors.get("transformer.wte.weight")
-    num_rows = embedding.shape[0] if embedding is not None and embedding.dim() > 0 else config.vocab_size
-    if num_rows not in {config.vocab_size, config.padded_vocab_size}:
-        raise DataError(
-            f"{where}: the embedding has {num_rows} rows, model_config's vocab_size is {config.vocab_size}: "
-            f"expected that many, or {config.padded_vocab_size} with padding"
-        )
-    _check_shapes(tensors, parameter_shapes(config, generation, num_rows), f"{where}: as {generation.name}")
-    with torch.device("meta"):
-        model = GPT(config, generation, num_vocab_rows=num_rows, compute_dtype=compute_dtype)
-    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
-    return model.requires_grad_()
-
-
-def _check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    missing, unknown = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
-    if missing or unknown:
-        problems = [f"{kind} {_some(keys)}" for kind, keys in (("missing", missing), ("unknown", unknown)) if keys]
-        raise DataError(f"{where}: {'; '.join(problems)}")
-    for key, shape in shapes.items():
-        if tuple(tensors[key].shape) != shape:
-            raise DataError(f"{where}: {key} has shape {tuple(tensors[key].shape)}, model_config says {shape}")
-        if not tensors[key].is_floating_point():
-            raise DataError(f"{where}: {key} has dtype {tensors[key].dtype}, expected floating point")
-
-
-def _some(keys: list[str], limit: int = 4) -> str:
-    return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")

@@ -5,15 +5,15 @@ so it is read by an unpickler that admits that one class, and even that only as 
 """
 
 import codecs
-import io
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NoReturn, Self
+from typing import Final
 
 import tiktoken
 
 from nanosft.conversation import Conversation, Message, role_problem
 from nanosft.errors import ConfigError, DataError
+from nanosft.nanochat.encoding_pickle import NUM_BYTES, read_encoding
 from nanosft.nanochat.layout import TOKENIZER_KEY
 from nanosft.store import open_store
 
@@ -39,8 +39,6 @@ SPLIT_PATTERN: Final = (
     r"|\s+(?!\S)"
     r"|\s+"
 )
-
-_NUM_BYTES: Final = 256
 
 
 class Tokenizer:
@@ -227,13 +225,7 @@ def parse_tokenizer(data: bytes, *, where: str) -> Tokenizer:
     Raises:
         DataError: It is a pickle of anything but a tiktoken Encoding, or none at all.
     """
-    try:
-        record = _EncodingUnpickler(io.BytesIO(data)).load()
-    except _RefusedError as exc:
-        raise DataError(f"{where}: refused, and nothing of it was run: {exc}") from exc
-    except Exception as exc:  # a damaged pickle can raise nearly anything
-        raise DataError(f"{where}: not a pickle of a tiktoken Encoding: {exc!r}") from exc
-    return Tokenizer(_build_encoding(record, where), where=where)
+    return Tokenizer(read_encoding(data, where=where), where=where)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -247,9 +239,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         ConfigError: `vocab_size` has no room for the bytes and the special tokens.
     """
     num_ordinary = vocab_size - len(SPECIAL_TOKENS)
-    if num_ordinary < _NUM_BYTES:
+    if num_ordinary < NUM_BYTES:
         raise ConfigError(
-            f"vocab_size {vocab_size} is less than {_NUM_BYTES} bytes and {len(SPECIAL_TOKENS)} special tokens"
+            f"vocab_size {vocab_size} is less than {NUM_BYTES} bytes and {len(SPECIAL_TOKENS)} special tokens"
         )
     import rustbpe  # type: ignore[import-untyped]  # noqa: PLC0415 - only training needs it
 
@@ -258,58 +250,3 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
     special = {name: len(ranks) + index for index, name in enumerate(SPECIAL_TOKENS)}
     return Tokenizer(tiktoken.Encoding("rustbpe", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special))
-
-
-class _RefusedError(Exception):
-    """The pickle asks for something that a tokenizer does not need."""
-
-
-class _EncodingRecord:
-    """Stands in for tiktoken's Encoding while unpickling: it keeps the state and does nothing with it."""
-
-    def __new__(cls, *arguments: object, **named: object) -> Self:
-        if arguments or named:
-            raise _RefusedError("an Encoding made with arguments")
-        return super().__new__(cls)
-
-    def __setstate__(self, state: object) -> None:
-        self.__dict__["state"] = state
-
-
-class _EncodingUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type[_EncodingRecord]:
-        if (module, name) == ("tiktoken.core", "Encoding"):
-            return _EncodingRecord
-        raise _RefusedError(f"it asks for {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise _RefusedError(f"it asks for a persistent object {pid!r}")
-
-
-def _build_encoding(record: object, where: str) -> tiktoken.Encoding:
-    state = getattr(record, "state", None)
-    if not isinstance(record, _EncodingRecord) or not isinstance(state, dict):
-        # An encoding pickled by name alone would be fetched from the network by tiktoken itself.
-        raise DataError(f"{where}: not a pickle of a tiktoken Encoding with its merges")
-    keys = {"name", "pat_str", "mergeable_ranks", "special_tokens"}
-    if set(state) != keys:
-        raise DataError(f"{where}: the Encoding has keys {sorted(map(str, state))}, expected {sorted(keys)}")
-    ranks, special = state["mergeable_ranks"], state["special_tokens"]
-    if not _is_table(ranks, bytes) or not _is_table(special, str) or not ranks:
-        raise DataError(f"{where}: the Encoding's merges or special tokens are no table of ids")
-    if any(bytes([byte]) not in ranks for byte in range(_NUM_BYTES)):
-        raise DataError(f"{where}: the Encoding's merges lack some of the {_NUM_BYTES} single bytes")
-    if len({*ranks.values(), *special.values()}) != len(ranks) + len(special):
-        raise DataError(f"{where}: two tokens of the Encoding have the same id")
-    try:
-        return tiktoken.Encoding(
-            str(state["name"]), pat_str=str(state["pat_str"]), mergeable_ranks=ranks, special_tokens=special
-        )
-    except Exception as exc:  # tiktoken reports a bad pattern and equal ids in several ways
-        raise DataError(f"{where}: tiktoken refuses the Encoding: {exc}") from exc
-
-
-def _is_table(value: object, key_type: type) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(key, key_type) and type(item) is int and item >= 0 for key, item in value.items()
-    )

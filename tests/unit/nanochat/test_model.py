@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nanosft.errors import DataError
 from nanosft.nanochat import GENERATIONS, GPT, Checkpoint, Documents, init_model
-from nanosft.nanochat.model import model_from_state_dict
+from nanosft.nanochat.state_dict import model_from_state_dict
 from tests.unit.nanochat.conftest import SMALL, make_model
 from tests.unit.nanochat.reference import reference_logits
 
