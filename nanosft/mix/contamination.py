@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanosft.conversation import Conversation
-from nanosft.quality.minhash import hash_words, normalize_words
+from nanosft.quality.minhash import hash_words, normalize_text
 
 UInt64Array = npt.NDArray[np.uint64]
 
@@ -49,7 +49,7 @@ class HeldOut:
     table: npt.NDArray[np.bool_]
 
     def find(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which texts (see `join_words`) are contaminated: (len(texts),) bool."""
+        """Which texts (see `drop_borders`) are contaminated: (len(texts),) bool."""
         grams, rows = hash_ngrams(texts, self.ngram)
         found = np.zeros(len(texts), np.bool_)
         maybe = self.table[grams >> np.uint64(64 - self._bits)]
@@ -88,7 +88,7 @@ def load_held_out(directory: Path, ngram: int, max_overlap: float) -> HeldOut:
 def build_held_out(conversations: Iterable[Conversation], *, ngram: int, max_overlap: float) -> HeldOut:
     """Index held-out conversations."""
     grams, items = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
-    texts_of = (join_words([normalize_words(m.text) for m in conversation.messages]) for conversation in conversations)
+    texts_of = (drop_borders(normalize_text(conversation)) for conversation in conversations)
     num_items = 0
     while texts := list(islice(texts_of, _CHUNK_ROWS)):
         hashes, rows = hash_ngrams(texts, ngram)
@@ -105,9 +105,9 @@ def build_held_out(conversations: Iterable[Conversation], *, ngram: int, max_ove
     return HeldOut(ngram, max_overlap, all_grams, all_items, sizes, table)
 
 
-def join_words(pieces: Iterable[str]) -> str:
-    """Normalized messages as one text of words."""
-    return " ".join(piece for piece in pieces if piece)
+def drop_borders(text: str) -> str:
+    """A normalized text without the borders of its messages."""
+    return text.replace("| ", "")
 
 
 def hash_ngrams(texts: Sequence[str], ngram: int) -> tuple[UInt64Array, npt.NDArray[np.int64]]:

@@ -88,16 +88,20 @@ class Ledger:
     Args:
         directory: For the database and what it spills.
         recipe: The recipe.
+        in_memory: Whether the database is small enough to need no file; it can still spill.
         memory_bytes: What DuckDB may hold; it is not the whole process.
         num_threads: For DuckDB.
     """
 
-    def __init__(self, directory: Path, recipe: Recipe, *, memory_bytes: int, num_threads: int) -> None:
+    def __init__(
+        self, directory: Path, recipe: Recipe, *, in_memory: bool, memory_bytes: int, num_threads: int
+    ) -> None:
         self._directory = directory
         self._recipe = recipe
         self._ranks = np.array(recipe.ranks, np.uint16)
         self._waiting: list[pa.Table] = []
         self._num_waiting = 0
+        self._candidates: list[npt.NDArray[Any]] = []
         self._weight = {"rows": "1", "tokens": "tokens", "supervised_tokens": "supervised"}[recipe.by]
         self.num_rows = 0
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -106,7 +110,7 @@ class Ledger:
             "temp_directory": str(directory / "spilled"),
             "preserve_insertion_order": False,
         }
-        self._db = duckdb.connect(directory / "ledger.duckdb", config=config)
+        self._db = duckdb.connect(":memory:" if in_memory else directory / "ledger.duckdb", config=config)
         self._run(_SCHEMA)
 
     def add(self, number: int, batch: RowBatch) -> int:
@@ -145,11 +149,19 @@ class Ledger:
 
     def add_candidates(self, pairs: npt.NDArray[Any]) -> None:
         """Record pairs of rows (`near.PAIR`) that may be near duplicates."""
+        self._candidates.append(pairs)
+        if sum(map(len, self._candidates)) >= _INSERT_ROWS:
+            self._flush_candidates()
+
+    def _flush_candidates(self) -> None:
+        pairs = np.concatenate([np.empty(0, PAIR), *self._candidates])
+        self._candidates = []
         if len(pairs):
             self._insert("candidates", pa.table({name: pairs[name] for name in ("row", "first", "proven")}))
 
     def iter_candidates(self) -> Iterator[npt.NDArray[Any]]:
         """The distinct candidates, in chunks."""
+        self._flush_candidates()
         query = 'SELECT "row", first, bool_or(proven) AS proven FROM candidates GROUP BY ALL ORDER BY first, "row"'
         for table in self._fetch(query):
             pairs = np.empty(len(table), PAIR)

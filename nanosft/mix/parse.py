@@ -118,31 +118,38 @@ def _parse_plain(value: Any, name: str, *, as_list: bool) -> Row | None:
     given = None
     if type(value) is dict and value.keys() <= _CANONICAL_KEYS:
         given, meta, value = value.get("id"), value.get("meta") or {}, value.get("messages")
-    if type(value) is not list or type(meta) is not dict or (messages := _plain_messages(value)) is None:
+    if type(value) is not list or type(meta) is not dict or (plain := _plain_messages(value)) is None:
         return None
+    texts, messages = plain
     sha256 = hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS))
     if given is not None and given != sha256.hexdigest():
         return None
     meta_json = orjson.dumps({**meta, "source": name}, option=orjson.OPT_SORT_KEYS)
     body = orjson.dumps(messages)
     line = body + b"\n" if as_list else _LINE % (sha256.hexdigest().encode(), body, meta_json)
-    texts = [item["content"] for item in messages]
     num_turns = (len(messages) - (messages[0]["role"] == "system")) // 2
     return Row(sha256.digest(), line, texts, meta_json, _dump_cell(meta.get("cell")), num_turns, messages)
 
 
-def _plain_messages(value: list[Any]) -> list[dict[str, str]] | None:
-    """Messages of text in the right order and nothing else, or None."""
+def _plain_messages(value: list[Any]) -> tuple[list[str], list[dict[str, str]]] | None:
+    """Texts and messages, where they are in the right order and nothing else; or None.
+
+    Written for speed: no loop of Python's own but the two that fetch.
+    """
     try:
-        messages = [{"role": item["role"], "content": item["content"]} for item in value if len(item) == 2]  # noqa: PLR2004
+        roles = [item["role"] for item in value]
+        texts = [item["content"] for item in value]
     except (TypeError, KeyError):
         return None
-    roles = [item["role"] for item in messages]
     num = len(roles)
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    if num != len(value) or len(turns) < 2 or turns != (_ROLES * (num // 2 + 1))[: len(turns)]:  # noqa: PLR2004
+    if len(turns) < 2 or turns != (_ROLES * (num // 2 + 1))[: len(turns)]:  # noqa: PLR2004
         return None
-    return messages if all(type(item["content"]) is str for item in messages) else None
+    if set(map(type, texts)) != {str} or sum(map(len, value)) != 2 * num:
+        return None
+    if list(map(next, map(iter, value))) != ["role"] * num:
+        value = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    return texts, value
 
 
 def _dump_cell(cell: Any) -> bytes:

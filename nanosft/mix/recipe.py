@@ -27,6 +27,8 @@ from nanosft.conversation import Format
 from nanosft.errors import ConfigError
 
 Unit = Literal["rows", "tokens", "supervised_tokens"]
+Gate = Literal["structure", "completeness", "identity", "style", "repetition", "tokens"]
+"""Quality gates that need nothing but the row (and, for tokens, the tokenizer)."""
 
 
 def _as_tuple(value: object) -> object:
@@ -55,7 +57,7 @@ class Filter(_Table):
         min_chars: Fewest characters in all messages together.
         max_chars: Most characters in all messages together.
         max_tokens: Most tokens as rendered; needs the recipe's `tokenizer`.
-        gates: Names of the quality gates a row must pass; `nanosft audit --help` lists them.
+        gates: Quality gates that a row must pass, those of `nanosft audit`; none where the list is empty.
     """
 
     min_turns: int | None = Field(default=None, ge=1)
@@ -63,7 +65,7 @@ class Filter(_Table):
     min_chars: int | None = Field(default=None, ge=0)
     max_chars: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    gates: tuple[str, ...] | None = None
+    gates: tuple[Gate, ...] = ()
 
     def over(self, base: "Filter") -> "Filter":
         """This filter where it says something, `base` elsewhere."""

@@ -6,23 +6,31 @@ in the form in which they will be put out, and are not looked at again until the
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from nanosft.errors import DataError
-from nanosft.mix.contamination import HeldOut, join_words, load_held_out
+from nanosft.mix.contamination import HeldOut, drop_borders, load_held_out
 from nanosft.mix.parse import Row, parse_row
-from nanosft.mix.recipe import Filter, Recipe
+from nanosft.mix.recipe import Filter, Gate, Recipe
 from nanosft.mix.sources import Batch
-from nanosft.nanochat.tokenizer import load_tokenizer
-from nanosft.quality.minhash import NUM_BINS, Keys, near_keys, normalize_words, signatures
+from nanosft.mix.text import normalize_batch
+from nanosft.quality.gates import Context, Gates, check
+from nanosft.quality.minhash import NUM_BINS, Keys, near_keys, signatures
+from nanosft.quality.verdict import GATE_NAMES
+
+if TYPE_CHECKING:
+    from nanosft.nanochat.tokenizer import Tokenizer
 
 _NO_CELL: Final = bytes(8)
+_NO_KEYS: Final = Keys(np.empty(0, np.int64), np.empty(0, np.uint64))
+_NO_SIGS: Final = np.empty((0, NUM_BINS), np.uint16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +50,9 @@ class RowBatch:
         uri: The object the batch is of.
         num_lines: Lines that were not blank.
         columns: For each accepted row: `id_hi`, `id_lo` (first 128 bits of its id), `text_hi`, `text_lo` (128 bits of
-            its normalized text), `meta` (64 of its meta), `cell` (64 of its plan cell, 0 without), `tokens`,
-            `supervised`, `size` (bytes in the spill file), `clean` (not held out elsewhere).
+            its normalized text, or again of its id where no duplicates are looked for), `meta` (64 of its meta),
+            `cell` (64 of its plan cell, 0 without), `tokens`, `supervised`, `size` (bytes in the spill file), `clean`
+            (not held out elsewhere).
         keys: Keys under which near-duplicates meet; `rows` count from 0 in the batch.
         sigs: (rows, NUM_BINS) uint16, or (0, NUM_BINS) where near-duplicates are not looked for.
         filtered: Rows that a filter or gate refused, by its name.
@@ -77,7 +86,8 @@ class RowReader:
         self._spill = spill
         self._held_out = held_out
         self._filters = [source.filter.over(recipe.filter) for source in recipe.sources]
-        self._tokenizer = load_tokenizer(recipe.tokenizer) if recipe.tokenizer is not None else None
+        self._contexts = [Context(_make_gates(wanted.gates)) for wanted in self._filters]
+        self._tokenizer = _load_tokenizer(recipe.tokenizer) if recipe.tokenizer is not None else None
 
     def read(self, number: int, batch: Batch) -> RowBatch:
         """Read one batch; its rows go to the spill file of `number`."""
@@ -99,13 +109,20 @@ class RowReader:
                 bad.append(BadRow(str(exc), line))
                 continue
             tokens = self._count_tokens(row)
-            if reason := refuse(row, wanted, tokens[0]):
+            reason = refuse(row, wanted, tokens[0])
+            if reason is None and wanted.gates:
+                reason = self._ask_gates(row, batch.source)
+            if reason is not None:
                 filtered[reason] += 1
             else:
                 kept.add(row, tokens)
         spill_path(self._spill, number).write_bytes(b"".join(kept.lines))
         columns, keys, sigs = self._measure(kept)
         return RowBatch(batch.source, batch.uri, num_lines, columns, keys, sigs, filtered, bad)
+
+    def _ask_gates(self, row: Row, source: int) -> str | None:
+        reasons = check(row.to_conversation(), self._contexts[source]).reasons
+        return reasons[0] if reasons else None
 
     def _count_tokens(self, row: Row) -> tuple[int, int]:
         if self._tokenizer is None:
@@ -114,35 +131,39 @@ class RowReader:
         return len(ids), sum(mask)
 
     def _measure(self, kept: "_Kept") -> tuple[dict[str, npt.NDArray[Any]], Keys, npt.NDArray[np.uint16]]:
-        pieces = [[normalize_words(text) for text in texts] for texts in kept.texts]
-        # A message without a word (a picture in signs, "?!") would equal any other: such rows are compared as they are.
-        has_words = [all(item) for item in pieces]
-        texts = [" | ".join(item) for item in pieces]
+        dedup = self._recipe.deduplicate
+        if not dedup.exact and dedup.near == "off" and self._held_out is None:
+            return self._columns(kept, b"".join(digest[:16] for digest in kept.digests), None), _NO_KEYS, _NO_SIGS
+        texts = normalize_batch(kept.texts)
         hashed = b"".join(
-            hashlib.blake2b(text.encode() if ok else b"\0" + orjson.dumps(raw), digest_size=16).digest()
-            for text, raw, ok in zip(texts, kept.texts, has_words, strict=True)
+            hashlib.blake2b(b"\0" + orjson.dumps(raw) if text is None else text.encode(), digest_size=16).digest()
+            for text, raw in zip(texts, kept.texts, strict=True)
         )
-        clean = np.ones(len(texts), np.bool_)
+        clean = None
         if self._held_out is not None:
-            clean = ~self._held_out.find([join_words(item) for item in pieces])
-        columns: dict[str, npt.NDArray[Any]] = {
+            clean = ~self._held_out.find([drop_borders(text or "") for text in texts])
+        columns = self._columns(kept, hashed, clean)
+        if dedup.near == "off":
+            return columns, _NO_KEYS, _NO_SIGS
+        compared = np.array([row for row, text in enumerate(texts) if text is not None], np.int64)
+        sigs = np.zeros((len(texts), NUM_BINS), np.uint16)
+        comparable = [text for text in texts if text is not None]
+        sigs[compared] = signatures(comparable)
+        keys = near_keys(comparable, sigs[compared], threshold=dedup.threshold)
+        return columns, Keys(compared[keys.rows], keys.keys), sigs
+
+    @staticmethod
+    def _columns(kept: "_Kept", texts: bytes, clean: npt.NDArray[np.bool_] | None) -> dict[str, npt.NDArray[Any]]:
+        return {
             **_split_words("id", b"".join(kept.digests), 4),
-            **_split_words("text", hashed, 2),
+            **_split_words("text", texts, 2),
             "meta": np.frombuffer(b"".join(kept.metas), ">u8").astype(np.uint64),
             "cell": np.frombuffer(b"".join(kept.cells), ">u8").astype(np.uint64),
             "tokens": np.array([item[0] for item in kept.tokens], np.int32),
             "supervised": np.array([item[1] for item in kept.tokens], np.int32),
             "size": np.array([len(line) for line in kept.lines], np.int32),
-            "clean": clean,
+            "clean": np.ones(len(kept.lines), np.bool_) if clean is None else clean,
         }
-        if self._recipe.deduplicate.near == "off":
-            return columns, Keys(np.empty(0, np.int64), np.empty(0, np.uint64)), np.empty((0, NUM_BINS), np.uint16)
-        compared = np.flatnonzero(has_words)
-        sigs = np.zeros((len(texts), NUM_BINS), np.uint16)
-        comparable = [text for text, ok in zip(texts, has_words, strict=True) if ok]
-        sigs[compared] = signatures(comparable)
-        keys = near_keys(comparable, sigs[compared], threshold=self._recipe.deduplicate.threshold)
-        return columns, Keys(compared[keys.rows], keys.keys), sigs
 
 
 _readers: dict[str, RowReader] = {}
@@ -199,6 +220,16 @@ class _Kept:
         self.metas.append(_hash_64(row.meta))
         self.cells.append(_hash_64(row.cell) if row.cell else _NO_CELL)
         self.tokens.append(tokens)
+
+
+def _make_gates(names: Collection[Gate]) -> Gates:
+    return Gates(**{name: name in names for name in GATE_NAMES})
+
+
+def _load_tokenizer(uri: str) -> "Tokenizer":
+    from nanosft.nanochat.tokenizer import load_tokenizer  # noqa: PLC0415 - 0.1 s that only counting tokens needs
+
+    return load_tokenizer(uri)
 
 
 def _hash_64(data: bytes) -> bytes:

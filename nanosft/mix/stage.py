@@ -1,13 +1,19 @@
 """`nanosft mix`: a recipe's sources into train and validation objects and a manifest."""
 
+import json
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+
 from nanosft.dataset import put_manifest, read_conversations, read_manifest
-from nanosft.errors import ConfigError, DataError
+from nanosft.errors import ConfigError, DataError, Interrupted
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
 from nanosft.mix.apportion import Demand, apportion
 from nanosft.mix.contamination import build_held_out
@@ -16,9 +22,9 @@ from nanosft.mix.ledger import TRAIN, VAL, Ledger, Share, Supply
 from nanosft.mix.near import KeyFiles, check_pairs, find_candidates, signature_path
 from nanosft.mix.output import PART_NAMES, Dealer, Target, plan_direct, write_direct, write_segments
 from nanosft.mix.recipe import Recipe, parse_recipe
-from nanosft.mix.report import Flow, Report, SourceReport
+from nanosft.mix.report import Flow, Report, SourceReport, describe, make_flow_table, make_share_table
 from nanosft.mix.rows import start_reader
-from nanosft.mix.sources import Inputs, find_inputs
+from nanosft.mix.sources import find_inputs
 from nanosft.mix.workers import Workers, count_cpus
 from nanosft.mix.workspace import open_workspace
 from nanosft.progress import Bar
@@ -51,7 +57,27 @@ def divide_memory(limit_bytes: int) -> Budget:
     return Budget(max(64 * _MIB, (limit_bytes - _BASE_BYTES) // 2), limit_bytes // 16, limit_bytes // 2)
 
 
-def run_mix(settings: MixSettings) -> Report | None:
+def run_mix(settings: MixSettings) -> None:
+    """Make the mixture and print what it is made of: tables, or one JSON object.
+
+    Raises:
+        Interrupted: SIGTERM came; there is no manifest, and the next run begins anew.
+    """
+    with _interruptible():
+        report = make_mixture(settings)
+    if settings.json_output:
+        print(json.dumps(report.to_counts() if report else {"finished_before": True}))  # noqa: T201 - the result
+        return
+    stdout = Console()
+    if report is None:
+        stdout.print(f"{settings.out}: finished before, with the same settings", highlight=False)
+        return
+    stdout.print(make_flow_table(report), make_share_table(report))
+    for line in describe(report):
+        stdout.print(line, highlight=False, markup=False)
+
+
+def make_mixture(settings: MixSettings) -> Report | None:
     """Make the mixture that a recipe asks for.
 
     Returns:
@@ -72,13 +98,20 @@ def run_mix(settings: MixSettings) -> Report | None:
         return None
     inputs = [find_inputs(source.uri) for source in recipe.sources]
     budget = divide_memory(settings.memory_limit * _MIB)
-    num_workers = settings.workers or choose_workers(recipe, inputs)
+    num_bytes = sum(item.size_bytes for found in inputs for item in found.objects)
+    num_workers = settings.workers or choose_workers(recipe, num_bytes)
     with open_workspace(settings.work_dir, out.uri if out else None) as directory:
         _prepare_held_out(recipe, directory)
         intake = Intake(recipe, inputs, directory, on_bad_row=settings.on_bad_row, max_bad_share=settings.max_bad_share)
         with (
             Workers(num_workers, start_reader, recipe, directory) as workers,
-            Ledger(directory, recipe, memory_bytes=budget.database_bytes, num_threads=num_workers) as ledger,
+            Ledger(
+                directory,
+                recipe,
+                in_memory=num_bytes <= budget.direct_bytes,
+                memory_bytes=budget.database_bytes,
+                num_threads=num_workers,
+            ) as ledger,
         ):
             report = decide(recipe, intake, ledger, workers, directory)
             if out is None:
@@ -99,9 +132,25 @@ def run_mix(settings: MixSettings) -> Report | None:
     return report
 
 
-def choose_workers(recipe: Recipe, inputs: Sequence[Inputs]) -> int:
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM raise, so that files and processes are cleaned up."""
+
+    def stop(signum: int, _: object) -> None:
+        raise Interrupted(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def choose_workers(recipe: Recipe, num_bytes: int) -> int:
     """One process a CPU, or only one where that is faster than to start more."""
-    num_bytes = sum(item.size_bytes for found in inputs for item in found.objects)
     return count_cpus() if recipe.tokenizer is not None or num_bytes > _SMALL_BYTES else 1
 
 

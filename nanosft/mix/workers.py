@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -35,7 +37,7 @@ class Workers:
         # Neither fork (threads and connections of this process would be copied) nor spawn (imports once per process).
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["__main__", setup.__module__])
-        self._pool = ProcessPoolExecutor(num, mp_context=context, initializer=setup, initargs=arguments)
+        self._pool = ProcessPoolExecutor(num, mp_context=context, initializer=_start, initargs=(setup, *arguments))
 
     def map(self, function: Callable[..., ResultT], tasks: Iterable[tuple[Any, ...]]) -> Iterator[ResultT]:
         """`function(*task)` for each task, in order; tasks are drawn as results are taken.
@@ -68,6 +70,21 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(setup: Callable[..., None], *arguments: Any) -> None:
+    """Begin a worker: signals are the first process's business, and without it there is no work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    setup(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def count_cpus() -> int:
