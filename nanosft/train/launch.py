@@ -58,7 +58,7 @@ def run_launch(settings: LaunchSettings, arguments: Sequence[str]) -> int:
     except SignalException as exc:
         return 128 + int(exc.sigval)
     except (RendezvousError, dist.DistError, TimeoutError) as exc:
-        _log.error("the nodes did not find each other: %s; exit code %d", exc, EXIT_RETRY)  # noqa: TRY400 - one line
+        _log.error("the nodes did not find each other: %s; exit code %d", exc, EXIT_RETRY)
         return EXIT_RETRY
     return EXIT_OK
 

@@ -165,7 +165,7 @@ class MuonAdamW:
         torch._foreach_lerp_(means, grads, 1.0 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1.0 - beta2)
-        denominators = torch._foreach_div(squares, 1.0 - beta2**self.num_updates)
+        denominators = torch._foreach_div(squares, 1.0 - beta2**self.num_updates)  # noqa: SLF001 - as torch.optim does
         torch._foreach_sqrt_(denominators)
         torch._foreach_add_(denominators, _ADAM_EPS)
         torch._foreach_addcdiv_(params, means, denominators, -lr / (1.0 - beta1**self.num_updates))
@@ -175,7 +175,7 @@ class MuonAdamW:
         momenta = [self.state[name]["momentum"] for name in names]
         grads = [_grad(param) for param in params]
         torch._foreach_lerp_(momenta, grads, 1.0 - momentum)
-        nesterov = torch.stack(torch._foreach_lerp(grads, momenta, momentum))  # (K, rows, cols)
+        nesterov = torch.stack(torch._foreach_lerp(grads, momenta, momentum))  # noqa: SLF001 - as torch.optim does
         seconds = torch.stack([self.state[name]["second"] for name in names])
         update = normalize_update(orthogonalize(nesterov, self.muon_dtype), seconds)
         for name, second in zip(names, seconds.unbind(), strict=True):

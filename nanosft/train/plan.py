@@ -4,13 +4,13 @@ A global batch is a number of packed rows, whatever the number of ranks: rank r 
 any world size that divides the rows of a batch trains the same batches, and every rank has the same number of steps.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from nanosft.errors import ConfigError, DataError
 from nanosft.train.packing import IntArray, PackedRows, from_rows, pack_epoch
+from nanosft.train.tokens import TokenSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,7 @@ def split_rows(rows: range, *, rank: int, world_size: int, device_rows: int) -> 
 
 
 def plan_steps(
-    lengths: IntArray,
-    supervised: IntArray,
+    tokens: TokenSet,
     *,
     capacity: int,
     rows_per_step: int,
@@ -69,24 +68,22 @@ def plan_steps(
     max_steps: int | None,
     seed: int,
     window: int,
-    name_of: Callable[[int], str] = str,
 ) -> StepPlan:
     """Pack as many epochs as the run takes and cut them into steps.
 
     Args:
-        lengths: (num_conversations,) tokens of each; none above `capacity`.
-        supervised: (num_conversations,) supervised tokens of each.
+        tokens: The conversations; none longer than `capacity`.
         capacity: Tokens of a row: the model's row length and one, for the last target.
         rows_per_step: Rows of a global batch.
         epochs: Passes over the data, unless `max_steps` says how long the run is.
         max_steps: Number of steps, or None.
         seed: Seed of the order.
         window: See `packing.pack_epoch`.
-        name_of: What to call a conversation in an error.
 
     Raises:
         DataError: There is nothing to train, or a batch has no supervised token.
     """
+    lengths, supervised = tokens.lengths, tokens.supervised
     if not len(lengths):
         raise DataError("no conversation is left to train on: check --data, --overlong and --max-seq-len")
     rows: list[IntArray] = []
@@ -104,7 +101,7 @@ def plan_steps(
     num_tokens = np.add.reduceat(lengths[packed.items], first_items)
     empty = np.flatnonzero(num_supervised == 0)
     if len(empty):
-        names = [name_of(int(item)) for item in packed.row(int(starts[empty[0]]))[:4]]
+        names = [tokens.name_of(int(item)) for item in packed.row(int(starts[empty[0]]))[:4]]
         raise DataError(
             f"step {int(empty[0])} has no supervised token (conversations {', '.join(names)}): "
             "raise --total-batch-size, or take these conversations out"

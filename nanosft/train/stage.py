@@ -46,6 +46,7 @@ from nanosft.train.metrics import MetricsLog, find_peak_flops, open_sinks
 from nanosft.train.optimizer import MuonAdamW, group_parameters
 from nanosft.train.packing import pack_in_order
 from nanosft.train.plan import StepPlan, count_rows_per_step, plan_steps
+from nanosft.train.preflight import run_preflight
 from nanosft.train.state import BEST_PREFIX, Progress, StateSaver, restore
 from nanosft.train.step import LossModule, replicate
 from nanosft.train.warm_start import warm_start
@@ -93,6 +94,9 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         if not world.is_first:
             logging.getLogger("nanosft").setLevel(logging.ERROR)
         store = open_store(settings.out)
+        if settings.preflight:
+            world.first_does(lambda: run_preflight(settings, world))
+            return TrainSummary(store.uri, 0, 0, None, None)
         content = _content(settings)
         finished = world.first_does(lambda: _find_finished(store, content))
         if finished is not None:
@@ -198,15 +202,13 @@ def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
 
 def _plan(settings: TrainSettings, hyper: Hyper, data: Data, world: World) -> StepPlan:
     plan = plan_steps(
-        data.train.lengths,
-        data.train.supervised,
+        data.train,
         capacity=hyper.row_len + 1,
         rows_per_step=count_rows_per_step(hyper.total_batch_size, hyper.row_len, world.size),
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         seed=settings.seed,
         window=settings.pack_window,
-        name_of=data.train.name_of,
     )
     _log.info(
         "%d steps of %d rows of %d tokens on %d ranks; rows are %.1f %% short of full%s; "

@@ -177,7 +177,8 @@ def _sum_of_squares(params: Iterable[nn.Parameter]) -> Tensor:
     grads = [param.grad for param in params if param.grad is not None]
     if not grads:
         return torch.zeros((), dtype=torch.float64)
-    return torch.stack(torch._foreach_norm(grads)).double().square().sum()
+    norms = torch._foreach_norm(grads)  # noqa: SLF001 - as torch.nn.utils does
+    return torch.stack(norms).double().square().sum()
 
 
 def _find_suspects(batches: Sequence[MicroBatch], losses: Tensor, world: World) -> list[int]:

@@ -32,37 +32,43 @@ def warm_start(optimizer: MuonAdamW, files: Sequence[Any], *, where: str) -> Non
     Raises:
         DataError: They are not of this model, or not of a format we know.
     """
-    groups = list(_nanochat_groups(optimizer.groups))
+    try:
+        moments, optimizer_updates = _read_moments(optimizer.groups, files, where)
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as exc:
+        raise DataError(f"{where}: not an optimizer state of nanochat's format ({exc!r}): --no-warm-start") from exc
+    pairs = [(name, key, own[key]) for name, own in optimizer.state.items() for key in own]
+    for name, key, tensor in pairs:
+        shape = moments[name][key].shape
+        if shape != tensor.shape:
+            raise DataError(f"{where}: {key} of {name} is {tuple(shape)}, not {tuple(tensor.shape)}: --no-warm-start")
+    for name, key, tensor in pairs:
+        tensor.copy_(moments[name][key])
+    optimizer.num_updates = optimizer_updates
+
+
+def _read_moments(
+    own_groups: Sequence[Group], files: Sequence[Any], where: str
+) -> tuple[dict[str, dict[str, Tensor]], int]:
+    """All moments by parameter name, and AdamW's count of updates."""
+    groups = list(_nanochat_groups(own_groups))
+    found = [list(group["params"]) for group in files[0]["param_groups"]]
+    if [len(params) for params in found] != [len(params) for _, params in groups]:
+        raise DataError(
+            f"{where}: its groups of {list(map(len, found))} parameters are not the model's: --no-warm-start"
+        )
     names = [name for _, params in groups for name in params]
+    index = dict(zip(names, (number for group in found for number in group), strict=True))
+    states = [file["state"] for file in files]
     moments: dict[str, dict[str, Tensor]] = {}
     num_updates = 0
-    try:
-        found = [list(group["params"]) for group in files[0]["param_groups"]]
-        if [len(params) for params in found] != [len(params) for _, params in groups]:
-            raise DataError(f"{where}: its groups have {list(map(len, found))} parameters, the model's differ")
-        index = {name: number for number, name in zip((n for group in found for n in group), names, strict=True)}
-        states = [file["state"] for file in files]
-        for kind, params in groups:
-            if kind == "muon":
-                moments |= _stacked(states, index[next(iter(params))], list(params))
-                continue
-            for name, shape in params.items():
-                moments[name] = {key: _rows(states, index[name], key, shape) for key in ("exp_avg", "exp_avg_sq")}
-                num_updates = max(num_updates, int(states[0][index[name]]["step"]))
-    except (KeyError, TypeError, ValueError, IndexError) as exc:
-        raise DataError(f"{where}: not an optimizer state of nanochat's format ({exc!r}): --no-warm-start") from exc
-    for name, own in optimizer.state.items():
-        for key, tensor in own.items():
-            if moments[name][key].shape != tensor.shape:
-                raise DataError(
-                    f"{where}: {key} of {name} has shape {tuple(moments[name][key].shape)}, expected "
-                    f"{tuple(tensor.shape)}: --no-warm-start"
-                )
-    with torch.no_grad():
-        for name, own in optimizer.state.items():
-            for key, tensor in own.items():
-                tensor.copy_(moments[name][key])
-    optimizer.num_updates = num_updates
+    for kind, params in groups:
+        if kind == "muon":
+            moments |= _stacked(states, index[next(iter(params))], list(params))
+            continue
+        for name, shape in params.items():
+            moments[name] = {key: _rows(states, index[name], key, shape) for key in ("exp_avg", "exp_avg_sq")}
+            num_updates = max(num_updates, int(states[0][index[name]]["step"]))
+    return moments, num_updates
 
 
 def _nanochat_groups(groups: Sequence[Group]) -> Iterator[tuple[str, dict[str, torch.Size]]]:

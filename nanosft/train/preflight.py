@@ -1,0 +1,156 @@
+"""`nanosft train --preflight`: what would not work, found before any GPU time is spent."""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from nanosft.dataset import DataObject, read_blocks, read_manifest
+from nanosft.errors import ConfigError, NanosftError
+from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
+from nanosft.settings.train import TrainSettings
+from nanosft.store import open_store
+from nanosft.store.base import Store
+from nanosft.train.data import split_objects
+from nanosft.train.distributed import World, choose_dtype
+from nanosft.train.hyper import Hyper, inherit
+from nanosft.train.loss import CHUNK_TOKENS
+from nanosft.train.optimizer import Group, group_parameters
+from nanosft.train.plan import count_rows_per_step
+from nanosft.train.state import list_states
+
+_ACTIVATIONS_PER_CHANNEL: Final = 34
+"""Values of a block that the backward pass needs, per token and channel of the stream (arXiv 2205.05198, table 2)."""
+_GIB: Final = 1 << 30
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: what was looked at, what was found, and the error where it would not work."""
+
+    name: str
+    found: str
+    error: NanosftError | None = None
+
+
+def run_preflight(settings: TrainSettings, world: World) -> tuple[Check, ...]:
+    """Check store, base, tokenizer, data, batch and memory; report each, then fail if any does.
+
+    Raises:
+        NanosftError: The first error found, told with the number of the others.
+    """
+    checks: list[Check] = []
+
+    def check(name: str, look: Callable[[], str]) -> None:
+        try:
+            checks.append(Check(name, look()))
+        except NanosftError as exc:
+            checks.append(Check(name, str(exc), exc))
+
+    store = open_store(settings.out)
+    check("store", lambda: _check_store(store))
+    base: list[Checkpoint] = []
+    check("base and tokenizer", lambda: _check_base(settings, base))
+    check("data", lambda: _check_data(settings))
+    if base:
+        check("batch", lambda: _check_batch(settings, base[0], world))
+        check("memory", lambda: _check_memory(settings, base[0], world))
+    for item in checks:
+        _log.log(logging.ERROR if item.error else logging.INFO, "%s: %s", item.name, item.found)
+    errors = [item.error for item in checks if item.error is not None]
+    if errors:
+        others = f" ({len(errors) - 1} more problems above)" if len(errors) > 1 else ""
+        raise type(errors[0])(f"{errors[0]}{others}")
+    return tuple(checks)
+
+
+def estimate_memory_bytes(groups: list[Group], base: Checkpoint, hyper: Hyper, *, world_size: int) -> int:
+    """What one rank needs at most: weights, gradients, its share of the moments, activations and a chunk of logits."""
+    num_matrix = sum(param.numel() for group in groups if group.betas is None for param in group.params.values())
+    num_other = sum(param.numel() for group in groups if group.betas is not None for param in group.params.values())
+    moments = (num_matrix + 2 * num_other) / world_size
+    config, width_bytes = base.model.config, base.model.compute_dtype.itemsize
+    tokens = min(hyper.device_rows, hyper.total_batch_size // hyper.row_len) * hyper.row_len
+    activations = tokens * config.n_embd * config.n_layer * _ACTIVATIONS_PER_CHANNEL * width_bytes
+    logits = CHUNK_TOKENS * config.vocab_size * 4 * 3
+    return int(4 * (2 * (num_matrix + num_other) + moments) + activations + logits)
+
+
+def _check_store(store: Store) -> str:
+    key = f"preflight-{secrets.token_hex(4)}"
+    store.write(key, b"nanosft")
+    try:
+        if store.read(key) != b"nanosft":
+            raise ConfigError(f"{store.uri_of(key)}: what is read is not what was written")
+    finally:
+        store.delete(key)
+    if read_manifest(store) is not None:
+        return f"{store.uri}: written, read and deleted an object; holds a finished run"
+    states = list_states(store)
+    resumes = f"; would resume after step {states[0].step}" if states else ""
+    return f"{store.uri}: written, read and deleted an object{resumes}"
+
+
+def _check_base(settings: TrainSettings, found: list[Checkpoint]) -> str:
+    dtype = choose_dtype(settings.dtype, _device(settings))
+    base = load_checkpoint(
+        settings.base,
+        settings.base_source,
+        settings.base_tag,
+        settings.base_step,
+        compute_dtype=dtype,
+        softcap=settings.softcap,
+    )
+    found.append(base)
+    num_params = sum(param.numel() for param in base.model.parameters())
+    return (
+        f"{base.uri}: {base.tag} at step {base.step}, {base.generation.name}, {num_params:,} parameters, "
+        f"{base.tokenizer.vocab_size} tokens as in its tokenizer; computes in {str(dtype).removeprefix('torch.')}"
+    )
+
+
+def _check_data(settings: TrainSettings) -> str:
+    train, val = split_objects(settings.data, settings.val_data)
+    size_bytes = sum(_read_whole(item) for item in (*train, *val))
+    num_hashed = sum(item.sha256 is not None for item in (*train, *val))
+    return (
+        f"{settings.data}: {len(train)} objects to train on, {len(val)} to validate on, {size_bytes:,} bytes read; "
+        f"the hashes of {num_hashed} are those of their manifest"
+    )
+
+
+def _check_batch(settings: TrainSettings, base: Checkpoint, world: World) -> str:
+    hyper = inherit(settings, base.meta, where=base.uri)
+    size = world.size if world.size > 1 else int(os.environ.get("WORLD_SIZE") or 1)
+    rows = count_rows_per_step(hyper.total_batch_size, hyper.row_len, size)
+    return f"{rows} rows of {hyper.row_len} tokens a step, {rows // size} on each of {size} ranks"
+
+
+def _check_memory(settings: TrainSettings, base: Checkpoint, world: World) -> str:
+    hyper = inherit(settings, base.meta, where=base.uri)
+    groups = group_parameters(base.model, hyper.optimizer, width=base.model.config.n_embd)
+    needed = estimate_memory_bytes(groups, base, hyper, world_size=world.size)
+    device = _device(settings)
+    if device.type == "cuda":
+        there, name = torch.cuda.get_device_properties(0).total_memory, torch.cuda.get_device_name(0)
+    else:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // world.local_size
+        name = "this machine's share of a rank"
+    text = f"needs about {needed / _GIB:.1f} GiB a rank, {name} has {there / _GIB:.1f} GiB"
+    if needed > there:
+        raise ConfigError(f"{text}: lower --device-batch-size {hyper.device_rows}, or use more ranks")
+    return text
+
+
+def _device(settings: TrainSettings) -> torch.device:
+    use_cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def _read_whole(item: DataObject) -> int:
+    return sum(len(block) for block in read_blocks(item))
