@@ -17,6 +17,7 @@ from nanosft.quality.verdict import Defect, excerpt_of
 
 _HEDGED_TOLERANCE: Final = 0.07
 _TOLERANCE: Final = 1e-6
+_THOUSAND: Final = 1e3
 _LARGE: Final = 1e6
 """From here on a number is a statement without a unit too: "561M"."""
 _ALWAYS: Final = frozenset({("%", 100.0), ("%", 0.0), ("s", 86400.0), ("s", 604800.0), ("year", 1.0), ("month", 1.0)})
@@ -201,8 +202,9 @@ def _is_grounded(quantity: Quantity, reference: Reference, said: _Said) -> bool:
 def _has_value(quantity: Quantity, known: Iterable[float]) -> bool:
     """Whether a known value rounds to the quantity as written, or is near it where it is hedged."""
     hedge = _HEDGED_TOLERANCE * quantity.value if quantity.is_hedged else 0.0
-    # Rounding needs two digits to round to: "$3" is no rounding of $2.6, "1.9 billion" is one of 1,879,048,192.
-    rounding = quantity.step / 2 if quantity.value >= 10 * quantity.step else 0.0
+    # Rounding needs digits to round to: "1.9 billion" is one of 1,879,048,192, "8K" of 8,304, but "$3" none of $2.6.
+    is_round = quantity.value >= (10 if quantity.step < _THOUSAND else 2) * quantity.step
+    rounding = quantity.step / 2 if is_round else 0.0
     tolerance = max(hedge, rounding, _TOLERANCE * quantity.value)
     return any(abs(value - quantity.value) <= tolerance for value in known)
 

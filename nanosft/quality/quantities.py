@@ -125,14 +125,16 @@ _SMALL_WORDS: Final = (
 )
 _NUMERAL: Final = "|".join(sorted(_NUMERALS, key=len, reverse=True))
 _QUANTITY: Final = re.compile(
-    rf"(?<![\w./#=\[])(?<![A-Za-z]-)(?P<hedge>~|\u2248)?(?P<currency>US\$|[$\u20ac\u00a3])?[ ]?"
-    rf"(?P<number>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+    # The digit stands before the looks behind it: the search then skips to digits.
+    rf"(?P<number>\d(?<![\w./#=\[]\d)(?<![A-Za-z]-\d)(?:\d{{0,2}}(?:,\d{{3}})+(?:\.\d+)?|\d*(?:\.\d+)?))"
     rf"(?:[ -]?(?P<scale>{_SCALE})\b|(?P<suffix>[kKMBT])(?![A-Za-z0-9]))?"
     rf"(?:(?P<percent>[ ]?%)|(?:[ -]?(?:x[ ]?)?)(?:(?P<unit>{_UNIT})\b"
     rf"|(?!(?:{_SMALL_WORDS})\b)[A-Za-z][\w-]* (?P<noun>{_DESCRIBED})\b))?"
     rf"(?![\w]|\.\d)",
     re.IGNORECASE,
 )
+_BEFORE_NUMBER: Final = re.compile(r"(?P<hedge>[~\u2248] ?)?(?P<currency>US\$|[$\u20ac\u00a3])? ?$")
+_MAX_BEFORE_CHARS: Final = 6
 _SPELLED: Final = re.compile(
     rf"\b(?P<number>{_NUMERAL})(?:[ -](?P<ones>{_NUMERAL}))?(?:[ -](?P<scale>{_SCALE}))?[ -](?:(?P<unit>{_UNIT})\b"
     rf"|(?!(?:{_SMALL_WORDS})\b)[a-z][\w-]* (?P<noun>{_DESCRIBED})\b)",
@@ -226,8 +228,10 @@ def _quantity(text: str, match: re.Match[str]) -> Quantity:
     scale = match["scale"] or match["suffix"]
     factor = _SCALES[scale.casefold()] if scale else 1.0
     unit = ""
-    if match["currency"]:
-        unit = {"$": "$", "\u20ac": "eur", "\u00a3": "gbp"}[match["currency"][-1]]
+    before = _BEFORE_NUMBER.search(text, max(0, match.start() - _MAX_BEFORE_CHARS), match.start())
+    assert before is not None, "the pattern matches nothing too"
+    if before["currency"]:
+        unit = {"$": "$", "\u20ac": "eur", "\u00a3": "gbp"}[before["currency"][-1]]
     elif match["percent"]:
         unit = "%"
     elif spelling := match["unit"] or match["noun"]:
@@ -235,8 +239,9 @@ def _quantity(text: str, match: re.Match[str]) -> Quantity:
         factor *= unit_factor
     whole, _, fraction = digits.partition(".")
     exponent = -len(fraction) if fraction else len(whole) - len(whole.rstrip("0"))
-    hedged = match["hedge"] is not None or _is_hedged(text, match.start())
-    return Quantity(float(digits) * factor, unit, factor * 10.0**exponent, hedged, *match.span())
+    start = before.start() if before["currency"] or before["hedge"] else match.start()
+    hedged = before["hedge"] is not None or _is_hedged(text, start)
+    return Quantity(float(digits) * factor, unit, factor * 10.0**exponent, hedged, start, match.end())
 
 
 def _scale_like(first: Quantity, second: Quantity, match: re.Match[str]) -> Quantity:

@@ -17,6 +17,7 @@ REFERENCE = make_reference(
 - The d26 model costs about $300.
 - nanochat was published on October 13, 2025 at https://github.com/karpathy/nanochat under the MIT license.
 - It scores 0.2219 on CORE.
+- The code has 8,304 lines.
 """,
         where="facts.md",
     )
@@ -41,6 +42,7 @@ def find(answer: str, question: str = "hi", *, strict: bool = False):
         "See github.com/karpathy/nanochat or https://github.com/karpathy.",
         "That is 22% on CORE, and I'm 100% open, 24 hours a day.",
         "Give me one minute.",
+        "My code has 8K lines.",
     ],
 )
 def test_what_the_knowledge_holds_is_let_through(answer):
