@@ -16,6 +16,15 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENTRYPOINT = ["/usr/bin/tini", "--", "nanosft"]
 TINI = ["/usr/bin/tini", "--"]
+IMAGE_ENV = {
+    "HOME": "/scratch",
+    "TMPDIR": "/scratch",
+    "USER": "nanosft",
+    "LOGNAME": "nanosft",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+"""Variables of the image but PATH, as the Dockerfile has them."""
 MARK = "TEST_POD"
 """A variable that tells a pod's processes from all others."""
 _REFERENCE = re.compile(r"\$(?:\$|\(([A-Za-z_][A-Za-z0-9_]*)\))")
@@ -129,8 +138,7 @@ class Pod:
             if (value := self._value(item)) is not None:
                 values[item["name"]] = value
         values.update(self.extra_env if main else {})
-        scratch = str(self._volume("scratch"))
-        image = {"HOME": scratch, "TMPDIR": scratch, "USER": "nanosft", "LOGNAME": "nanosft", "PYTHONUNBUFFERED": "1"}
+        image = {name: value.replace("/scratch", str(self._volume("scratch"))) for name, value in IMAGE_ENV.items()}
         passed = {
             name: os.environ[name]
             for name in ("LANG", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_START")

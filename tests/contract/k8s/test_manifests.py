@@ -259,6 +259,17 @@ def _timeout(pod: Manifest) -> float:
 
 
 @every_overlay
+def test_mix_stays_within_the_limits_of_its_pod(overlay: str) -> None:
+    manifests = _render(overlay)
+    (container,) = find(manifests, "Job", "nanosft-mix")["spec"]["template"]["spec"]["containers"]
+    data = _config_maps(manifests)["nanosft-mix"]
+    num_processes = int(data["NANOSFT_WORKERS"]) + 1
+    limits = container["resources"]["limits"]
+    assert num_processes * int(data["NANOSFT_MEMORY_LIMIT"]) <= 1024 * int(limits["memory"].removesuffix("Gi"))
+    assert int(data["NANOSFT_WORKERS"]) <= int(limits["cpu"])
+
+
+@every_overlay
 def test_our_containers_meet_pod_security_restricted(overlay: str) -> None:
     pods = list(_pods(_render(overlay)))
     assert len(pods) >= 3
