@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from nanosft.conversation import Format
 from nanosft.errors import ConfigError
+from nanosft.quality.minhash import DEFAULT_THRESHOLD
 
 Unit = Literal["rows", "tokens", "supervised_tokens"]
 Gate = Literal["structure", "completeness", "identity", "style", "repetition", "tokens"]
@@ -122,14 +123,14 @@ class Deduplicate(_Table):
         exact: Drop rows whose text is equal up to case, punctuation and white space.
         near: "drop" keeps one row of each near-duplicate cluster, "group" keeps all on one side of the split,
             "off" does not look.
-        threshold: Jaccard similarity of word shingles from which two rows are near duplicates.
+        threshold: Jaccard similarity of word pairs from which two rows are near duplicates.
         across: Whether rows of different sources are compared for dropping, or only those of one source.
         priority: Source names, best first: whose row is kept. Sources not named follow in the recipe's order.
     """
 
     exact: bool = True
     near: Literal["drop", "group", "off"] = "drop"
-    threshold: float = Field(default=0.8, ge=0.5, le=1.0)
+    threshold: float = Field(default=DEFAULT_THRESHOLD, ge=0.5, le=1.0)
     across: bool = True
     priority: tuple[str, ...] = ()
 

@@ -1,0 +1,320 @@
+"""The whole stage on small sets."""
+
+import gzip
+import hashlib
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from nanosft.dataset import read_conversations, read_manifest
+from nanosft.errors import ConfigError, DataError
+from nanosft.mix import ledger, output, stage
+from nanosft.mix.report import Report
+from nanosft.mix.stage import make_mixture
+from nanosft.settings.mix import MixSettings
+from nanosft.store import open_store
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "st", "l", "")]
+
+
+def talk(seed: int, *, num_turns: int = 2, num_words: int = 30) -> list[dict[str, str]]:
+    rng = random.Random(seed)
+    roles = ("user", "assistant") * num_turns
+    return [{"role": role, "content": " ".join(rng.choices(WORDS, k=num_words)).capitalize() + "."} for role in roles]
+
+
+def write(path: Path, rows: Iterable[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+    return path
+
+
+def read(path: Path) -> list[Any]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+Mix = Callable[..., Report | None]
+
+
+@pytest.fixture
+def mix(tmp_path: Path) -> Mix:
+    def run(recipe: str, out: str | Path | None = "out", **settings: Any) -> Report | None:
+        path = tmp_path / "recipe.toml"
+        path.write_text(recipe.replace("DATA", str(tmp_path)))
+        target = None if out is None else str(tmp_path / out)
+        return make_mixture(MixSettings(recipe=str(path), out=target, work_dir=str(tmp_path / "work"), **settings))
+
+    return run
+
+
+def hash_objects(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+TWO = """
+synthetic_share = 0.25
+[[sources]]
+name = "a"
+uri = "DATA/a.jsonl"
+synthetic = true
+[[sources]]
+name = "b"
+uri = "DATA/b.jsonl"
+"""
+
+
+def test_shares_split_order_and_lineage(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(200)))
+    write(tmp_path / "b.jsonl", map(talk, range(1000, 1400)))
+    report = mix(TWO)
+    assert report is not None
+    assert report.synthetic_achieved == pytest.approx(0.25, abs=1 / report.num_rows)
+    assert report.overlap == {"texts": 0, "cells": 0, "clusters": 0}
+    assert [source.flow.num_val for source in report.sources] == [4, 8]
+    manifest = read_manifest(open_store(str(tmp_path / "out")))
+    assert manifest is not None
+    assert [item.key for item in manifest.objects] == ["train-00000.jsonl", "val-00000.jsonl"]
+    assert {parent.uri.rpartition("/")[2]: parent.sha256 for parent in manifest.parents} == {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a.jsonl", "b.jsonl")
+    }
+    rows = list(read_conversations(str(tmp_path / "out")))
+    assert len(rows) == manifest.num_rows == report.num_rows + report.num_val
+    sources = [row.meta["source"] for row in rows]
+    assert sources.count("a") > 90
+    assert "a" in sources[:20]
+    assert "b" in sources[:20]
+
+
+def test_the_bytes_depend_on_neither_workers_nor_memory_nor_listing(mix: Mix, tmp_path: Path, monkeypatch):
+    rows = [talk(seed % 900, num_words=5 + seed % 40) for seed in range(1200)]
+    write(tmp_path / "a.jsonl", rows[:400])
+    for part in range(4):
+        write(tmp_path / f"b/part-{part}.jsonl", rows[400 + part * 200 : 600 + part * 200])
+    recipe = TWO.replace("DATA/b.jsonl", "DATA/b") + "\n[split]\nval_share = 0.05\n"
+    recipe = recipe.replace("synthetic_share = 0.25", "synthetic_share = 0.6\ntotal_rows = 1500\nshard_rows = 400")
+    mix(recipe, "one", workers=1)
+    mix(
+        recipe.replace('"DATA/b"', '["DATA/b/part-2.jsonl", "DATA/b/part-[013].jsonl"]').replace("[013]", "?"),
+        "two",
+        workers=2,
+    )
+    small = stage.Budget(database_bytes=64 << 20, segment_bytes=10_000, direct_bytes=0)
+    monkeypatch.setattr(stage, "divide_memory", lambda _: small)
+    monkeypatch.setattr(ledger, "_INSERT_ROWS", 100)
+    monkeypatch.setattr(ledger, "_FETCH_ROWS", 64)
+    mix(recipe, "three", workers=1, memory_limit=256)
+    one, two, three = (hash_objects(tmp_path / name) for name in ("one", "two", "three"))
+    assert len(one) == 4 + 1 + 1
+    assert one == three
+    del one["manifest.json"], two["manifest.json"]  # it names other URIs
+    assert one == two
+
+
+def test_the_order_is_that_of_the_documented_hash(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(40)))
+    mix('seed = 7\n[[sources]]\nname = "a"\nuri = "DATA/a.jsonl"\nepochs = 2\n[split]\nval_share = 0.0')
+    ids = [row["id"] for row in read(tmp_path / "out/train-00000.jsonl")]
+
+    def place(row_id: str, copy: int) -> int:
+        name = f"place/7/{int(row_id[:16], 16)}/{int(row_id[16:32], 16)}/0/{copy}"
+        return int.from_bytes(hashlib.md5(name.encode()).digest()[:8], "little")
+
+    expected = sorted((place(row_id, copy), row_id) for row_id in set(ids) for copy in (0, 1))
+    assert ids == [row_id for _, row_id in expected]
+
+
+def test_planted_duplicates_are_all_found(mix: Mix, tmp_path: Path):
+    clean = [talk(seed) for seed in range(300)]
+    planted = []
+    for row in clean[:40]:
+        shouted = [{**item, "content": item["content"].upper().replace(".", " !!")} for item in row]
+        words = row[1]["content"].split(" ")
+        one_word = [row[0], {**row[1], "content": " ".join([*words[:9], "zzz", *words[10:]])}, *row[2:]]
+        planted += [row, shouted, one_word]
+    write(tmp_path / "a.jsonl", clean)
+    write(tmp_path / "b.jsonl", [*planted, talk(9999)])
+    report = mix(TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", ""))
+    assert report is not None
+    assert [source.flow.num_exact + source.flow.num_near for source in report.sources] == [0, 120]
+    assert report.sources[1].flow.num_exact == 80
+
+
+def test_priority_decides_whose_row_is_kept(mix: Mix, tmp_path: Path):
+    rows = [talk(seed) for seed in range(50)]
+    write(tmp_path / "a.jsonl", rows)
+    write(tmp_path / "b.jsonl", [*rows, *map(talk, range(100, 150))])
+    recipe = TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", "")
+    report = mix(recipe + '[deduplicate]\npriority = ["b"]', None, dry_run=True)
+    assert report is not None
+    assert [source.flow.num_exact for source in report.sources] == [50, 0]
+    assert "a adds no row" in report.warnings
+
+
+def test_near_duplicates_between_sources_stay_on_one_side_where_they_stay(mix: Mix, tmp_path: Path):
+    rows = [talk(seed) for seed in range(200)]
+    changed = [[{**row[0], "content": row[0]["content"] + " indeed"}, *row[1:]] for row in rows]
+    write(tmp_path / "a.jsonl", rows)
+    write(tmp_path / "b.jsonl", changed)
+    recipe = TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", "")
+    for setting in ("across = false", 'near = "group"'):
+        report = mix(f"{recipe}\n[split]\nval_share = 0.2\n[deduplicate]\n{setting}", None, dry_run=True)
+        assert report is not None
+        assert report.overlap["clusters"] == 0
+        assert sum(source.flow.num_near for source in report.sources) == 0
+        assert 40 <= report.num_val <= 120
+
+
+def test_rows_of_one_cell_stay_on_one_side(mix: Mix, tmp_path: Path):
+    rows = [{"messages": talk(seed), "meta": {"cell": ["topic", seed % 20]}} for seed in range(400)]
+    write(tmp_path / "a.jsonl", rows)
+    mix('[[sources]]\nname = "a"\nuri = "DATA/a.jsonl"\nepochs = 3\n[split]\nval_share = 0.2')
+    cells = {
+        part: {row["meta"]["cell"][1] for row in read(tmp_path / f"out/{part}-00000.jsonl")}
+        for part in ("train", "val")
+    }
+    assert len(cells["val"]) == 4
+    assert not cells["val"] & cells["train"]
+
+
+def test_held_out_rows_are_found_whole_or_in_part(mix: Mix, tmp_path: Path):
+    held = [talk(seed) for seed in range(30)]
+    write(tmp_path / "held.jsonl", held)
+    hidden = [[*talk(500 + i, num_turns=1), *row] for i, row in enumerate(held[:10])] + [row[:2] for row in held[10:20]]
+    write(tmp_path / "a.jsonl", [*map(talk, range(1000, 1200)), *hidden, *held[20:]])
+    report = mix('[[sources]]\nname = "a"\nuri = "DATA/a.jsonl"\n[decontaminate]\nuri = "DATA/held.jsonl"')
+    assert report is not None
+    assert report.sources[0].flow.num_contaminated == 30
+
+
+def test_token_shares_are_met_to_less_than_a_row(mix: Mix, tmp_path: Path, shared: Path):
+    write(tmp_path / "a.jsonl", [talk(seed, num_words=5 + seed % 60) for seed in range(300)])
+    write(tmp_path / "b.jsonl", [talk(1000 + seed, num_words=5 + seed % 90) for seed in range(500)])
+    head = f'by = "supervised_tokens"\ntokenizer = "{shared}/nanochat_base"\n'
+    report = mix(head + TWO)
+    assert report is not None
+    assert abs(report.synthetic_achieved - 0.25) < 0.0005
+    assert sum(source.num_supervised for source in report.sources) == report.amount
+
+
+def test_every_kind_of_input_and_output_is_read_again(mix: Mix, tmp_path: Path):
+    lines = [
+        b"".join(orjson.dumps(talk(i), option=orjson.OPT_APPEND_NEWLINE) for i in range(j, j + 50)) for j in (0, 50)
+    ]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines[0]))
+    (tmp_path / "b.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(lines[1]))
+    pq.write_table(pa.Table.from_pylist([{"dialog": talk(i)} for i in range(100, 150)]), tmp_path / "c.parquet")
+    recipe = 'output = "list"\ncompression = "COMPRESSION"\n[[sources]]\nname = "x"\nuri = "DATA/*.jsonl.*"\n'
+    recipe += '[[sources]]\nname = "y"\nuri = "DATA/c.parquet"\nfields = {messages = "dialog"}\n'
+    found = set()
+    for compression in ("none", "gz", "zst"):
+        mix(recipe.replace("COMPRESSION", compression), compression)
+        found.add(tuple(row.id for row in read_conversations(str(tmp_path / compression))))
+    assert len(found) == 1
+    assert len(found.pop()) == 150
+
+
+BAD = '[[sources]]\nname = "a"\nuri = "DATA/a.jsonl"'
+
+
+def test_a_bad_line_is_named_with_its_remedy(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", [talk(1), [{"role": "assistant", "content": "x"}], talk(2)])
+    with pytest.raises(DataError, match=r"a\.jsonl:line 2: .*; mend the line, or .*--on-bad-row skip"):
+        mix(BAD)
+    assert not (tmp_path / "out/manifest.json").exists()
+    assert not list((tmp_path / "work").glob("nanosft-mix-*[0-9a-f]"))
+
+
+def test_bad_lines_can_be_skipped_up_to_a_share(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", [*map(talk, range(50)), {"no": 1}])
+    report = mix(BAD, on_bad_row="skip", max_bad_share=0.05)
+    assert report is not None
+    assert report.sources[0].flow.num_bad == 1
+    (refused,) = read(tmp_path / "out/refused/a.jsonl")
+    assert "a.jsonl:line 51" in refused["error"]
+    assert refused["line"] == '{"no":1}'
+    with pytest.raises(DataError, match=r"1 of 51 lines are bad, more than --max-bad-share 0\.01"):
+        mix(BAD, "other", on_bad_row="skip", max_bad_share=0.01)
+
+
+def test_an_empty_or_missing_source_is_named(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", [])
+    with pytest.raises(DataError, match="source 'a' is empty"):
+        mix(BAD)
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        mix(BAD.replace("a.jsonl", "none.jsonl"))
+    with pytest.raises(DataError, match="no object matches"):
+        mix(BAD.replace("a.jsonl", "none*.jsonl"))
+
+
+def test_a_finished_output_is_left_alone_or_refused(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    assert mix(BAD) is not None
+    before = hash_objects(tmp_path / "out")
+    (tmp_path / "a.jsonl").unlink()
+    assert mix(BAD) is None
+    assert hash_objects(tmp_path / "out") == before
+    with pytest.raises(ConfigError, match="made with seed=0, now seed=1"):
+        mix("seed = 1\n" + BAD)
+
+
+def test_what_a_killed_run_left_is_cleaned_up(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    write(tmp_path / "out/train-00007.jsonl", [1])
+    mix(BAD)
+    assert sorted(hash_objects(tmp_path / "out")) == ["manifest.json", "train-00000.jsonl", "val-00000.jsonl"]
+    assert len(list(read_conversations(str(tmp_path / "out")))) == 50
+
+
+def test_a_dry_run_writes_nothing(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    report = mix(BAD, None, dry_run=True)
+    assert report is not None
+    assert report.num_rows == 49
+    assert not (tmp_path / "out").exists()
+
+
+def test_filters_count_by_name(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", [talk(1), talk(2, num_turns=5), talk(3, num_words=500), *map(talk, range(10, 60))])
+    report = mix(BAD + "\nfilter.max_turns = 4\n[filter]\nmax_chars = 5000")
+    assert report is not None
+    assert report.sources[0].flow.filtered == {"max_turns": 1, "max_chars": 1}
+
+
+def test_repeats_beyond_the_limit_are_warned_of(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(20)))
+    report = mix(BAD + "\nepochs = 5.5\n[split]\nval_share = 0.0")
+    assert report is not None
+    assert report.num_rows == 110
+    assert report.warnings == ("a is repeated 5.5 times, more than warn_epochs = 4",)
+
+
+def test_the_output_is_cut_into_objects_by_part_and_rows():
+    sizes = [7, 3, 5]
+    table = pa.table({"part": [0, 0, 1], "batch": [2, 1, 2], "start": [0, 0, 7], "size": sizes})
+    assert [(part, index, list(batches)) for part, index, batches, *_ in output.plan_direct([table], 1)] == [
+        (0, 0, [2]),
+        (0, 1, [1]),
+        (1, 0, [2]),
+    ]
+
+
+def test_sources_and_output_in_a_bucket(tmp_path: Path, moto_url: str, make_bucket: Callable[[str], str]):
+    bucket = make_bucket(moto_url)
+    path = write(tmp_path / "a.jsonl", map(talk, range(60)))
+    open_store(bucket).write("in/a.jsonl", path.read_bytes())
+    for name, uri in (("s3", f"{bucket}/in/*.jsonl"), ("local", str(path))):
+        recipe = tmp_path / f"{name}.toml"
+        recipe.write_text(BAD.replace("DATA/a.jsonl", uri))
+        out = f"{bucket}/out" if name == "s3" else str(tmp_path / "out")
+        assert make_mixture(MixSettings(recipe=str(recipe), out=out, work_dir=str(tmp_path / "work"))) is not None
+    remote, local = (read_manifest(open_store(uri)) for uri in (f"{bucket}/out", str(tmp_path / "out")))
+    assert remote is not None
+    assert local is not None
+    assert remote.objects == local.objects
