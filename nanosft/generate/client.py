@@ -97,7 +97,6 @@ class ChatClient:
         random_uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.limit = limit
-        self.num_retries = 0
         self._post = post
         self._options = options
         self._random_uniform = random_uniform
@@ -136,7 +135,6 @@ class ChatClient:
         def wait_s(exc: Exception) -> bool | float:
             if not isinstance(exc, _RetryableError):
                 return False
-            self.num_retries += 1
             jitter_s = self._random_uniform(0.0, min(_WAIT_MAX_S, _WAIT_BASE_S * 2.0 ** (num_tries - 1)))
             return max(jitter_s, exc.retry_after_s)
 

@@ -26,7 +26,6 @@ class AdaptiveLimit:
     def __init__(self, ceiling: int) -> None:
         self.ceiling = ceiling
         self.num_in_flight = 0
-        self.num_decreases = 0
         self._limit = float(ceiling)
         self._num_successes = 0  # since the limit changed last
         self._generation = 0  # of the limit: overloads of requests begun under an older one are not counted twice
@@ -75,7 +74,6 @@ class AdaptiveLimit:
         """A request begun at `generation` met a 429 or a time-out: the limit falls, once per window."""
         if generation == self._generation:
             self._generation += 1
-            self.num_decreases += 1
             self._num_successes = 0
             self._limit = max(1.0, self._limit * _DECREASE)
 

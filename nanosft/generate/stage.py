@@ -93,13 +93,14 @@ def run_generate(settings: GenerateSettings) -> Summary:
         settings.num, _plan_settings(settings, knowledge, dimensions, prompter, gates), _parents(settings, knowledge)
     )
     found = read_manifest(store)
-    if not settings.finalize and found is None:
+    if found is not None and found.kind != "generated":
+        raise ConfigError(f"{store.uri}: holds a {found.kind} set: choose another --out")
+    is_finished = found is not None and found.settings.get("num") == settings.num and not settings.retry_rejects
+    if not is_finished and not settings.finalize:
         check_key(settings)
     record = register_plan(store, asked)
-    if found is not None and found.settings.get("num") == record.num and not settings.retry_rejects:
+    if found is not None and is_finished:
         return report(summarize(settings, found, Made(), started_s), settings)
-    if not settings.finalize:
-        check_key(settings)
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     context = Context(
         gates,

@@ -66,11 +66,12 @@ def summarize(settings: GenerateSettings, manifest: Manifest, made: Made, starte
 def report(summary: Summary, settings: GenerateSettings) -> Summary:
     """Print the summary: a line to standard error, and JSON to standard output where it is asked for."""
     _print_json(summary, settings)
-    unknown_usd = summary.counts["cost"]["unknown_usd"]
+    unknown_usd, tokens = summary.counts["cost"]["unknown_usd"], summary.counts["tokens"]
     console.print(
         f"{summary.num_accepted} of {summary.num_planned} rows are in, {summary.num_given_up} given up, "
         f"{summary.num_made} made now; ${summary.cost_usd:.4f} paid"
         + (f" and at most about ${unknown_usd:.4f} for answers never received" if unknown_usd else "")
+        + (f"; {tokens['cached'] / tokens['prompt']:.0%} of prompt tokens cached" if tokens["prompt"] else "")
         + (f"; the set is complete: {summary.manifest}" if summary.manifest else "; other shards have rows to make"),
         highlight=False,
     )

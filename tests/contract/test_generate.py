@@ -121,6 +121,12 @@ def test_another_plan_on_the_same_prefix_is_refused_by_its_first_difference(out,
     assert snapshot(out) == before
 
 
+def test_a_prefix_with_another_stages_set_is_refused(out):
+    open_store(out).write("manifest.json", Manifest(kind="mixture", name="m", objects=()).to_bytes())
+    with pytest.raises(ConfigError, match="holds a mixture set"):
+        run_generate(settings(out))
+
+
 def test_a_larger_num_keeps_the_rows_there_are(out):
     run_generate(settings(out))
     before = snapshot(out)
