@@ -1,5 +1,5 @@
 # Every target stands on .venv/, which `setup` builds from the lock files and rebuilds when they change.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
