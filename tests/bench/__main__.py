@@ -19,9 +19,11 @@ def main() -> None:
     """Run the areas that are asked for, one after another."""
     areas = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Print benchmark figures and ratios.")
-    parser.add_argument("areas", nargs="*", metavar="area", choices=[[], *areas], help=f"Any of {', '.join(areas)}.")
+    parser.add_argument("areas", nargs="*", metavar="area", help=f"Any of {', '.join(areas)}.")
     parser.add_argument("--full", action="store_true", help="The sizes that ARCHITECTURE.md quotes (an hour).")
     arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.areas) - set(areas)):
+        parser.error(f"no area {unknown[0]!r}; there are {', '.join(areas)}")
     console = Console(width=140)
     configure_logging()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
