@@ -95,3 +95,28 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, *, direction: int) -> Tensor:
     torch.mul(first, cos, out=first_out).addcmul_(second, sin, value=direction)
     torch.mul(second, cos, out=second_out).addcmul_(first, sin, value=-direction)
     return out
+
+
+def scale(x: Tensor, factor: Tensor) -> Tensor:
+    """A learned scalar times the stream. x (N, C), factor () or (1,) -> (N, C).
+
+    The scalar's gradient is a sum of N x C terms that nearly cancel: summed in float64, it does not depend on how the
+    tokens were cut into batches.
+    """
+    scaled: Tensor = _Scale.apply(x, factor)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+class _Scale(torch.autograd.Function):
+    """See `scale`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(x, factor)
+        return x * factor.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, factor = ctx.saved_tensors
+        total = torch.sum(grads[0] * x, dtype=torch.float64).to(factor.dtype)
+        return grads[0] * factor.to(x.dtype), total.view_as(factor)

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 
 from nanosft.nanochat.attention import Documents, Layout, PackedRows
-from nanosft.nanochat.fused import norm, rotate_and_norm, square_relu
+from nanosft.nanochat.fused import norm, rotate_and_norm, scale, square_relu
 from nanosft.nanochat.generations import (
     SMEAR_CHANNELS,
     Generation,
@@ -200,12 +200,12 @@ class GPT(nn.Module):
         cos_sin = self._rotary_at(layout)
         for layer, block in enumerate(self._blocks()):
             if self.generation.has_residual_scalars:
-                x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * x0
+                x = scale(x, self.resid_lambdas[layer]) + scale(x0, self.x0_lambdas[layer])
             x = block(x, layout, cos_sin, self._value_embedding(ids, layer))
             if layer == self.config.n_layer // 2:
                 middle = x
         if self.generation.has_smear:
-            x = x - self.backout_lambda.to(x.dtype) * middle
+            x = x - scale(middle, self.backout_lambda)
         return norm(x)
 
     def _blocks(self) -> nn.ModuleList:
