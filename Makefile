@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 STAMP  := $(VENV)/.setup-done
+CHECKOV := .venv-checkov/.setup-done
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench image image-test lock clean
@@ -26,7 +27,13 @@ $(STAMP): pyproject.toml requirements/dev.lock requirements/model.lock
 demo: setup ## Walk the whole road on a tiny base made on the spot (no key, no GPU)
 	$(BIN)/nanosft demo
 
-test: setup ## Run the tests
+# checkov pins its dependencies so narrowly that it needs an environment of its own.
+$(CHECKOV): requirements/checkov.lock
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps -r $<
+	@touch $@
+
+test: setup $(CHECKOV) ## Run the tests
 	$(BIN)/pytest
 
 check: setup ## Run the linters, the type checker and the import contract
@@ -40,7 +47,10 @@ bench: setup ## Print benchmark figures and ratios, side by side
 	$(BIN)/python -m tests.bench
 
 image: ## Build the CPU image
-	docker build --target cpu -t nanosft:cpu .
+	docker build --target cpu -t nanosft-cpu:0.1.0 .
+
+image-test: setup ## Build the image without a Docker daemon and run the four commands in it (buildah, podman; as root)
+	$(BIN)/python -m tests.image
 
 lock: ## Recompile the lock files from pyproject.toml
 	$(PYTHON) -m venv .venv-lock
@@ -48,4 +58,4 @@ lock: ## Recompile the lock files from pyproject.toml
 	sh requirements/compile.sh .venv-lock/bin/pip-compile
 
 clean: ## Remove what make built
-	rm -rf $(VENV) .venv-lock demo-run
+	rm -rf $(VENV) .venv-checkov .venv-lock demo-run

@@ -22,3 +22,5 @@ compile requirements/build.lock --only-build-deps --build-deps-for wheel --no-an
 grep -o 'torch==[0-9.]*' pyproject.toml | env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null \
     "$pip_compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-emit-index-url \
     --no-emit-find-links --no-header --constraint requirements/runtime.lock --output-file requirements/torch-cuda.lock -
+echo checkov | "$pip_compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-emit-index-url \
+    --no-emit-find-links --no-header --output-file requirements/checkov.lock -
