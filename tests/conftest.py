@@ -15,6 +15,9 @@ from tests.servers import ACCESS_KEY, SECRET_KEY, Seaweed, run_moto, run_seaweed
 
 LOOPBACK = "127.0.0.1,::1"
 
+# Before anything imports torch: two workers share two cores, and a second thread of each only waits for the other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 class MakeBucket(Protocol):
     """Makes a bucket, and lets the `AWS_…` variables name its server; returns `s3://bucket`."""
