@@ -51,6 +51,7 @@ class HeldOut:
     def find(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which texts (see `drop_borders`) are contaminated: (len(texts),) bool."""
         grams, rows = hash_ngrams(texts, self.ngram)
+        totals = np.bincount(rows, minlength=len(texts))
         found = np.zeros(len(texts), np.bool_)
         maybe = self.table[grams >> np.uint64(64 - self._bits)]
         grams, rows = grams[maybe], rows[maybe]
@@ -59,7 +60,6 @@ class HeldOut:
         hits = stops > starts
         if not hits.any():
             return found
-        totals = np.bincount(rows, minlength=len(texts))
         for row in np.unique(rows[hits]).tolist():
             mine = np.flatnonzero((rows == row) & hits)
             _, first = np.unique(grams[mine], return_index=True)

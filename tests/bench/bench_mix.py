@@ -35,10 +35,12 @@ import datasets
 datasets.disable_progress_bars()
 out, *files = sys.argv[1:]
 cache = out + ".cache"
-load = lambda name: datasets.load_dataset("json", data_files=name, split="train", cache_dir=cache)
-sets = list(map(load, files))
+sets = [
+    datasets.load_dataset("json", data_files=name, split="train", cache_dir=cache) for name in files
+]
 num = sum(map(len, sets))
-mixed = datasets.interleave_datasets(sets, [len(item) / num for item in sets], seed=0, stopping_strategy="all_exhausted")
+shares = [len(item) / num for item in sets]
+mixed = datasets.interleave_datasets(sets, shares, seed=0, stopping_strategy="all_exhausted")
 mixed.shuffle(seed=0).to_json(out, num_proc=2)
 print(len(mixed))
 """
@@ -215,7 +217,7 @@ def _repeat(chats: list[Messages], num: int, rng: random.Random) -> Iterator[byt
     groups: dict[tuple[int, bool], list[str]] = defaultdict(list)
     for letter in sorted({letter for chat in chats for item in chat for letter in item["content"] if letter.isalpha()}):
         groups[ord(letter) >> 7, letter.islower()].append(letter)
-    table: dict[int, str] = {}
+    table: dict[int, int] = {}
     last = b""
     for index in range(num):
         chat = chats[index % len(chats)]

@@ -1,0 +1,51 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from nanosft.conversation import Conversation, Message
+from nanosft.mix.inspection import guess_language, inspect_conversations, run_inspect
+from nanosft.settings.inspect import InspectSettings
+
+
+def make(question: str, answer: str, **meta: str) -> Conversation:
+    return Conversation((Message("user", question), Message("assistant", answer)), meta)
+
+
+def test_figures_of_a_small_set():
+    rows = [make("Hello!", "Good day to you, my friend.", source="a"), make("hello", "GOOD day to you, my friend")]
+    rows += [make("hello", "Good day to you, my fiend."), make("Bye", "So long, and thanks for it all.")]
+    found = inspect_conversations(rows, num_samples=2)
+    assert (found.num_rows, found.num_exact, found.num_near) == (4, 1, 1)
+    assert found.openings.most_common(1) == [("hello", 3)]
+    assert found.sources == {"a": 1}
+    assert found.turns == {1: 4}
+    assert len(found.samples) == 2
+    assert found.samples == inspect_conversations(rows, num_samples=2).samples
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("What is the name of that and how are you?", "English"),
+        ("Wie ist das und was ich nicht sehe", "German"),
+        ("\u4f60\u597d\u5417", "Chinese"),
+        ("\u3053\u3093\u306b\u3061\u306f\u4e16\u754c", "Japanese"),
+        ("\u041f\u0440\u0438\u0432\u0435\u0442", "Cyrillic"),
+        ("zzz qqq", "other"),
+        ("?! 42", "none"),
+    ],
+)
+def test_languages_are_guessed(text: str, language: str):
+    assert guess_language(text) == language
+
+
+def test_published_sets_are_described(shared: Path, capsys: pytest.CaptureFixture[str]):
+    run_inspect(InspectSettings(uri=str(shared / "data/identity_b.jsonl"), json_output=True))
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == 950
+    assert sum(found["lengths"].values()) == 950
+    assert found["exact_duplicates"] == 96
+    run_inspect(InspectSettings(uri=str(shared / "data/identity_?.jsonl"), samples=1))
+    shown = capsys.readouterr().out
+    assert "1,950 conversations in 2 objects" in shown
