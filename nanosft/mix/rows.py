@@ -6,7 +6,7 @@ in the form in which they will be put out, and are not looked at again until the
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from nanosft.conversation import Conversation
 from nanosft.errors import DataError
 from nanosft.mix.contamination import HeldOut, drop_borders, load_held_out
 from nanosft.mix.parse import Row, parse_row
 from nanosft.mix.recipe import Filter, Gate, Recipe
 from nanosft.mix.sources import Batch
 from nanosft.mix.text import normalize_batch
-from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.minhash import NUM_BINS, Keys, near_keys, signatures
 from nanosft.quality.verdict import GATE_NAMES
 
@@ -86,12 +86,13 @@ class RowReader:
         self._spill = spill
         self._held_out = held_out
         self._filters = [source.filter.over(recipe.filter) for source in recipe.sources]
-        self._contexts = [Context(_make_gates(wanted.gates)) for wanted in self._filters]
+        self._gates = [_make_gate(wanted.gates) if wanted.gates else None for wanted in self._filters]
         self._tokenizer = _load_tokenizer(recipe.tokenizer) if recipe.tokenizer is not None else None
 
     def read(self, number: int, batch: Batch) -> RowBatch:
         """Read one batch; its rows go to the spill file of `number`."""
         source, wanted = self._recipe.sources[batch.source], self._filters[batch.source]
+        gate = self._gates[batch.source]
         as_list = self._recipe.output == "list"
         kept = _Kept()
         bad: list[BadRow] = []
@@ -110,8 +111,8 @@ class RowReader:
                 continue
             tokens = self._count_tokens(row)
             reason = refuse(row, wanted, tokens[0])
-            if reason is None and wanted.gates:
-                reason = self._ask_gates(row, batch.source)
+            if reason is None and gate is not None:
+                reason = gate(row.to_conversation())
             if reason is not None:
                 filtered[reason] += 1
             else:
@@ -119,10 +120,6 @@ class RowReader:
         spill_path(self._spill, number).write_bytes(b"".join(kept.lines))
         columns, keys, sigs = self._measure(kept)
         return RowBatch(batch.source, batch.uri, num_lines, columns, keys, sigs, filtered, bad)
-
-    def _ask_gates(self, row: Row, source: int) -> str | None:
-        reasons = check(row.to_conversation(), self._contexts[source]).reasons
-        return reasons[0] if reasons else None
 
     def _count_tokens(self, row: Row) -> tuple[int, int]:
         if self._tokenizer is None:
@@ -222,8 +219,12 @@ class _Kept:
         self.tokens.append(tokens)
 
 
-def _make_gates(names: Collection[Gate]) -> Gates:
-    return Gates(**{name: name in names for name in GATE_NAMES})
+def _make_gate(names: Collection[Gate]) -> Callable[[Conversation], str | None]:
+    """What tells the first reason for which some quality gates refuse a conversation."""
+    from nanosft.quality.gates import Context, Gates, check  # noqa: PLC0415 - 0.1 s that only gates need
+
+    context = Context(Gates(**{name: name in names for name in GATE_NAMES}))
+    return lambda conversation: next(iter(check(conversation, context).reasons), None)
 
 
 def _load_tokenizer(uri: str) -> "Tokenizer":

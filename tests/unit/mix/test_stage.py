@@ -318,3 +318,14 @@ def test_sources_and_output_in_a_bucket(tmp_path: Path, moto_url: str, make_buck
     assert remote is not None
     assert local is not None
     assert remote.objects == local.objects
+
+
+def test_gates_of_audit_filter_rows(mix: Mix, tmp_path: Path):
+    cut_off = talk(1)
+    cut_off[3]["content"] = "This answer, as long as it is, was cut off in the middle of a sen"
+    write(tmp_path / "a.jsonl", [*map(talk, range(10, 40)), cut_off, [*talk(2), {"role": "user", "content": "And?"}]])
+    report = mix(BAD + '\n[filter]\ngates = ["structure"]', None, dry_run=True)
+    assert report is not None
+    assert sum(report.sources[0].flow.filtered.values()) == 1
+    (name,) = report.sources[0].flow.filtered
+    assert name.startswith("structure/")
