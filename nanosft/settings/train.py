@@ -128,6 +128,12 @@ class TrainSettings(StageSettings):
         default=False,
         description="Check store, base, tokenizer, data, memory and batch, say what would fail, and exit.",
     )
+    preflight_nodes: int | None = Field(
+        default=None, ge=1, description="With --preflight in one process: nodes of the job it asks about (default: 1)."
+    )
+    preflight_ranks_per_node: int | None = Field(
+        default=None, ge=1, description="With --preflight in one process: ranks on each of its nodes (default: 1)."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
@@ -160,6 +166,8 @@ _NOT_CONTENT = frozenset(
         "tensorboard",
         "wandb",
         "preflight",
+        "preflight_nodes",
+        "preflight_ranks_per_node",
         "device_batch_size",
     }
 )

@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -41,9 +41,18 @@ class Check:
 def run_preflight(settings: TrainSettings, world: World) -> tuple[Check, ...]:
     """Check store, base, tokenizer, data, batch and memory; report each, then fail if any does.
 
+    Args:
+        settings: Of the run that is asked about.
+        world: The ranks that ask; one process may ask for a job as large as `preflight_nodes` and
+            `preflight_ranks_per_node` say.
+
     Raises:
         NanosftError: The first error found, told with the number of the others.
     """
+    if world.size == 1:
+        ranks_per_node = settings.preflight_ranks_per_node or 1
+        size = (settings.preflight_nodes or 1) * ranks_per_node
+        world = replace(world, size=size, local_size=ranks_per_node)
     checks: list[Check] = []
 
     def check(name: str, look: Callable[[], str]) -> None:
@@ -126,9 +135,8 @@ def _check_data(settings: TrainSettings) -> str:
 
 def _check_batch(settings: TrainSettings, base: Checkpoint, world: World) -> str:
     hyper = inherit(settings, base.meta, where=base.uri)
-    size = world.size if world.size > 1 else int(os.environ.get("WORLD_SIZE") or 1)
-    rows = count_rows_per_step(hyper.total_batch_size, hyper.row_len, size)
-    return f"{rows} rows of {hyper.row_len} tokens a step, {rows // size} on each of {size} ranks"
+    rows = count_rows_per_step(hyper.total_batch_size, hyper.row_len, world.size)
+    return f"{rows} rows of {hyper.row_len} tokens a step, {rows // world.size} on each of {world.size} ranks"
 
 
 def _check_memory(settings: TrainSettings, base: Checkpoint, world: World) -> str:

@@ -120,7 +120,7 @@ def test_the_trainjob_has_the_runs_size_everywhere(tmp_path: Path, capsys: pytes
 def _check_pod(pod: dict[str, Any], *, with_gpu: bool) -> None:
     (preflight,) = [item for item in pod["initContainers"] if item["name"] == "preflight"]
     env = {item["name"]: item.get("value") for item in preflight["env"]}
-    assert (env["NANOSFT_NNODES"], env["NANOSFT_NPROC_PER_NODE"]) == ("3", "4")
+    assert (env["NANOSFT_PREFLIGHT_NODES"], env["NANOSFT_PREFLIGHT_RANKS_PER_NODE"]) == ("3", "4")
     for container in (preflight, pod["containers"][0]):
         for kind in ("requests", "limits"):
             assert container["resources"][kind].get("nvidia.com/gpu") == ("4" if with_gpu else None)

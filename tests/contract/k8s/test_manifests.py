@@ -208,7 +208,7 @@ def test_preflight_is_told_the_size_of_the_trainjob() -> None:
 def _check_size(pod: Manifest, *, num_nodes: int, ranks_per_node: str, with_gpu: bool) -> None:
     (preflight,) = [item for item in pod["initContainers"] if item["name"] == "preflight"]
     env = {item["name"]: item.get("value") for item in preflight["env"]}
-    assert (env["NANOSFT_NNODES"], env["NANOSFT_NPROC_PER_NODE"]) == (str(num_nodes), ranks_per_node)
+    assert (env["NANOSFT_PREFLIGHT_NODES"], env["NANOSFT_PREFLIGHT_RANKS_PER_NODE"]) == (str(num_nodes), ranks_per_node)
     main = pod["containers"][0]
     assert preflight["resources"] == main["resources"], "it checks memory against the device that training gets"
     for kind in ("requests", "limits"):

@@ -1,0 +1,60 @@
+import logging
+
+import pytest
+
+from nanosft.errors import NanosftError
+from nanosft.settings.train import TrainSettings
+from nanosft.store import open_store
+from nanosft.train.distributed import World
+from nanosft.train.preflight import run_preflight
+
+
+def make(shared, tmp_path, **changes):
+    settings = {
+        "base": str(shared / "golden/g5"),
+        "data": str(shared / "data/identity_b.jsonl"),
+        "out": str(tmp_path / "out"),
+        "device": "cpu",
+    }
+    return TrainSettings(**settings | changes)
+
+
+def test_a_run_that_would_work_passes_and_leaves_nothing_behind(shared, tmp_path):
+    checks = run_preflight(make(shared, tmp_path), World())
+    assert [check.name for check in checks] == ["store", "base and tokenizer", "data", "batch", "memory"]
+    assert "4 rows of 256 tokens a step" in checks[3].found
+    assert not list(open_store(str(tmp_path / "out")).list())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "nowhere"}, "nowhere"),
+        ({"data": "nowhere.jsonl"}, "nothing is there"),
+        ({"total_batch_size": 1000}, "no multiple of --max-seq-len 256"),
+        ({"device_batch_size": 10**9, "total_batch_size": 256 * 10**9}, "lower --device-batch-size"),
+        ({"base_step": 5}, "5"),
+    ],
+)
+def test_what_would_fail_is_said_before_it_does(shared, tmp_path, changes, message):
+    with pytest.raises(NanosftError, match=message):
+        run_preflight(make(shared, tmp_path, **changes), World())
+
+
+def test_ranks_that_do_not_divide_the_batch_are_found_by_one_process(shared, tmp_path):
+    with pytest.raises(NanosftError, match="3 ranks do not divide the 4 rows"):
+        run_preflight(make(shared, tmp_path, preflight_nodes=3), World())
+
+
+def test_one_process_asks_for_the_job_that_it_is_told_of(shared, tmp_path):
+    settings = make(shared, tmp_path, preflight_nodes=2, preflight_ranks_per_node=2)
+    checks = run_preflight(settings, World())
+    assert "1 on each of 4 ranks" in checks[3].found
+
+
+def test_all_problems_are_told_not_the_first_alone(shared, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="nanosft")
+    with pytest.raises(NanosftError, match=r"\(1 more problems above\)"):
+        run_preflight(make(shared, tmp_path, data="nowhere.jsonl", total_batch_size=1000), World())
+    assert "nothing is there" in caplog.text
+    assert "no multiple" in caplog.text
