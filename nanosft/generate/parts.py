@@ -123,10 +123,6 @@ class PlanState:
     objects: dict[str, ManifestObject] = field(default_factory=dict)
     pico_by_attempt: Counter[str] = field(default_factory=Counter)
 
-    def is_settled(self, row: int) -> bool:
-        """Whether nothing is left to do for the row."""
-        return bool(self.accepted[row] or self.given_up[row])
-
     def count(self, rows: range) -> tuple[int, int]:
         """How many of the rows are in, and how many were given up and are not."""
         pairs = [(self.accepted[row], self.given_up[row]) for row in rows]
