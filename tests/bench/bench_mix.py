@@ -5,6 +5,7 @@ letters each time, so that lengths and turns stay real and no repetition is a du
 near copies. Both sides read and write the same JSONL on the same disk, each in a process of its own.
 """
 
+import hashlib
 import os
 import random
 import shutil
@@ -22,7 +23,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.real_sets import Messages, read_chatterbot, read_chitchat
+from tests.near_truth import judge_real_sets
+from tests.real_sets import Messages, read_chatterbot, read_chitchat, write_jsonl
 
 _MIB = 1 << 20
 _SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).parents[3] / "shared"))
@@ -44,13 +46,32 @@ mixed = datasets.interleave_datasets(sets, shares, seed=0, stopping_strategy="al
 mixed.shuffle(seed=0).to_json(out, num_proc=2)
 print(len(mixed))
 """
+_REAL = """
+synthetic_share = 0.3
+by = "supervised_tokens"
+tokenizer = "{shared}/nanochat_base"
+[[sources]]
+name = "identity"
+uri = "{shared}/data/identity_?.jsonl"
+synthetic = true
+[[sources]]
+name = "chitchat"
+uri = "{directory}/chitchat.jsonl"
+[[sources]]
+name = "chatterbot"
+uri = "{directory}/chatterbot.jsonl"
+"""
 _OURS = """
+import os
 import sys
 from nanosft.mix.stage import make_mixture
 from nanosft.settings.mix import MixSettings
 if __name__ == "__main__":
     recipe, out, limit, work = sys.argv[1:]
-    report = make_mixture(MixSettings(recipe=recipe, out=out, memory_limit=int(limit), work_dir=work))
+    workers = int(os.environ.get("NUM_WORKERS", "0"))
+    report = make_mixture(
+        MixSettings(recipe=recipe, out=out, memory_limit=int(limit), work_dir=work, workers=workers)
+    )
     print(report.num_rows + report.num_val)
 """
 
@@ -87,6 +108,38 @@ def run(console: Console, *, quick: bool) -> None:
         console.print(table)
         for line in ratios:
             console.print(line)
+        _show_real(console, directory)
+
+
+def _show_real(console: Console, directory: Path) -> None:
+    """Three real sources with 30 % synthetic by supervised tokens; near duplicates of clean sets judged exactly."""
+    write_jsonl(directory / "chitchat.jsonl", read_chitchat())
+    write_jsonl(directory / "chatterbot.jsonl", read_chatterbot())
+    recipe = directory / "real.toml"
+    recipe.write_text(_REAL.format(shared=_SHARED, directory=directory))
+    table = Table(title="mix: three real sources, 30 % synthetic by supervised tokens", title_justify="left")
+    for heading in ("workers", "limit", "achieved", "peak of a process", "SHA-256 of the manifest"):
+        table.add_column(heading, justify="right")
+    for workers, limit in ((1, 256), (2, 256), (1, 1024), (2, 1024)):
+        out = directory / f"real-{workers}-{limit}"
+        environ = {"NUM_WORKERS": str(workers)}
+        found = measure(
+            [sys.executable, "-c", _OURS, str(recipe), str(out), str(limit), str(directory / "work")], environ
+        )
+        manifest = (out / "manifest.json").read_bytes()
+        table.add_row(
+            str(workers),
+            f"{limit} MiB",
+            f"{orjson.loads(manifest)['counts']['synthetic_share']:.4%}",
+            f"{found.process_bytes / _MIB:.0f} MiB",
+            hashlib.sha256(manifest).hexdigest()[:16],
+        )
+    console.print(table)
+    judged = judge_real_sets(directory)
+    console.print(
+        f"near duplicates in clean real sets: {judged.num_dropped} of {judged.num_rows:,} rows dropped, "
+        f"{judged.num_wrong} of them wrongly: {judged.num_wrong / judged.num_rows:.3%}"
+    )
 
 
 def _measure_size(directory: Path, num: int, table: Table, ratios: list[str]) -> None:
@@ -95,7 +148,7 @@ def _measure_size(directory: Path, num: int, table: Table, ratios: list[str]) ->
     size = write_sources(data, num)
     rates = {}
     for checks, limit in (("all", 1024), ("all", 256), ("no de-duplication", 1024)):
-        if limit == 256 and num > 1_000_000:
+        if checks == "all" and limit == 1024 and num > 1_000_000:
             continue
         recipe = _write_recipe(directory, data, dedup=checks == "all")
         out = directory / "out"
