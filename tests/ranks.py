@@ -18,7 +18,10 @@ _context.set_forkserver_preload(["nanosft.train.stage"])
 def start_ranks(settings: dict[str, Any], size: int, *, log: Path) -> list[BaseProcess]:
     """Start all ranks of a run; each exits with the code that the command line would give."""
     port = find_free_port()
-    ranks = [_context.Process(target=_run_rank, args=(settings, rank, size, port, str(log))) for rank in range(size)]
+    environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}  # the server has others
+    ranks: list[BaseProcess] = [
+        _context.Process(target=_run_rank, args=(settings, rank, size, port, str(log), environ)) for rank in range(size)
+    ]
     for rank in ranks:
         rank.start()
     return ranks
@@ -55,11 +58,11 @@ def find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _run_rank(settings: dict[str, Any], rank: int, size: int, port: int, log: str) -> None:
+def _run_rank(settings: dict[str, Any], rank: int, size: int, port: int, log: str, environ: dict[str, str]) -> None:
     stream = Path(log).open("a", buffering=1)  # noqa: SIM115 - the process's own
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
-    os.environ |= {
+    os.environ |= environ | {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),
         "LOCAL_RANK": str(rank),
@@ -80,8 +83,8 @@ def _run_rank(settings: dict[str, Any], rank: int, size: int, port: int, log: st
     try:
         run_train(TrainSettings(**settings))
     except Interrupted as exc:
-        print(f"interrupted: {exc}", flush=True)
+        stream.write(f"interrupted: {exc}\n")
         sys.exit(128 + exc.signum)
     except NanosftError as exc:
-        print(f"error: {exc}", flush=True)
+        stream.write(f"error: {exc}\n")
         sys.exit(exc.exit_code)

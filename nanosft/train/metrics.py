@@ -106,12 +106,12 @@ def find_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def measure_matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
-    """FLOP/s of a product of two (size, size) matrices, the best of the runs that fit into 0.15 s."""
+    """FLOP/s of a product of two (size, size) matrices, the best of those that fit into 0.15 s."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(size, size, generator=generator).to(device, dtype)
     best_s, end_s = float("inf"), time.perf_counter() + _MEASURE_S
     a @ a
-    while time.perf_counter() < end_s:
+    while best_s == float("inf") or time.perf_counter() < end_s:  # once at least, however busy the machine is
         start_s = time.perf_counter()
         a @ a
         if device.type == "cuda":

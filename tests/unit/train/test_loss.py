@@ -1,6 +1,5 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
 from nanosft.train.loss import sum_losses, token_losses
 
@@ -15,8 +14,8 @@ def make(num, dtype=torch.float32):
 
 
 def plain(hidden, weight, targets, softcap):
-    logits = F.linear(hidden, weight[:VOCAB].to(hidden.dtype)).float()
-    return F.cross_entropy(softcap * torch.tanh(logits / softcap), targets, reduction="none")
+    logits = torch.nn.functional.linear(hidden, weight[:VOCAB].to(hidden.dtype)).float()
+    return torch.nn.functional.cross_entropy(softcap * torch.tanh(logits / softcap), targets, reduction="none")
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1000])

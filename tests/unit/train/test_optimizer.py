@@ -57,9 +57,9 @@ def test_weight_decay_shrinks_only_what_the_update_shrinks(shared):
         generator = torch.Generator().manual_seed(0)
         for param in model.parameters():
             param.grad = torch.randn(param.shape, generator=generator)
-        before = model.transformer["h"][0].mlp.c_fc.weight.detach().clone()
+        before = model.get_parameter("transformer.h.0.mlp.c_fc.weight").detach().clone()
         optimizer.step(lr_scale=1.0, momentum=0.85)
-        return before, model.transformer["h"][0].mlp.c_fc.weight.detach()
+        return before, model.get_parameter("transformer.h.0.mlp.c_fc.weight").detach()
 
     before, plain = trained(0.0)
     _, decayed = trained(0.5)

@@ -127,13 +127,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_its_rows(sh
     tokens = make_tokens(LENGTHS)
     batches = batches_of(tokens, [np.array([item]) for item in range(4)], [2, 2])
     with torch.no_grad():
-        model.transformer["wte"].weight[int(batches[1].ids[0, 0])] = float("nan")
+        model.get_parameter("transformer.wte.weight")[int(batches[1].ids[0, 0])] = float("nan")
     batches[0].ids.fill_(int(batches[0].ids[0, 1]))
     before = {name: param.clone() for name, param in model.named_parameters()}
     with pytest.raises(NonFiniteError, match="the loss is not finite") as caught:
-        train_step(
-            LossModule(model), make_optimizer(model), batches, num_supervised=9, lr_scale=0.8, momentum=0.9
-        )
+        train_step(LossModule(model), make_optimizer(model), batches, num_supervised=9, lr_scale=0.8, momentum=0.9)
     assert caught.value.rows == (2, 3)
     for name, param in model.named_parameters():
         assert torch.equal(param.nan_to_num(), before[name].nan_to_num()), name
@@ -142,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_its_rows(sh
 def test_a_gradient_that_is_not_finite_stops_before_the_update(shared):
     model = golden_base(shared).model
     module = LossModule(model)
-    model.resid_lambdas.register_hook(lambda grad: grad * float("inf"))
+    model.get_parameter("resid_lambdas").register_hook(lambda grad: grad * float("inf"))
     batches = batches_of(make_tokens(LENGTHS), [np.array([0])], [1])
     with pytest.raises(NonFiniteError, match="the gradient of resid_lambdas is not finite") as caught:
         train_step(module, make_optimizer(model), batches, num_supervised=9, lr_scale=0.8, momentum=0.9)

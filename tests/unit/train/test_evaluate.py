@@ -1,0 +1,51 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nanosft.train.distributed import World
+from nanosft.train.evaluate import ValidationSet, evaluate, sample_answers
+from nanosft.train.packing import pack_in_order
+from nanosft.train.step import LossModule
+from tests.unit.train.make import golden_base, talk, tokens_of
+
+
+def test_scores_by_source_are_those_of_each_conversation_alone(shared):
+    base = golden_base(shared)
+    tokens = tokens_of(
+        shared,
+        talk("Who are you?", "I am nanochat, a small model.", source="self"),
+        talk("Two and two?", "Four.", "And one?", "Five, I think.", source="sums"),
+        talk("Bye", "See you soon!", source="sums"),
+    )
+    sizes = np.array(base.tokenizer.token_bytes(), np.int64)
+    rows = pack_in_order(tokens.lengths, 257)
+    data = ValidationSet(tokens, rows, sizes, 256, "document", base.tokenizer.bos_id, device_rows=1)
+    scores = evaluate(LossModule(base.model), data, World())
+    expected = {"self": [0.0, 0.0, 0, 0], "sums": [0.0, 0.0, 0, 0]}
+    for index in range(3):
+        ids, mask = tokens.conversation(index)
+        logits = base.model(torch.from_numpy(ids[None, :-1]))[0]
+        losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(ids[1:]), reduction="none").detach().numpy()
+        sums = expected[tokens.source_names[tokens.sources[index]]]
+        for loss, token, flag in zip(losses, ids[1:], mask[1:], strict=True):
+            if flag:
+                sums[0] += loss
+                sums[1] += loss * (sizes[token] > 0)
+                sums[2] += sizes[token]
+                sums[3] += 1
+    for name, (loss, text_loss, num_bytes, num) in expected.items():
+        assert scores[name].num_supervised == num
+        assert scores[name].loss == pytest.approx(loss / num, rel=1e-5)
+        assert scores[name].bpb == pytest.approx(text_loss / math.log(2) / num_bytes, rel=1e-5)
+    assert scores[""].num_supervised == sum(scores[name].num_supervised for name in expected)
+    whole = sum(scores[name].loss * scores[name].num_supervised for name in expected)
+    assert scores[""].loss == pytest.approx(whole / scores[""].num_supervised)
+
+
+def test_prompts_are_answered_by_the_likeliest_tokens(shared):
+    base = golden_base(shared)
+    answers = sample_answers(base.model, base.tokenizer, ("Hi", "Who?"), max_tokens=5, world=World())
+    assert len(answers) == 2
+    assert answers == sample_answers(base.model, base.tokenizer, ("Hi", "Who?"), max_tokens=5, world=World())

@@ -1,0 +1,76 @@
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from nanosft.errors import ConfigError
+from nanosft.store import open_store
+from nanosft.train.metrics import METRICS_KEY, MetricsLog, find_peak_flops, open_sinks
+
+
+def lines_of(store):
+    return [json.loads(line) for line in store.read(METRICS_KEY).splitlines()]
+
+
+def test_a_resumed_run_cuts_the_lines_after_its_state_and_doubles_none(tmp_path):
+    store = open_store(str(tmp_path))
+    with ThreadPoolExecutor(1) as executor:
+        log = MetricsLog(store, executor, step=0)
+        for step in range(1, 6):
+            log.write({"step": step, "loss": step / 10})
+        log.write({"step": 5, "val_loss": 1.0})
+        log.close()
+        log = MetricsLog(store, executor, step=3)
+        log.write({"step": 4, "loss": 40.0})
+        written = log.close()
+    assert [(line["step"], line["loss"]) for line in lines_of(store)] == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 40.0)]
+    assert written.size_bytes == len(store.read(METRICS_KEY))
+
+
+def test_a_run_that_starts_anew_forgets_the_lines_of_one_that_saved_nothing(tmp_path):
+    store = open_store(str(tmp_path))
+    store.write(METRICS_KEY, b'{"step":1}\n')
+    with ThreadPoolExecutor(1) as executor:
+        log = MetricsLog(store, executor, step=0)
+        log.write({"step": 2})
+        log.close()
+    assert lines_of(store) == [{"step": 2}]
+
+
+def test_sinks_get_every_number_by_its_path(tmp_path):
+    class Sink:
+        def __init__(self):
+            self.got = []
+
+        def write(self, step, values):
+            self.got.append((step, dict(values)))
+
+        def close(self):
+            self.got.append("closed")
+
+    sink = Sink()
+    with ThreadPoolExecutor(1) as executor:
+        log = MetricsLog(open_store(str(tmp_path)), executor, step=0, sinks=(sink,))
+        log.write({"step": 3, "loss": 0.5, "grad_norm": {"lm_head": 2.0}, "samples": {"Hi": "text"}})
+        log.close()
+    assert sink.got == [(3, {"loss": 0.5, "grad_norm/lm_head": 2.0}), "closed"]
+
+
+def test_tensorboard_writes_event_files(tmp_path):
+    pytest.importorskip("tensorboard")
+    (sink,) = open_sinks(tensorboard=str(tmp_path), wandb=None, run="run", config={})
+    sink.write(1, {"loss": 0.5})
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("events.")]
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"--wandb: .*nanosft\[wandb\]"):
+        open_sinks(tensorboard=None, wandb="project", run="run", config={})
+
+
+def test_the_peak_is_measured_where_no_data_sheet_knows_it():
+    assert find_peak_flops(torch.device("cpu"), torch.float32) > 1e8

@@ -1,0 +1,123 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from nanosft.errors import ConfigError, DataError
+from nanosft.manifest import Manifest, Parent
+from nanosft.store import open_store
+from nanosft.train.distributed import World
+from nanosft.train.optimizer import MuonAdamW, OptimizerConfig, group_parameters
+from nanosft.train.state import Progress, StateSaver, list_states, restore
+from tests.unit.train.make import golden_base
+
+MANIFEST = Manifest(
+    kind="state", name="run", objects=(), parents=(Parent(uri="file:///data", sha256="0" * 64),), settings={"seed": 0}
+)
+
+
+def make_optimizer(shared, fill=None, **world):
+    model = golden_base(shared).model
+    optimizer = MuonAdamW(group_parameters(model, OptimizerConfig(), width=64), **world)
+    if fill is not None:
+        optimizer.num_updates = 7
+        with torch.no_grad():
+            for index, param in enumerate(model.parameters()):
+                param.fill_(fill + index)
+            for index, tensor in enumerate(tensor for own in optimizer.state.values() for tensor in own.values()):
+                tensor.fill_(fill - index)
+    return optimizer
+
+
+def tensors_of(optimizer):
+    params = {name: param.detach() for group in optimizer.groups for name, param in group.params.items()}
+    return params | {f"{name}.{key}": tensor for name, own in optimizer.state.items() for key, tensor in own.items()}
+
+
+def save(store, optimizer, *steps, keep=2):
+    with ThreadPoolExecutor(1) as executor:
+        saver = StateSaver(store, World(), executor, optimizer, keep=keep, attempt="abc", manifest=MANIFEST)
+        for step in steps:
+            saver.save(Progress(step=step, best_loss=1.5, best_key=f"best/step_{step:06d}-abc/model.pt"))
+        saver.finish()
+
+
+def test_a_state_comes_back_as_it_was(shared, tmp_path):
+    store, saved, fresh = open_store(str(tmp_path)), make_optimizer(shared, 0.5), make_optimizer(shared)
+    save(store, saved, 12)
+    progress = restore(store, World(), fresh, expected=MANIFEST)
+    assert progress == Progress(step=12, best_loss=1.5, best_key="best/step_000012-abc/model.pt")
+    assert fresh.num_updates == 7
+    for name, tensor in tensors_of(saved).items():
+        assert torch.equal(tensor, tensors_of(fresh)[name]), name
+
+
+def test_without_a_state_nothing_is_restored(shared, tmp_path):
+    assert restore(open_store(str(tmp_path)), World(), make_optimizer(shared), expected=MANIFEST) is None
+
+
+def test_what_is_saved_is_a_copy_of_the_moment(shared, tmp_path):
+    store, optimizer = open_store(str(tmp_path)), make_optimizer(shared, 0.5)
+    expected = {name: tensor.clone() for name, tensor in tensors_of(optimizer).items()}
+    with ThreadPoolExecutor(1) as executor:
+        gate = executor.submit(lambda: None)
+        gate.result()
+        saver = StateSaver(store, World(), executor, optimizer, keep=2, attempt="abc", manifest=MANIFEST)
+        saver.save(Progress(step=1))
+        for tensor in tensors_of(optimizer).values():
+            tensor.zero_()
+        saver.finish()
+    fresh = make_optimizer(shared)
+    restore(store, World(), fresh, expected=MANIFEST)
+    assert all(torch.equal(tensor, tensors_of(fresh)[name]) for name, tensor in expected.items())
+
+
+def test_the_newest_states_are_kept_and_best_models_that_none_refers_to_are_deleted(shared, tmp_path):
+    store = open_store(str(tmp_path))
+    for step in (2, 4, 6):
+        store.write(f"best/step_{step:06d}-abc/model.pt", b"model")
+    store.write("state/step_000003-dead/rank_00000.pt", b"left by a killed attempt")
+    save(store, make_optimizer(shared, 0.5), 2, 4, 6, keep=2)
+    assert [state.step for state in list_states(store)] == [6, 4]
+    assert {info.key.split("/")[1] for info in store.list("state/")} == {"step_000004-abc", "step_000006-abc"}
+    assert [info.key for info in store.list("best/")] == [
+        "best/step_000004-abc/model.pt",
+        "best/step_000006-abc/model.pt",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["bytes", "missing", "manifest"])
+def test_a_damaged_newest_state_falls_back_to_the_one_before_with_a_warning(shared, tmp_path, caplog, damage):
+    store = open_store(str(tmp_path))
+    save(store, make_optimizer(shared, 0.5), 2)
+    save(store, make_optimizer(shared, 9.5), 4)
+    key = "state/step_000004-abc/rank_00000.pt"
+    if damage == "missing":
+        store.delete(key)
+    elif damage == "bytes":
+        data = bytearray(store.read(key))
+        data[len(data) // 2] ^= 1
+        store.write(key, bytes(data))
+    else:
+        store.write("state/step_000004-abc/manifest.json", b"{")
+    fresh = make_optimizer(shared)
+    progress = restore(store, World(), fresh, expected=MANIFEST)
+    assert progress is not None
+    assert progress.step == 2
+    assert float(tensors_of(fresh)["resid_lambdas"][0]) < 9
+    assert "falling back to the" in caplog.text
+
+
+def test_another_setting_or_other_data_is_refused(shared, tmp_path):
+    store = open_store(str(tmp_path))
+    save(store, make_optimizer(shared, 0.5), 2)
+    with pytest.raises(ConfigError, match="made with seed=0, now seed=1"):
+        restore(
+            store,
+            World(),
+            make_optimizer(shared),
+            expected=MANIFEST.model_copy(update={"settings": {"seed": 1}}),
+        )
+    other = (Parent(uri="file:///data", sha256="1" * 64),)
+    with pytest.raises(DataError, match="file:///data has changed since"):
+        restore(store, World(), make_optimizer(shared), expected=MANIFEST.model_copy(update={"parents": other}))
