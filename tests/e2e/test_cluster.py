@@ -207,6 +207,30 @@ def test_a_wrong_key_ends_the_job_at_once_with_a_message(
     assert API_KEY not in logs
 
 
+def test_a_batch_that_cannot_be_ends_the_training_job_at_once_with_preflights_message(
+    store_url: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shared / "data" / "identity_b.jsonl"
+    open_raw_client(store_url).upload_file(str(data), BUCKET, "sources/identity.jsonl")
+    run = f"""
+        name = "wrong"
+        overlay = "local"
+
+        [train]
+        data = "s3://{BUCKET}/sources/identity.jsonl"
+        max_seq_len = 256
+        total_batch_size = 256
+    """
+    with Cluster(tmp_path / "pods", SECRETS) as cluster:
+        cluster.apply(_submit(tmp_path, run, store_url, capsys, "sft"))
+        outcome = cluster.wait(timeout_s=200)["nanosft-sft-wrong"]
+        job = cluster.pytorch_job("nanosft-sft-wrong")
+        logs = "".join(pod.log("preflight") for pod in job.pods)
+    assert outcome.endswith("exited with 2"), cluster.report()
+    assert job.restarts == []
+    assert "2 ranks do not divide the 1 rows" in logs
+
+
 @contextmanager
 def _run_refusing_api() -> Iterator[tuple[str, list[str]]]:
     """A chat API that accepts no key; yields its base URL and the paths that were asked for."""
