@@ -6,7 +6,7 @@
 # Everything Python installs is pinned and checked against hashes (requirements/), but for torch in the cpu target:
 # its CPU builds lie on an index of their own, given by --build-arg TORCH_INDEX=URL or by a pip.conf that is mounted
 # while building (--secret id=pip_conf,src=pip.conf) and never becomes a layer. Without either, the default index's
-# build is installed, which carries CUDA and is several GB larger.
+# build is installed, which carries CUDA and is several GB larger. --build-arg BASE=debian@sha256:… pins the base too.
 ARG BASE=debian:bookworm-slim
 
 # --- tools that build, in no image that runs ---------------------------------------------------------------------

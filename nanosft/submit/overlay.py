@@ -53,7 +53,7 @@ def build_overlay(run: Run, recipe: str, *, stages: tuple[Stage, ...] = STAGES) 
         "kind": "Kustomization",
         "namespace": run.namespace,
         "nameSuffix": f"-{run.name}",
-        "labels": [_labels(run)],
+        "labels": _labels(run),
         "images": [
             image
             for name, reference in (("nanosft-cpu", run.images.cpu), ("nanosft-cuda", run.images.cuda))
@@ -135,18 +135,19 @@ def _gpu_operations(sft: Sft, pod: str) -> list[Overlay]:
     ]
 
 
-def _labels(run: Run) -> Overlay:
+def _labels(run: Run) -> list[Overlay]:
     templates = {
         "PyTorchJob": [
             f"spec/pytorchReplicaSpecs/{replica}/template/metadata/labels" for replica in ("Master", "Worker")
         ],
         "TrainingRuntime": ["spec/template/spec/replicatedJobs/template/spec/template/metadata/labels"],
     }
-    return {
+    own = {
         "pairs": {_INSTANCE: run.name, "app.kubernetes.io/managed-by": "nanosft-submit"},
         "includeTemplates": True,
         "fields": [{"kind": kind, "path": path} for kind, paths in templates.items() for path in paths],
     }
+    return [own, {"pairs": {"kueue.x-k8s.io/queue-name": run.queue}}] if run.queue else [own]
 
 
 def _image(name: str, reference: str) -> dict[str, str]:

@@ -60,6 +60,7 @@ class Run(_Table):
         train: Settings of `nanosft train`.
         sft: Size of the training job; None keeps the overlay's.
         parallelism: Most generator pods at a time; None runs all shards at once.
+        queue: Kueue's LocalQueue that the jobs wait in; None starts them at once.
     """
 
     name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
@@ -75,6 +76,7 @@ class Run(_Table):
     train: dict[str, Any] = Field(default_factory=dict)
     sft: Sft | None = None
     parallelism: int | None = Field(default=None, ge=1)
+    queue: str | None = Field(default=None, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 
     @property
     def prefix(self) -> str:

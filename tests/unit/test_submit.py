@@ -150,6 +150,17 @@ def test_nothing_of_the_first_run_is_left_and_all_that_is_named_is_there(
 
 
 @needs_kubectl
+def test_a_queue_is_a_label_of_the_jobs_and_not_of_their_pods(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _submit(tmp_path, 'name = "x"\nqueue = "gpu"', capsys)
+    for kind, name in (("Job", "generate"), ("Job", "mix"), ("PyTorchJob", "sft")):
+        job = find(found, kind, f"nanosft-{name}-x")
+        assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
+        assert "queue-name" not in str(job["spec"])
+
+
+@needs_kubectl
 def test_one_node_has_no_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = RUN.replace("OVERLAY", "gpu").replace("nodes = 3", "nodes = 1")
     spec = find(_submit(tmp_path, text, capsys), "PyTorchJob", "nanosft-sft-second")["spec"]
