@@ -130,6 +130,10 @@ class ChatClient:
 
     async def _ask_model(self, model: str, request: ChatRequest, on_failure: Callable[[Answer], None]) -> Answer:
         body = _encode(request, model, openrouter=self._options.openrouter)
+        try:
+            return await self._exchange(body, model, request.num_tokens, on_failure)
+        except _RetryableError as exc:
+            failed: _RetryableError | None = exc
         num_tries = 0
 
         def wait_s(exc: Exception) -> bool | float:
@@ -143,6 +147,9 @@ class ChatClient:
         ):
             with attempt:
                 num_tries += 1
+                if failed is not None:  # the first try, made above: one that succeeds need not pay for the machinery
+                    first, failed = failed, None
+                    raise first
                 return await self._exchange(body, model, request.num_tokens, on_failure)
         raise AssertionError("stamina returns or raises")
 
