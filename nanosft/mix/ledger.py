@@ -19,13 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nanosft.errors import ConfigError, StoreError
+from nanosft.errors import ConfigError
 from nanosft.mix.apportion import fill_gap
+from nanosft.mix.database import Database
 from nanosft.mix.near import PAIR, Components
 from nanosft.mix.recipe import Recipe
 from nanosft.mix.rows import RowBatch
@@ -33,7 +33,6 @@ from nanosft.mix.rows import RowBatch
 TRAIN, VAL = 0, 1
 _MAX_ROWS: Final = 1 << 32
 _INSERT_ROWS: Final = 1 << 16
-_FETCH_ROWS: Final = 1 << 16
 _FILL_ROWS: Final = 4096
 _BEST: Final = "rank, id_hi, id_lo, meta, rid"
 _SCHEMA: Final = """
@@ -104,14 +103,8 @@ class Ledger:
         self._candidates: list[npt.NDArray[Any]] = []
         self._weight = {"rows": "1", "tokens": "tokens", "supervised_tokens": "supervised"}[recipe.by]
         self.num_rows = 0
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{memory_bytes}B",
-            "threads": num_threads,
-            "temp_directory": str(directory / "spilled"),
-            "preserve_insertion_order": False,
-        }
-        self._db = duckdb.connect(":memory:" if in_memory else directory / "ledger.duckdb", config=config)
-        self._run(_SCHEMA)
+        self._db = Database(directory, in_memory=in_memory, memory_bytes=memory_bytes, num_threads=num_threads)
+        self._db.run(_SCHEMA)
 
     def add(self, number: int, batch: RowBatch) -> int:
         """Record the rows of batch `number`; returns the number of its first row."""
@@ -136,7 +129,7 @@ class Ledger:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._insert("rows", pa.concat_tables(self._waiting))
+            self._db.insert("rows", pa.concat_tables(self._waiting))
         self._waiting, self._num_waiting = [], 0
 
     def finish_adding(self) -> None:
@@ -157,13 +150,13 @@ class Ledger:
         pairs = np.concatenate([np.empty(0, PAIR), *self._candidates])
         self._candidates = []
         if len(pairs):
-            self._insert("candidates", pa.table({name: pairs[name] for name in ("row", "first", "proven")}))
+            self._db.insert("candidates", pa.table({name: pairs[name] for name in ("row", "first", "proven")}))
 
     def iter_candidates(self) -> Iterator[npt.NDArray[Any]]:
         """The distinct candidates, in chunks."""
         self._flush_candidates()
         query = 'SELECT "row", first, bool_or(proven) AS proven FROM candidates GROUP BY ALL ORDER BY first, "row"'
-        for table in self._fetch(query):
+        for table in self._db.fetch(query):
             pairs = np.empty(len(table), PAIR)
             for name in ("row", "first", "proven"):
                 pairs[name] = table.column(name).to_numpy(zero_copy_only=False)
@@ -173,21 +166,21 @@ class Ledger:
         """Make connected components of the pairs that hold."""
         for pairs in edges:
             if len(pairs):
-                self._insert("edges", pa.table({name: pairs[name] for name in ("row", "first")}))
-        self._run("DROP TABLE candidates")
+                self._db.insert("edges", pa.table({name: pairs[name] for name in ("row", "first")}))
+        self._db.run("DROP TABLE candidates")
         self._unite('SELECT "row", first FROM edges', "clusters")
 
     def drop_near(self) -> None:
         """Of each cluster keep the best row."""
-        self._run(
+        self._db.run(
             "CREATE TABLE clustered AS SELECT * FROM rows JOIN clusters USING (rid) ANTI JOIN dropped USING (rid)"
         )
         self._drop_all_but_best("near", "clustered", "cluster")
-        self._run("DROP TABLE clustered")
+        self._db.run("DROP TABLE clustered")
 
     def drop_contaminated(self) -> None:
         """Drop rows that repeat held-out sets."""
-        self._run(
+        self._db.run(
             "INSERT INTO dropped SELECT rid, 'contaminated' FROM rows ANTI JOIN dropped USING (rid) WHERE NOT clean"
         )
 
@@ -199,8 +192,8 @@ class Ledger:
             if dedup.exact and dedup.across
             else f"row_number() OVER (PARTITION BY id_hi, id_lo ORDER BY {_BEST}) - 1"
         )
-        self._run(f"CREATE TABLE kept AS SELECT *, {twin} AS twin FROM rows ANTI JOIN dropped USING (rid)")
-        return dict(self._rows("SELECT source, count(*) FROM kept GROUP BY source"))
+        self._db.run(f"CREATE TABLE kept AS SELECT *, {twin} AS twin FROM rows ANTI JOIN dropped USING (rid)")
+        return dict(self._db.rows("SELECT source, count(*) FROM kept GROUP BY source"))
 
     def split(self, targets: Mapping[int, int]) -> None:
         """Choose the validation rows.
@@ -224,7 +217,7 @@ class Ledger:
             "groups",
         )
         wanted = ", ".join(f"({source}, {target})" for source, target in targets.items())
-        self._run(
+        self._db.run(
             f"""
             CREATE TABLE sides AS
             WITH sized AS (
@@ -241,7 +234,7 @@ class Ledger:
             SELECT grp FROM drawn WHERE 2 * before + size <= 2 * target
             """
         )
-        self._run(
+        self._db.run(
             """
             INSERT INTO val SELECT rid FROM kept ANTI JOIN groups USING (rid) WHERE rid IN (SELECT grp FROM sides)
             UNION ALL SELECT rid FROM groups WHERE grp IN (SELECT grp FROM sides);
@@ -251,16 +244,18 @@ class Ledger:
 
     def measure_overlap(self) -> dict[str, int]:
         """Validation rows that share a text, a near-duplicate cluster or a plan cell with a train row, counted anew."""
-        self._run("CREATE TABLE train_rows AS SELECT rid, text_hi, text_lo, cell FROM kept ANTI JOIN val USING (rid)")
-        self._run("CREATE TABLE val_rows AS SELECT rid, text_hi, text_lo, cell FROM kept SEMI JOIN val USING (rid)")
+        self._db.run(
+            "CREATE TABLE train_rows AS SELECT rid, text_hi, text_lo, cell FROM kept ANTI JOIN val USING (rid)"
+        )
+        self._db.run("CREATE TABLE val_rows AS SELECT rid, text_hi, text_lo, cell FROM kept SEMI JOIN val USING (rid)")
         found = {
             "texts": "val_rows SEMI JOIN train_rows USING (text_hi, text_lo)",
             "cells": "(SELECT * FROM val_rows WHERE cell <> 0) SEMI JOIN train_rows USING (cell)",
             "clusters": "(val_rows JOIN clusters USING (rid)) SEMI JOIN "
             "(SELECT cluster FROM train_rows JOIN clusters USING (rid)) USING (cluster)",
         }
-        counts = {name: self._rows(f"SELECT count(*) FROM {rows}")[0][0] for name, rows in found.items()}
-        self._run("DROP TABLE train_rows; DROP TABLE val_rows")
+        counts = {name: self._db.rows(f"SELECT count(*) FROM {rows}")[0][0] for name, rows in found.items()}
+        self._db.run("DROP TABLE train_rows; DROP TABLE val_rows")
         return counts
 
     def limit(self, max_rows: Mapping[int, int]) -> dict[int, Supply]:
@@ -268,13 +263,13 @@ class Ledger:
         limits = " ".join(f"WHEN {source} THEN {limit}" for source, limit in max_rows.items())
         drawn = f"row_number() OVER (PARTITION BY source ORDER BY {self._draw('draw')}, {_BEST})"
         qualify = f"QUALIFY CASE source {limits} END IS NULL OR {drawn} <= CASE source {limits} END" if limits else ""
-        self._run(
+        self._db.run(
             f"""
             CREATE TABLE pool AS SELECT * EXCLUDE (text_hi, text_lo, cell, clean), {self._weight}::BIGINT AS weight
             FROM kept ANTI JOIN val USING (rid) {qualify}
             """
         )
-        found = self._rows("SELECT source, count(*), sum(weight)::BIGINT FROM pool GROUP BY source")
+        found = self._db.rows("SELECT source, count(*), sum(weight)::BIGINT FROM pool GROUP BY source")
         return {source: Supply(num, amount) for source, num, amount in found}
 
     def repeat(self, amounts: Sequence[int], supplies: Mapping[int, Supply]) -> None:
@@ -291,7 +286,7 @@ class Ledger:
             fewer = 2 * rest > available
             quotas.append((source, epochs + 1, available - rest, -1) if fewer else (source, epochs, rest, 1))
         values = ", ".join(map(str, quotas))
-        self._run(
+        self._db.run(
             f"""
             CREATE TABLE quotas AS SELECT * FROM (VALUES {values}) AS q(source, epochs, rest, step);
             CREATE TABLE drawn AS SELECT rid, source, weight, rest, sum(weight) OVER (
@@ -306,7 +301,7 @@ class Ledger:
         place = f"md5_number_upper(concat_ws('/', 'place', {self._recipe.seed}, id_hi, id_lo, twin, copy))"
         weight = f"{self._weight}::BIGINT AS weight"
         columns = f"source, id_hi, id_lo, meta, twin, batch, start, size, tokens, supervised, {weight}"
-        self._run(
+        self._db.run(
             f"""
             CREATE TABLE placed AS
             WITH taken AS (
@@ -322,16 +317,16 @@ class Ledger:
 
     def _fill(self, source: int, rest: int) -> None:
         of_source = f"FROM drawn WHERE source = {source}"
-        (reached,) = self._rows(f"SELECT coalesce(max(reached), 0)::BIGINT {of_source} AND reached <= rest")[0]
+        (reached,) = self._db.rows(f"SELECT coalesce(max(reached), 0)::BIGINT {of_source} AND reached <= rest")[0]
         query = f"SELECT rid, weight {of_source} AND reached > rest ORDER BY reached, rid LIMIT {_FILL_ROWS}"
-        later = self._rows(query)
+        later = self._db.rows(query)
         chosen = [later[index][0] for index in fill_gap(rest - reached, [weight for _, weight in later])]
         if chosen:
-            self._insert("chosen", pa.table({"rid": np.array(chosen, np.uint32)}))
+            self._db.insert("chosen", pa.table({"rid": np.array(chosen, np.uint32)}))
 
     def shares(self) -> dict[tuple[int, int], Share]:
         """What was taken, by part (`TRAIN`, `VAL`) and source."""
-        found = self._rows(
+        found = self._db.rows(
             """
             SELECT part, source, count(*), sum(weight)::BIGINT, sum(tokens)::BIGINT, sum(supervised)::BIGINT,
                 sum(size)::BIGINT FROM placed GROUP BY part, source
@@ -341,25 +336,25 @@ class Ledger:
 
     def dropped(self) -> dict[tuple[int, str], int]:
         """Rows dropped, by source and step; before `repeat`."""
-        found = self._rows("SELECT source, step, count(*) FROM rows JOIN dropped USING (rid) GROUP BY ALL")
+        found = self._db.rows("SELECT source, step, count(*) FROM rows JOIN dropped USING (rid) GROUP BY ALL")
         return {(source, step): num for source, step, num in found}
 
     def iter_in_order(self) -> Iterator[pa.Table]:
         """Chunks of `part`, `batch`, `start`, `size` in the order of the output, train part first."""
         order = "part, place, id_hi, id_lo, source, meta, twin, copy"
-        yield from self._fetch(f"SELECT part, batch, start, size FROM placed ORDER BY {order}")
+        yield from self._db.fetch(f"SELECT part, batch, start, size FROM placed ORDER BY {order}")
 
     def iter_by_batch(self) -> Iterator[pa.Table]:
         """Chunks of `part`, `batch`, `start`, `size` and `position` (in the part) in the order of the spill files."""
         order = "place, id_hi, id_lo, source, meta, twin, copy"
-        self._run(
+        self._db.run(
             f"""
             CREATE TABLE positioned AS SELECT part, batch, start, size,
                 row_number() OVER (PARTITION BY part ORDER BY {order}) - 1 AS position FROM placed;
             DROP TABLE placed
             """
         )
-        yield from self._fetch(
+        yield from self._db.fetch(
             "SELECT part, batch, start, size, position FROM positioned ORDER BY batch, start, position"
         )
 
@@ -378,7 +373,7 @@ class Ledger:
 
     def _drop_all_but_best(self, step: str, rows: str, keys: str) -> None:
         scope = keys if self._recipe.deduplicate.across else f"{keys}, source"
-        self._run(
+        self._db.run(
             f"""
             INSERT INTO dropped
             WITH twins AS (SELECT {scope} FROM {rows} GROUP BY ALL HAVING count(*) > 1)
@@ -390,51 +385,15 @@ class Ledger:
     def _unite(self, query: str, table: str) -> None:
         """Connected components of the rows that a query pairs, into a table of (row, component)."""
         components: Components | None = None
-        for chunk in self._fetch(query):
+        for chunk in self._db.fetch(query):
             components = components or Components(self._directory / f"{table}.components", self.num_rows)
             components.unite(chunk.column("row").to_pylist(), chunk.column("first").to_pylist())
         if components is None:
             return
-        self._run(f'CREATE TABLE nodes AS SELECT DISTINCT unnest(["row", first]) AS rid FROM ({query})')
-        for chunk in self._fetch("SELECT rid FROM nodes"):
+        self._db.run(f'CREATE TABLE nodes AS SELECT DISTINCT unnest(["row", first]) AS rid FROM ({query})')
+        for chunk in self._db.fetch("SELECT rid FROM nodes"):
             rids = chunk.column("rid")
             found = np.fromiter(components.find(rids.to_pylist()), np.uint32, len(rids))
-            self._insert(table, pa.table({"rid": rids, "component": found}))
-        self._run("DROP TABLE nodes")
+            self._db.insert(table, pa.table({"rid": rids, "component": found}))
+        self._db.run("DROP TABLE nodes")
         components.close()
-
-    def _insert(self, table: str, new: pa.Table) -> None:
-        columns = ", ".join(f'"{name}"' for name in new.column_names)
-        target = "" if table in {"clusters", "groups"} else f"({columns})"
-        self._db.register("new_rows", new)
-        self._run(f"INSERT INTO {table} {target} SELECT {columns} FROM new_rows")
-        self._db.unregister("new_rows")
-
-    def _run(self, query: str) -> None:
-        try:
-            self._db.execute(query)
-        except duckdb.Error as exc:
-            raise _wrap(exc) from exc
-
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(query).fetchall()
-        except duckdb.Error as exc:
-            raise _wrap(exc) from exc
-
-    def _fetch(self, query: str) -> Iterator[pa.Table]:
-        try:
-            with self._db.cursor() as cursor:
-                for batch in cursor.sql(query).to_arrow_reader(_FETCH_ROWS):
-                    yield pa.Table.from_batches([batch])
-        except duckdb.Error as exc:
-            raise _wrap(exc) from exc
-
-
-def _wrap(exc: duckdb.Error) -> Exception:
-    reason = str(exc).splitlines()[0]
-    if isinstance(exc, duckdb.OutOfMemoryException):
-        return ConfigError(f"--memory-limit is too small for this data: {reason}")
-    if isinstance(exc, duckdb.IOException):
-        return StoreError(f"the work directory failed: {reason}: free disk space, or set --work-dir")
-    return exc

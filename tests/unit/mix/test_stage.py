@@ -15,7 +15,7 @@ import zstandard
 
 from nanosft.dataset import read_conversations, read_manifest
 from nanosft.errors import ConfigError, DataError
-from nanosft.mix import ledger, output, stage
+from nanosft.mix import database, ledger, output, stage
 from nanosft.mix.report import Report
 from nanosft.mix.stage import make_mixture
 from nanosft.settings.mix import MixSettings
@@ -108,7 +108,7 @@ def test_the_bytes_depend_on_neither_workers_nor_memory_nor_listing(mix: Mix, tm
     small = stage.Budget(database_bytes=64 << 20, segment_bytes=10_000, direct_bytes=0)
     monkeypatch.setattr(stage, "divide_memory", lambda _: small)
     monkeypatch.setattr(ledger, "_INSERT_ROWS", 100)
-    monkeypatch.setattr(ledger, "_FETCH_ROWS", 64)
+    monkeypatch.setattr(database, "_FETCH_ROWS", 64)
     mix(recipe, "three", workers=1, memory_limit=256)
     one, two, three = (hash_objects(tmp_path / name) for name in ("one", "two", "three"))
     assert len(one) == 4 + 1 + 1

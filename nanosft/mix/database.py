@@ -1,0 +1,77 @@
+# ruff: noqa: S608 - the queries are put together from the names of our own tables and columns
+"""DuckDB within its memory limit, with errors that are ours."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from nanosft.errors import ConfigError, StoreError
+
+_FETCH_ROWS: Final = 1 << 16
+
+
+class Database:
+    """One database of one run.
+
+    Args:
+        directory: For what it spills, and for its file.
+        in_memory: Whether it is small enough to need no file; it can still spill.
+        memory_bytes: What DuckDB may hold; it is not the whole process.
+        num_threads: For DuckDB.
+    """
+
+    def __init__(self, directory: Path, *, in_memory: bool, memory_bytes: int, num_threads: int) -> None:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{memory_bytes}B",
+            "threads": num_threads,
+            "temp_directory": str(directory / "spilled"),
+            "preserve_insertion_order": False,
+        }
+        self._db = duckdb.connect(":memory:" if in_memory else directory / "ledger.duckdb", config=config)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def insert(self, table: str, new: pa.Table) -> None:
+        """Append rows to a table, columns by name (by place into tables of two columns)."""
+        columns = ", ".join(f'"{name}"' for name in new.column_names)
+        target = "" if table in {"clusters", "groups"} else f"({columns})"
+        self._db.register("new_rows", new)
+        self.run(f"INSERT INTO {table} {target} SELECT {columns} FROM new_rows")
+        self._db.unregister("new_rows")
+
+    def run(self, query: str) -> None:
+        """Execute statements that give nothing back."""
+        try:
+            self._db.execute(query)
+        except duckdb.Error as exc:
+            raise _wrap(exc) from exc
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """All rows of a small result."""
+        try:
+            return self._db.execute(query).fetchall()
+        except duckdb.Error as exc:
+            raise _wrap(exc) from exc
+
+    def fetch(self, query: str) -> Iterator[pa.Table]:
+        """A result of any size, in chunks, by a cursor of its own."""
+        try:
+            with self._db.cursor() as cursor:
+                for batch in cursor.sql(query).to_arrow_reader(_FETCH_ROWS):
+                    yield pa.Table.from_batches([batch])
+        except duckdb.Error as exc:
+            raise _wrap(exc) from exc
+
+
+def _wrap(exc: duckdb.Error) -> Exception:
+    reason = str(exc).splitlines()[0]
+    if isinstance(exc, duckdb.OutOfMemoryException):
+        return ConfigError(f"--memory-limit is too small for this data: {reason}")
+    if isinstance(exc, duckdb.IOException):
+        return StoreError(f"the work directory failed: {reason}: free disk space, or set --work-dir")
+    return exc
