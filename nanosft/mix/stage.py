@@ -83,7 +83,7 @@ def make_mixture(settings: MixSettings) -> Report | None:
         What it is made of; None when it is there already, made with the same settings.
 
     Raises:
-        ConfigError: The recipe cannot be met, or the output holds another mixture.
+        ConfigError: The recipe cannot be met, or the output holds another mixture, or one of a source's earlier state.
         DataError: A source is missing, empty or malformed.
     """
     recipe = load_recipe(settings.recipe)
@@ -94,6 +94,7 @@ def make_mixture(settings: MixSettings) -> Report | None:
     out = None if settings.dry_run or settings.out is None else open_store(settings.out)
     if out is not None and (found := read_manifest(out)):
         check_same_settings(found, identity, where=out.uri_of(MANIFEST_KEY))
+        _check_same_parents(found, recipe)
         return None
     inputs = [find_inputs(source.uri) for source in recipe.sources]
     budget = divide_memory(settings.memory_limit * _MIB)
@@ -165,6 +166,15 @@ def load_recipe(uri: str) -> Recipe:
     except DataError as exc:
         raise ConfigError(f"--recipe {uri}: nothing is there; `nanosft mix --help` shows how one begins") from exc
     return parse_recipe(data, where=uri)
+
+
+def _check_same_parents(found: Manifest, recipe: Recipe) -> None:
+    """Refuse to call a mixture finished when a source with a manifest has become another set since."""
+    before = {parent.uri: parent.sha256 for parent in found.parents}
+    for uri in (uri for source in recipe.sources for uri in source.uri if uri in before):
+        manifest = read_manifest(open_store(uri))
+        if manifest is not None and manifest.sha256 != before[uri]:
+            raise ConfigError(f"{uri}: has changed since the mixture was made: choose another --out")
 
 
 def _prepare_held_out(recipe: Recipe, directory: Path) -> None:

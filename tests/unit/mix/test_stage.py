@@ -329,3 +329,16 @@ def test_gates_of_audit_filter_rows(mix: Mix, tmp_path: Path):
     assert sum(report.sources[0].flow.filtered.values()) == 1
     (name,) = report.sources[0].flow.filtered
     assert name.startswith("structure/")
+
+
+def test_a_source_that_has_changed_since_is_no_finished_mixture(mix: Mix, tmp_path: Path):
+    write(tmp_path / "raw.jsonl", map(talk, range(60)))
+    recipe = '[[sources]]\nname = "a"\nuri = "DATA/NAME"'
+    mix(recipe.replace("NAME", "raw.jsonl"), "made")
+    assert mix(recipe.replace("NAME", "made")) is not None
+    assert mix(recipe.replace("NAME", "made")) is None
+    write(tmp_path / "raw.jsonl", map(talk, range(70)))
+    (tmp_path / "made/manifest.json").unlink()
+    mix(recipe.replace("NAME", "raw.jsonl"), "made")
+    with pytest.raises(ConfigError, match="made: has changed since the mixture was made"):
+        mix(recipe.replace("NAME", "made"))
