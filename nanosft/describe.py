@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
-from rich.console import Console
-from rich.tree import Tree
 
-from nanosft.errors import DataError
+from nanosft.dataset import read_manifest
+from nanosft.errors import DataError, NanosftError
 from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, parse_manifest
 from nanosft.settings.describe import DescribeSettings
-from nanosft.store import open_object, open_store
+from nanosft.store import MissingObjectError, open_object, open_store
+
+_LONGEST_VALUE = 80
+_INDENT = "    "
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,16 @@ class Ancestor:
 
     Attributes:
         uri: Where it lies, as its child named it.
-        manifest: What is there; None when it is a single object, or gone.
-        state: "as recorded", "changed since" (another manifest lies there now), "an object" (there, and too large to
-            hash here: a base checkpoint), or "gone".
+        manifest: What is there; None where the state is any but "as recorded".
+        state: "as recorded"; "changed since" (another manifest lies there now); "not checked" (data without a manifest
+            is there: a base checkpoint, a file); "gone"; or "cannot be read: " with the reason.
         parents: What it was made from.
     """
 
     uri: str
     manifest: Manifest | None
     state: str
-    parents: tuple["Ancestor", ...]
+    parents: tuple["Ancestor", ...] = ()
 
 
 def run_describe(settings: DescribeSettings) -> None:
@@ -43,67 +45,83 @@ def run_describe(settings: DescribeSettings) -> None:
     if settings.json_output:
         sys.stdout.write(orjson.dumps(_as_json(lineage), option=orjson.OPT_INDENT_2).decode() + "\n")
         return
-    tree = Tree("[bold]lineage[/]")
-    _draw(tree, lineage)
-    Console(soft_wrap=True).print(tree)
+    for line in _draw(lineage):
+        sys.stdout.write(line + "\n")
 
 
 def read_lineage(uri: str) -> Ancestor:
     """The finished set at `uri` and its ancestors, each checked against the hash its child recorded.
 
     Raises:
-        DataError: No manifest lies at `uri` itself; an ancestor that is gone is reported in its `state`.
+        DataError: No manifest lies at `uri` itself; what is wrong with an ancestor is told in its `state`.
     """
-    root = uri.rstrip("/").removesuffix("/" + MANIFEST_KEY)
-    store = open_store(root)
-    if not store.exists(MANIFEST_KEY):
+    store = open_store(_prefix(uri))
+    manifest = read_manifest(store)
+    if manifest is None:
         raise DataError(f"{store.uri}: no {MANIFEST_KEY} here: nothing is finished under this prefix")
-    manifest = parse_manifest(store.read(MANIFEST_KEY), where=store.uri_of(MANIFEST_KEY))
-    return Ancestor(store.uri, manifest, "as recorded", tuple(map(_read_ancestor, manifest.parents)))
+    return _with_parents(store.uri, manifest)
+
+
+def _prefix(uri: str) -> str:
+    """The prefix of a manifest that is named itself."""
+    return uri.removesuffix("/" + MANIFEST_KEY) or "/"
+
+
+def _with_parents(uri: str, manifest: Manifest) -> Ancestor:
+    return Ancestor(uri, manifest, "as recorded", tuple(map(_read_ancestor, manifest.parents)))
 
 
 def _read_ancestor(parent: Parent) -> Ancestor:
-    uri = parent.uri.rstrip("/").removesuffix("/" + MANIFEST_KEY)
+    """What lies at a parent's URI. Only the manifest that was recorded is followed, so no lineage has a loop."""
     try:
-        store = open_store(uri)
-        if store.exists(MANIFEST_KEY):
+        store = open_store(_prefix(parent.uri))
+        try:
             content = store.read(MANIFEST_KEY)
-            manifest = parse_manifest(content, where=store.uri_of(MANIFEST_KEY))
-            state = "as recorded" if hashlib.sha256(content).hexdigest() == parent.sha256 else "changed since"
-            return Ancestor(uri, manifest, state, tuple(map(_read_ancestor, manifest.parents)))
-        parent_store, key = open_object(uri)
-        state = "an object" if parent_store.exists(key) else "gone"
-    except DataError:  # the bucket itself is gone
-        state = "gone"
-    return Ancestor(uri, None, state, ())
+        except MissingObjectError:
+            return Ancestor(parent.uri, None, "not checked" if _is_there(parent.uri) else "gone")
+        if hashlib.sha256(content).hexdigest() != parent.sha256:
+            return Ancestor(parent.uri, None, "changed since")
+        manifest = parse_manifest(content, where=store.uri_of(MANIFEST_KEY))
+    except NanosftError as exc:
+        return Ancestor(parent.uri, None, f"cannot be read: {exc}")
+    return _with_parents(parent.uri, manifest)
 
 
-def _draw(tree: Tree, ancestor: Ancestor) -> None:
-    branch = tree.add(
-        f"[bold]{ancestor.uri}[/]"
-        + ("" if ancestor.state in {"as recorded", "an object"} else f" [red]({ancestor.state})[/]")
-    )
+def _is_there(uri: str) -> bool:
+    """Whether the URI names an object, or a prefix that has any."""
+    directory = open_store(uri).list_directory()
+    if directory.objects or directory.names:
+        return True
+    store, key = open_object(uri)
+    return store.exists(key)
+
+
+def _draw(ancestor: Ancestor, indent: str = "") -> Iterator[str]:
+    yield f"{indent}{ancestor.uri}" + ("" if ancestor.state == "as recorded" else f"  ({ancestor.state})")
     if ancestor.manifest is not None:
         for line in _facts(ancestor.manifest):
-            branch.add(line)
+            yield f"{indent}  {line}"
     for parent in ancestor.parents:
-        _draw(branch, parent)
+        yield from _draw(parent, indent + _INDENT)
 
 
 def _facts(manifest: Manifest) -> Iterator[str]:
     size_bytes = sum(item.size_bytes for item in manifest.objects)
     yield f"{manifest.kind} {manifest.name!r}, nanosft {manifest.nanosft_version}, manifest {manifest.sha256[:12]}"
+    if not manifest.complete:
+        yield "unfinished: rows are missing"
     yield f"{len(manifest.objects)} objects, {size_bytes:,} bytes, {manifest.num_rows:,} rows"
     if manifest.cost_usd is not None:
         yield f"cost {manifest.cost_usd:.6f} USD"
     for name, table in (("counts", manifest.counts), ("settings", manifest.settings)):
-        if table:
-            yield f"[dim]{name}[/] " + ", ".join(f"{key}={_short(value)}" for key, value in sorted(table.items()))
+        said = [f"{key}={_shorten(value)}" for key, value in sorted(table.items()) if value is not None]
+        if said:
+            yield f"{name} {', '.join(said)}"
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = orjson.dumps(value).decode()
-    return text if len(text) <= 80 else text[:77] + "…"  # noqa: PLR2004 - a line of a terminal
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
 def _as_json(ancestor: Ancestor) -> dict[str, object]:

@@ -1,14 +1,16 @@
 """`nanosft chat`: one answer, or a conversation, streamed as the model writes it."""
 
+import io
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import orjson
 import torch
 
 from nanosft.conversation import Message
-from nanosft.errors import ConfigError
+from nanosft.errors import ConfigError, NanosftError
 from nanosft.nanochat import Checkpoint, Engine, load_checkpoint
 from nanosft.progress import console
 from nanosft.settings.chat import ChatSettings
@@ -62,7 +64,7 @@ def run_chat(settings: ChatSettings) -> None:
 
     Raises:
         DataError: There is no checkpoint under the URI.
-        ConfigError: A message is longer than the model's context, or the device is not there.
+        ConfigError: The prompt is longer than the model's context, or there is no such device, tag or step.
     """
     chat = Chat(load_chat_model(settings), settings)
     if settings.prompt is not None:
@@ -77,20 +79,22 @@ def load_chat_model(settings: ChatSettings) -> Checkpoint:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError) as exc:
-        raise ConfigError(f"--device {device}: not on this machine ({str(exc).splitlines()[0]})") from exc
+        reason = str(exc).splitlines()[0].partition(". ")[0]  # torch goes on with all that it was built for
+        raise ConfigError(f"--device {device}: not on this machine ({reason})") from exc
     return load_checkpoint(settings.model, source=settings.source, tag=settings.tag, step=settings.step, device=device)
 
 
 def _answer_once(chat: Chat, settings: ChatSettings) -> None:
-    pieces = chat.answer(settings.prompt or "")
+    # What the shell gave that is no UTF-8 came as lone surrogates.
+    prompt = (settings.prompt or "").encode(errors="surrogateescape").decode(errors="replace")
+    pieces = chat.answer(prompt)
     if settings.json_output:
-        answer = "".join(pieces)
         checkpoint = chat.checkpoint
         record = {
-            "prompt": settings.prompt,
-            "answer": answer,
+            "prompt": prompt,
+            "answer": "".join(pieces),
             "model": {"tag": checkpoint.tag, "step": checkpoint.step, "source": checkpoint.source},
         }
         sys.stdout.write(orjson.dumps(record).decode() + "\n")
@@ -100,23 +104,40 @@ def _answer_once(chat: Chat, settings: ChatSettings) -> None:
 
 def _converse(chat: Chat) -> None:
     checkpoint = chat.checkpoint
-    console.print(f"[bold]{checkpoint.source} model {checkpoint.tag}, step {checkpoint.step}.[/] {_HELP}")
+    title = f"{checkpoint.source} model {checkpoint.tag}, step {checkpoint.step}. {_HELP}"
+    console.print(title, markup=False, highlight=False)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     while True:
         try:
-            text = console.input("\n[bold cyan]you>[/] ").strip()
+            text = _ask().strip()
         except (EOFError, KeyboardInterrupt):
+            console.print()
             return
         if text == "/quit":
             return
         if text == "/clear":
             chat.messages.clear()
         elif text.startswith("/"):
-            console.print(_HELP)
+            console.print(_HELP, highlight=False)
         elif text:
             try:
                 _write(chat.answer(text))
             except KeyboardInterrupt:
-                console.print("[dim](broken off)[/]")
+                console.print("(broken off)", style="dim", highlight=False)
+            except NanosftError as exc:  # a message that is too long is no reason to lose those before it
+                console.print(str(exc), style="red", markup=False, highlight=False)
+
+
+def _ask() -> str:
+    """One line of the user, edited and with history on a terminal; a redirected standard output gets no prompt."""
+    prompt = "\nyou> "
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        with suppress(ImportError):  # not every Python has it
+            import readline  # noqa: F401, PLC0415 - from its import on, `input` edits lines
+        return input(prompt)
+    console.print(prompt, end="")
+    return input()
 
 
 def _write(pieces: Iterator[str]) -> None:

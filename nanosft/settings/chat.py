@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nanosft.settings.base import StageSettings
 
@@ -28,10 +28,16 @@ class ChatSettings(StageSettings):
     )
     top_k: int | None = Field(default=50, ge=1, description="Sample among the k likeliest tokens.")
     max_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
-    seed: int = Field(default=0, description="Seed of the sampling.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the sampling.")
     device: str = Field(default="auto", description="Device: auto, cpu, cuda, cuda:1, …")
     json_output: bool = Field(
         default=False,
         description="With --prompt: print one JSON object with the answer.",
         json_schema_extra={"flag": "--json"},
     )
+
+    @model_validator(mode="after")
+    def _need_prompt(self) -> "ChatSettings":
+        if self.json_output and self.prompt is None:
+            raise ValueError("--json needs --prompt: a conversation on the terminal has no JSON form")
+        return self
