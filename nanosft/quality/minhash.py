@@ -60,6 +60,8 @@ _NORMAL: Final = str.maketrans(
 )
 _ASCII_FOLD: Final = bytes(c if chr(c).isalnum() and c < 128 else 32 for c in range(256)).lower()  # noqa: PLR2004
 
+_ASCII_FOLD_LINES: Final = bytes(10 if c == 10 else folded for c, folded in enumerate(_ASCII_FOLD))  # noqa: PLR2004
+
 
 class Keys(NamedTuple):
     """Keys of a batch of texts, flat: `keys[i]` is one of text `rows[i]`. Two texts that share a key are candidates.
@@ -85,6 +87,14 @@ def normalize_words(text: str) -> str:
         folded = text.encode().translate(_ASCII_FOLD, b"'")
         return b" ".join(folded.split()).decode()
     return " ".join(_word().findall(unicodedata.normalize("NFKC", text).translate(_NORMAL).casefold()))
+
+
+def normalize_lines(text: str) -> list[str]:
+    """`normalize_words` of each line of a text, at a third of the time of one by one."""
+    if not text.isascii():
+        return [normalize_words(line) for line in text.split("\n")]
+    folded = text.encode().translate(_ASCII_FOLD_LINES, b"'").decode()
+    return [" ".join(line.split()) for line in folded.split("\n")]
 
 
 def signature(text: str) -> UInt16Array:
@@ -247,9 +257,10 @@ def _letters() -> UInt64Array:
 def _word() -> re.Pattern[str]:
     """A word: letters and digits with their marks, or one character of an unspaced script with its marks.
 
-    Made when the first text beyond ASCII comes: the marks (category M), which are no letters, have to be listed.
+    Made when the first text beyond ASCII comes: the marks (category M) have to be listed. Those beyond the
+    basic plane are left out: with them the pattern is ten times as slow.
     """
-    marks = "".join(chr(point) for point in range(0x300, 0x1F000) if unicodedata.category(chr(point)).startswith("M"))
+    marks = "".join(chr(point) for point in range(0x300, 0x10000) if unicodedata.category(chr(point)).startswith("M"))
     return re.compile(rf"[{_UNSPACED}][{marks}]*|[^\W_{_UNSPACED}]+(?:[{marks}]+[^\W_{_UNSPACED}]*)*")
 
 
