@@ -107,7 +107,9 @@ class TrainSettings(StageSettings):
     )
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device: auto, cpu or cuda.")
-    compile: bool | None = Field(default=None, description="Compile the model with torch.compile (default: on CUDA).")
+    compile: bool | None = Field(
+        default=None, description="Compile the loss of the head with torch.compile (default: on CUDA)."
+    )
     num_threads: int | None = Field(
         default=None,
         ge=1,

@@ -41,7 +41,7 @@ class MicroBatch:
             return self
         documents = self.documents
         if documents is not None:
-            documents = Documents(documents.cu_seqlens.to(device, non_blocking=True), documents.max_len)
+            documents = Documents.from_lengths(documents.lengths, device)  # keeps the lengths: asking costs a wait
         return MicroBatch(
             self.ids.to(device, non_blocking=True),
             self.supervised.to(device, non_blocking=True),

@@ -6,6 +6,8 @@ The gradient is computed in the forward pass (the loss is a plain sum, so it is 
 making the logits again in the backward pass.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -16,7 +18,14 @@ CHUNK_TOKENS: Final = 1024
 
 
 def sum_losses(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int, softcap: float, chunk: int = CHUNK_TOKENS
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    vocab_size: int,
+    softcap: float,
+    chunk: int = CHUNK_TOKENS,
+    compiled: bool = False,
 ) -> Tensor:
     """Sum of the cross-entropies of all positions, differentiable in `hidden` and `weight`.
 
@@ -27,11 +36,12 @@ def sum_losses(
         vocab_size: Logits beyond it do not exist.
         softcap: Logits are `softcap * tanh(logits / softcap)`.
         chunk: Positions at a time.
+        compiled: Whether the steps between the products are one compiled kernel.
 
     Returns:
         () float32. Zero for N = 0, with zero gradients.
     """
-    total: Tensor = _HeadLoss.apply(hidden, weight, targets, vocab_size, softcap, chunk)  # type: ignore[no-untyped-call]
+    total: Tensor = _HeadLoss.apply(hidden, weight, targets, vocab_size, softcap, chunk, compiled)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -67,20 +77,34 @@ def _chunk_gradient(logits: Tensor, targets: Tensor, softcap: float) -> tuple[Te
     return losses, gradient
 
 
+@lru_cache(maxsize=1)
+def _compile_chunk_gradient() -> Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]:
+    """On two CPU cores it took 63 ms where the plain one took 76, after 36 s of compiling: it is for GPUs."""
+    return torch.compile(_chunk_gradient, dynamic=True)
+
+
 class _HeadLoss(torch.autograd.Function):
     """See `sum_losses`."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, softcap: float, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        vocab_size: int,
+        softcap: float,
+        chunk: int,
+        compiled: bool,  # noqa: FBT001 - autograd passes arguments by position
     ) -> Tensor:
+        compute = _compile_chunk_gradient() if compiled else _chunk_gradient
         rows = weight[:vocab_size].to(hidden.dtype)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
         total = weight.new_zeros(())
         for start in range(0, len(hidden), chunk):
             part = hidden[start : start + chunk]
-            losses, gradient = _chunk_gradient(part @ rows.mT, targets[start : start + chunk], softcap)
+            losses, gradient = compute(part @ rows.mT, targets[start : start + chunk], softcap)
             total += losses.sum()
             gradient = gradient.to(hidden.dtype)
             hidden_gradient[start : start + chunk] = gradient @ rows
@@ -94,4 +118,4 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * grads[0], weight_gradient * grads[0], None, None, None, None
+        return hidden_gradient * grads[0], weight_gradient * grads[0], None, None, None, None, None

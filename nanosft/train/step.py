@@ -27,16 +27,23 @@ from nanosft.train.optimizer import MuonAdamW
 
 
 class LossModule(nn.Module):
-    """A model and its loss: what is run, compiled and replicated as one."""
+    """A model and its loss: what is run and replicated as one.
 
-    def __init__(self, model: GPT) -> None:
+    Args:
+        model: The model.
+        compiled: Whether the loss's steps between the products are compiled.
+    """
+
+    def __init__(self, model: GPT, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
+        self._compiled = compiled
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """The sum of the batch's token losses: () float32."""
         head = self.model.lm_head.weight
-        return sum_losses(self._hidden(batch), head, batch.labels, **self._head_settings())
+        settings = self._head_settings()
+        return sum_losses(self._hidden(batch), head, batch.labels, compiled=self._compiled, **settings)
 
     @torch.no_grad()
     def token_losses(self, batch: MicroBatch) -> Tensor:

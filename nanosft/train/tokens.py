@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Literal
@@ -20,7 +21,7 @@ import orjson
 
 from nanosft.conversation import parse_line, role_problem
 from nanosft.dataset import DataObject, iter_lines, read_blocks
-from nanosft.errors import DataError
+from nanosft.errors import ConfigError, DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
 from nanosft.store.base import Store
 
@@ -104,6 +105,7 @@ def tokenize(
 
     Raises:
         DataError: A line is no conversation, or one is overlong and `overlong` is "error".
+        ConfigError: A process that shares the work died.
     """
     chunks = _cut(iter(lines))
     head = list(islice(chunks, _SERIAL_LINES // _CHUNK_LINES))
@@ -115,17 +117,23 @@ def tokenize(
             results.append(renderer.render(chunk))
             on_progress(len(chunk))
         return _join(results)
+    setup = (tokenizer_pickle, capacity, overlong)
     context = multiprocessing.get_context("spawn")  # fork would copy the threads' locks of this process
-    with ProcessPoolExecutor(num_workers, context, _start_worker, (tokenizer_pickle, capacity, overlong)) as pool:
-        waiting: deque[Future[_Rendered]] = deque()
-        for chunk in (*head, *chunks):
-            waiting.append(pool.submit(_render_in_worker, chunk))
-            if len(waiting) > 4 * num_workers:
+    try:
+        with ProcessPoolExecutor(num_workers, context, _start_worker, setup) as pool:
+            waiting: deque[Future[_Rendered]] = deque()
+            for chunk in (*head, *chunks):
+                waiting.append(pool.submit(_render_in_worker, chunk))
+                if len(waiting) > 4 * num_workers:
+                    results.append(waiting.popleft().result())
+                    on_progress(results[-1].num_lines)
+            while waiting:
                 results.append(waiting.popleft().result())
                 on_progress(results[-1].num_lines)
-        while waiting:
-            results.append(waiting.popleft().result())
-            on_progress(results[-1].num_lines)
+    except BrokenProcessPool as exc:
+        raise ConfigError(
+            f"a process that tokenises died ({exc}): out of memory, or started from a shell? try --num-workers 1"
+        ) from exc
     return _join(results)
 
 

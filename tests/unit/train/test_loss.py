@@ -58,3 +58,15 @@ def test_losses_of_single_tokens_sum_to_the_whole():
     hidden, weight, targets = make(50)
     each = token_losses(hidden, weight, targets, vocab_size=VOCAB, softcap=15.0, chunk=16)
     torch.testing.assert_close(each, plain(hidden, weight, targets, 15.0).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's compiler warns of torch itself
+def test_a_compiled_loss_is_the_plain_one():
+    hidden, weight, targets = make(20)
+    losses = [
+        sum_losses(hidden, weight, targets, vocab_size=VOCAB, softcap=15.0, chunk=8, compiled=compiled)
+        for compiled in (False, True)
+    ]
+    gradients = [torch.autograd.grad(loss, weight)[0] for loss in losses]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,97 @@
+"""The end of a run: chat checkpoints in nanochat's layout, the last metrics, and the manifest that says it is done."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from nanosft.dataset import put_manifest, read_manifest
+from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
+from nanosft.nanochat.checkpoint import Checkpoint, read_tensors, save_checkpoint
+from nanosft.store.base import Store
+from nanosft.train.data import Data
+from nanosft.train.hyper import Hyper
+from nanosft.train.loop import Run
+from nanosft.train.state import BEST_PREFIX, Progress
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSummary:
+    """What a run made.
+
+    Attributes:
+        out: URI of it.
+        step: Step of the last checkpoint.
+        best_step: Step with the lowest validation loss.
+        val_loss: Validation loss of the last checkpoint, or None.
+        val_bpb: Its bits per byte.
+        was_finished: Whether everything was there already.
+    """
+
+    out: str
+    step: int
+    best_step: int
+    val_loss: float | None
+    val_bpb: float | None
+    was_finished: bool = False
+
+
+def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
+    """What the finished run in the store made; None when there is none.
+
+    Raises:
+        ConfigError: It was made with other settings.
+    """
+    manifest = read_manifest(store)
+    if manifest is None:
+        return None
+    check_same_settings(manifest, content, where=store.uri_of(MANIFEST_KEY))
+    _log.info("%s is finished: nothing to do", store.uri)
+    return _summarize(store, manifest, was_finished=True)
+
+
+def finish(
+    run: Run, progress: Progress, base: Checkpoint, hyper: Hyper, data: Data, expected: Manifest
+) -> TrainSummary:
+    """Write the chat checkpoints, the last metrics and the manifest; then drop what only a resume needs."""
+    settings, store = run.settings, run.store
+    meta = {
+        **base.meta,
+        "val_bpb": progress.last_bpb,
+        "max_seq_len": hyper.row_len,
+        "device_batch_size": hyper.device_rows,
+        "total_batch_size": hyper.total_batch_size,
+        "user_config": settings.model_dump(mode="json"),
+    }
+    written = save_checkpoint(
+        settings.out, base.model, meta, tag=base.tag, step=progress.step, tokenizer_from=settings.base
+    )
+    if progress.best_key:
+        base.model.load_state_dict(read_tensors(store, progress.best_key))
+        meta["val_bpb"] = progress.best_bpb
+        written += save_checkpoint(settings.out, base.model, meta, tag=base.tag, step=progress.best_step)
+    written.append(run.metrics.close())
+    objects = (ManifestObject(key=item.key, size_bytes=item.size_bytes, sha256=item.sha256) for item in written)
+    counts = {
+        "step": progress.step,
+        "best_step": progress.best_step if progress.best_loss is not None else progress.step,
+        "num_supervised": progress.num_supervised,
+        "train_s": round(progress.elapsed_s, 3),
+        "val_loss": progress.last_loss,
+        "val_bpb": progress.last_bpb,
+        "conversations": dict(data.train.counts),
+    }
+    changes = {"kind": "model", "objects": sort_objects(objects), "counts": counts}
+    manifest = expected.model_copy(update=changes)
+    put_manifest(store, manifest)
+    for key in (*data.cache_keys, *(info.key for info in store.list(BEST_PREFIX))):
+        store.delete(key)
+    return _summarize(store, manifest)
+
+
+def _summarize(store: Store, manifest: Manifest, *, was_finished: bool = False) -> TrainSummary:
+    counts = manifest.counts
+    return TrainSummary(
+        store.uri, counts["step"], counts["best_step"], counts["val_loss"], counts["val_bpb"], was_finished
+    )
