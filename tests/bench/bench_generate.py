@@ -35,7 +35,6 @@ def run(console: Console, *, quick: bool) -> None:
     for latency_s, num, wanted in plan:
         figures = measure(num, latency_s)
         ideal = IN_FLIGHT / latency_s
-        # A run ends as its last rows arrive: the ideal counts whole rounds of answers.
         cpu_ms = (figures.cpu_s - start.cpu_s) / num * 1e3
         table.add_row(
             f"{latency_s:g} s", f"{num:,}", f"{figures.rows_per_s:.0f}", f"{ideal:.0f}",
