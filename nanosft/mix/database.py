@@ -38,6 +38,8 @@ class Database:
 
     def insert(self, table: str, new: pa.Table) -> None:
         """Append rows to a table, columns by name (by place into tables of two columns)."""
+        if not len(new):
+            return
         columns = ", ".join(f'"{name}"' for name in new.column_names)
         target = "" if table in {"clusters", "groups"} else f"({columns})"
         self._db.register("new_rows", new)

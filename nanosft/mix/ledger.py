@@ -186,13 +186,18 @@ class Ledger:
 
     def keep(self) -> dict[int, int]:
         """Close the dropping; returns the number of rows each source has left."""
-        dedup = self._recipe.deduplicate
-        twin = (
-            "0"
-            if dedup.exact and dedup.across
-            else f"row_number() OVER (PARTITION BY id_hi, id_lo ORDER BY {_BEST}) - 1"
+        twin, join = "0", ""
+        if not (self._recipe.deduplicate.exact and self._recipe.deduplicate.across):
+            self._db.run("CREATE TABLE twins (rid UINTEGER, twin UINTEGER)")
+            for rids, places in self._iter_groups("rows ANTI JOIN dropped USING (rid)", "id_hi, id_lo"):
+                self._db.insert("twins", pa.table({"rid": rids, "twin": places.astype(np.uint32)}))
+            twin, join = "coalesce(twin, 0)", "LEFT JOIN twins USING (rid)"
+        self._db.run(
+            f"""
+            CREATE TABLE kept AS SELECT rows.*, {twin} AS twin
+            FROM (SELECT * FROM rows ANTI JOIN dropped USING (rid)) AS rows {join}
+            """
         )
-        self._db.run(f"CREATE TABLE kept AS SELECT *, {twin} AS twin FROM rows ANTI JOIN dropped USING (rid)")
         return dict(self._db.rows("SELECT source, count(*) FROM kept GROUP BY source"))
 
     def split(self, targets: Mapping[int, int]) -> None:
@@ -207,38 +212,36 @@ class Ledger:
         """
         if not any(targets.values()):
             return
-        self._unite(
-            """
-            SELECT rid AS "row", min(rid) OVER (PARTITION BY cell) AS first FROM kept WHERE cell <> 0
-            UNION ALL SELECT rid, min(rid) OVER (PARTITION BY cluster) FROM kept JOIN clusters USING (rid)
-            UNION ALL SELECT rid, min(rid) OVER (PARTITION BY text_hi, text_lo) FROM kept SEMI JOIN
-                (SELECT text_hi, text_lo FROM kept GROUP BY ALL HAVING count(*) > 1) USING (text_hi, text_lo)
-            """,
-            "groups",
-        )
-        wanted = ", ".join(f"({source}, {target})" for source, target in targets.items())
+        links = {
+            "cell": "kept",
+            "cluster": "(SELECT * FROM kept JOIN clusters USING (rid))",
+            "text_hi, text_lo": "kept",
+        }
+        same = [
+            f'SELECT rid AS "row", first FROM {rows} JOIN (SELECT {keys}, min(rid) AS first FROM {rows} '
+            f"GROUP BY ALL HAVING count(*) > 1) USING ({keys})" + (" WHERE cell <> 0" if keys == "cell" else "")
+            for keys, rows in links.items()
+        ]
+        self._unite(" UNION ALL ".join(same), "groups")
         self._db.run(
             f"""
-            CREATE TABLE sides AS
-            WITH sized AS (
+            CREATE TABLE sized AS SELECT *, {self._draw("side")} AS draw FROM (
                 SELECT rid AS grp, source, id_hi, id_lo, 1 AS size FROM kept ANTI JOIN groups USING (rid)
                 UNION ALL
                 SELECT grp, best.source, best.id_hi, best.id_lo, size FROM (
                     SELECT grp, count(*) AS size, min(struct_pack(rank, id_hi, id_lo, source)) AS best
-                    FROM kept JOIN groups USING (rid) GROUP BY grp)),
-            drawn AS (
-                SELECT grp, size, target, sum(size) OVER (
-                    PARTITION BY source ORDER BY {self._draw("side")}, id_hi, id_lo, grp
-                    ROWS UNBOUNDED PRECEDING) - size AS before
-                FROM sized JOIN (VALUES {wanted}) AS wanted(source, target) USING (source) WHERE size <= target)
-            SELECT grp FROM drawn WHERE 2 * before + size <= 2 * target
+                    FROM kept JOIN groups USING (rid) GROUP BY grp));
+            CREATE TABLE sides (rid UINTEGER)
             """
         )
+        for source, target in targets.items():
+            query = f"SELECT grp AS rid, size FROM sized WHERE source = {source} ORDER BY draw, id_hi, id_lo, grp"
+            self._choose(query, target, "sides")
         self._db.run(
             """
-            INSERT INTO val SELECT rid FROM kept ANTI JOIN groups USING (rid) WHERE rid IN (SELECT grp FROM sides)
-            UNION ALL SELECT rid FROM groups WHERE grp IN (SELECT grp FROM sides);
-            DROP TABLE sides
+            INSERT INTO val SELECT rid FROM kept ANTI JOIN groups USING (rid) SEMI JOIN sides USING (rid)
+            UNION ALL SELECT rid FROM groups WHERE grp IN (SELECT rid FROM sides);
+            DROP TABLE sides; DROP TABLE sized
             """
         )
 
@@ -260,13 +263,17 @@ class Ledger:
 
     def limit(self, max_rows: Mapping[int, int]) -> dict[int, Supply]:
         """Choose the pool of train rows, at most `max_rows` of a source; returns what each source can give."""
-        limits = " ".join(f"WHEN {source} THEN {limit}" for source, limit in max_rows.items())
-        drawn = f"row_number() OVER (PARTITION BY source ORDER BY {self._draw('draw')}, {_BEST})"
-        qualify = f"QUALIFY CASE source {limits} END IS NULL OR {drawn} <= CASE source {limits} END" if limits else ""
+        self._db.run("CREATE TABLE within (rid UINTEGER)")
+        order = f"{self._draw('draw')}, {_BEST}"
+        for source, limit in max_rows.items():
+            rows = f"SELECT rid, 1 AS size FROM kept ANTI JOIN val USING (rid) WHERE source = {source} ORDER BY {order}"
+            self._choose(rows, limit, "within")
+        limited = ", ".join(map(str, max_rows)) or "NULL"
         self._db.run(
             f"""
             CREATE TABLE pool AS SELECT * EXCLUDE (text_hi, text_lo, cell, clean), {self._weight}::BIGINT AS weight
-            FROM kept ANTI JOIN val USING (rid) {qualify}
+            FROM kept ANTI JOIN val USING (rid)
+            WHERE (source IN ({limited})) IS NOT TRUE OR rid IN (SELECT rid FROM within)
             """
         )
         found = self._db.rows("SELECT source, count(*), sum(weight)::BIGINT FROM pool GROUP BY source")
@@ -289,15 +296,13 @@ class Ledger:
         self._db.run(
             f"""
             CREATE TABLE quotas AS SELECT * FROM (VALUES {values}) AS q(source, epochs, rest, step);
-            CREATE TABLE drawn AS SELECT rid, source, weight, rest, sum(weight) OVER (
-                PARTITION BY source ORDER BY {self._draw("draw")}, {_BEST} ROWS UNBOUNDED PRECEDING) AS reached
-                FROM pool JOIN quotas USING (source) WHERE rest > 0;
-            CREATE TABLE chosen AS SELECT rid FROM drawn WHERE reached <= rest
+            CREATE TABLE chosen (rid UINTEGER)
             """
         )
         for source, _, rest, _ in quotas:
-            if rest:
-                self._fill(source, rest)
+            order = f"{self._draw('draw')}, {_BEST}"
+            query = f"SELECT rid, weight AS size FROM pool WHERE source = {source} ORDER BY {order}"
+            self._choose(query, rest, "chosen")
         place = f"md5_number_upper(concat_ws('/', 'place', {self._recipe.seed}, id_hi, id_lo, twin, copy))"
         weight = f"{self._weight}::BIGINT AS weight"
         columns = f"source, id_hi, id_lo, meta, twin, batch, start, size, tokens, supervised, {weight}"
@@ -311,18 +316,9 @@ class Ledger:
             SELECT {TRAIN} AS part, {place} AS place, copy, {columns} FROM copies
             UNION ALL SELECT {VAL}, {place}, copy, {columns}
             FROM (SELECT *, 0 AS copy FROM kept SEMI JOIN val USING (rid));
-            DROP TABLE pool; DROP TABLE kept; DROP TABLE rows; DROP TABLE drawn
+            DROP TABLE pool; DROP TABLE kept; DROP TABLE rows
             """
         )
-
-    def _fill(self, source: int, rest: int) -> None:
-        of_source = f"FROM drawn WHERE source = {source}"
-        (reached,) = self._db.rows(f"SELECT coalesce(max(reached), 0)::BIGINT {of_source} AND reached <= rest")[0]
-        query = f"SELECT rid, weight {of_source} AND reached > rest ORDER BY reached, rid LIMIT {_FILL_ROWS}"
-        later = self._db.rows(query)
-        chosen = [later[index][0] for index in fill_gap(rest - reached, [weight for _, weight in later])]
-        if chosen:
-            self._db.insert("chosen", pa.table({"rid": np.array(chosen, np.uint32)}))
 
     def shares(self) -> dict[tuple[int, int], Share]:
         """What was taken, by part (`TRAIN`, `VAL`) and source."""
@@ -346,14 +342,20 @@ class Ledger:
 
     def iter_by_batch(self) -> Iterator[pa.Table]:
         """Chunks of `part`, `batch`, `start`, `size` and `position` (in the part) in the order of the spill files."""
-        order = "place, id_hi, id_lo, source, meta, twin, copy"
         self._db.run(
-            f"""
-            CREATE TABLE positioned AS SELECT part, batch, start, size,
-                row_number() OVER (PARTITION BY part ORDER BY {order}) - 1 AS position FROM placed;
-            DROP TABLE placed
-            """
+            "CREATE TABLE positioned (part UTINYINT, batch UINTEGER, start UBIGINT, size UINTEGER, position UBIGINT)"
         )
+        counts = [0, 0]
+        for chunk in self.iter_in_order():
+            part = chunk.column("part").to_numpy()
+            positions = np.empty(len(part), np.uint64)
+            for which in (TRAIN, VAL):
+                of_part = part == which
+                num = int(of_part.sum())
+                positions[of_part] = np.arange(counts[which], counts[which] + num, dtype=np.uint64)
+                counts[which] += num
+            self._db.insert("positioned", chunk.append_column("position", pa.array(positions)))
+        self._db.run("DROP TABLE placed")
         yield from self._db.fetch(
             "SELECT part, batch, start, size, position FROM positioned ORDER BY batch, start, position"
         )
@@ -373,14 +375,54 @@ class Ledger:
 
     def _drop_all_but_best(self, step: str, rows: str, keys: str) -> None:
         scope = keys if self._recipe.deduplicate.across else f"{keys}, source"
-        self._db.run(
-            f"""
-            INSERT INTO dropped
-            WITH twins AS (SELECT {scope} FROM {rows} GROUP BY ALL HAVING count(*) > 1)
-            SELECT rid, '{step}' FROM (SELECT * FROM {rows} SEMI JOIN twins USING ({scope}))
-            QUALIFY row_number() OVER (PARTITION BY {scope} ORDER BY {_BEST}) > 1
-            """
-        )
+        for rids, places in self._iter_groups(rows, scope):
+            worse = rids[places > 0]
+            self._db.insert("dropped", pa.table({"rid": worse, "step": pa.array([step] * len(worse), pa.string())}))
+
+    def _iter_groups(self, rows: str, keys: str) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
+        """Chunks of the rows that share keys with others: their numbers, and each one's place in its group, best first.
+
+        Sorted and counted here: a window over groups would hold more in memory than a sort.
+        """
+        names = [name.strip() for name in keys.split(",")]
+        query = f"""
+            WITH shared AS (SELECT {keys} FROM {rows} GROUP BY ALL HAVING count(*) > 1)
+            SELECT rid, {keys} FROM (SELECT * FROM {rows}) SEMI JOIN shared USING ({keys}) ORDER BY {keys}, {_BEST}
+        """
+        last: tuple[int, ...] = ()
+        last_place = 0
+        for chunk in self._db.fetch(query):
+            columns = [chunk.column(name).to_numpy() for name in names]
+            begins = np.ones(len(chunk), np.bool_)
+            begins[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+            goes_on = tuple(int(column[0]) for column in columns) == last
+            starts = np.flatnonzero(begins)
+            places = np.arange(len(chunk)) - np.repeat(starts, np.diff(starts, append=len(chunk)))
+            if goes_on:
+                places[: starts[1] if len(starts) > 1 else len(chunk)] += last_place + 1
+            last, last_place = tuple(int(column[-1]) for column in columns), int(places[-1])
+            yield chunk.column("rid").to_numpy(), places
+
+    def _choose(self, query: str, total: int, table: str) -> None:
+        """Take rows of a query (`rid`, `size`) in its order until the next is too much, then fill what is missing."""
+        later: list[tuple[int, int]] = []
+        gap = total
+        full = False
+        for chunk in self._db.fetch(query) if total else ():
+            rids, sizes = chunk.column("rid").to_numpy(), chunk.column("size").to_numpy()
+            num = 0
+            if not full:
+                reached = np.cumsum(sizes)
+                num = int(np.searchsorted(reached, gap, side="right"))
+                full = num < len(rids)
+                gap -= int(reached[num - 1]) if num else 0
+                self._db.insert(table, pa.table({"rid": rids[:num]}))
+            later += zip(rids[num:].tolist(), sizes[num:].tolist(), strict=True)
+            if full and len(later) >= _FILL_ROWS:
+                break
+        later = later[:_FILL_ROWS]
+        filled = [later[index][0] for index in fill_gap(gap, [size for _, size in later])]
+        self._db.insert(table, pa.table({"rid": np.array(filled, np.uint32)}))
 
     def _unite(self, query: str, table: str) -> None:
         """Connected components of the rows that a query pairs, into a table of (row, component)."""
