@@ -6,8 +6,9 @@
 Credentials, region and endpoint of S3 come from the standard `AWS_…` variables and files.
 """
 
+import os
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from nanosft.errors import ConfigError
 from nanosft.store.base import Directory, MissingObjectError, ObjectInfo, Store, Writer, Written
@@ -51,21 +52,24 @@ def open_object(uri: str) -> tuple[Store, str]:
     Raises:
         ConfigError: The URI names no object.
     """
-    parent, _, name = uri.rstrip("/").rpartition("/")
-    if uri.startswith(_S3) and f"{parent}/" == _S3:
-        raise ConfigError(f"{uri!r} is a bucket: write s3://bucket/key to name an object")
     if uri.startswith(_S3):
+        parent, _, name = uri.rstrip("/").rpartition("/")
+        if f"{parent}/" == _S3:
+            raise ConfigError(f"{uri!r} is a bucket: write s3://bucket/key to name an object")
         return open_store(parent), name
-    path = _local_path(uri.rstrip("/"))
+    path = _local_path(uri)
     if not path.name:
         raise ConfigError(f"{uri!r} names no file")
     return LocalStore(path.parent), path.name
 
 
 def join_uri(uri: str, *parts: str) -> str:
-    """The URI with keys appended, one slash between each; of a path, a path."""
-    joined = [uri.rstrip("/") or uri, *(part.strip("/") for part in parts)]
-    return "/".join(piece for piece in joined if piece)
+    """The URI with keys appended, one slash between each; of a path, a path. A file URI's keys are percent-encoded."""
+    tail = "/".join(stripped for part in parts if (stripped := part.strip("/")))
+    head = uri.rstrip("/")
+    if not head or head.endswith(":"):  # the root, `/` or `file:///`, is nothing but its slashes
+        head = uri.removesuffix("/")
+    return f"{head}/{quote(tail) if uri.startswith(_FILE) else tail}" if tail else head or uri
 
 
 def _local_path(uri: str) -> Path:
@@ -73,11 +77,13 @@ def _local_path(uri: str) -> Path:
         host, slash, path = uri.removeprefix(_FILE).partition("/")
         if host not in {"", "localhost"} or not slash:
             raise ConfigError(f"{uri!r} is no file URI of this machine: write file:///directory")
-        return Path("/" + unquote(path))
+        if "%00" in path:
+            raise ConfigError(f"{uri!r} names no file: a name has no NUL")
+        return Path("/" + os.fsdecode(unquote_to_bytes(path)))
     scheme, found, _ = uri.partition("://")
     if found:
         raise ConfigError(f"{uri!r}: no store for {scheme}://; use s3://bucket/prefix, file:///directory or a path")
     if not uri:
         raise ConfigError("an empty URI names no store: use s3://bucket/prefix, file:///directory or a path")
     # The shell does not expand the tilde of --out=~/run.
-    return Path.home() / uri.removeprefix("~/") if uri.startswith("~/") else Path(uri)
+    return Path.home() / uri[2:] if uri == "~" or uri.startswith("~/") else Path(uri)

@@ -6,13 +6,14 @@ moment meets the old object or the new one. What a killed writer leaves has a na
 
 import errno
 import hashlib
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from nanosft.errors import ConfigError, NanosftError, StoreError
 from nanosft.store.base import (
@@ -26,11 +27,15 @@ from nanosft.store.base import (
     read_chunks,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _TEMPORARY: Final = ".nanosft-tmp-"
 _READ_AHEAD_BYTES: Final = 1 << 18
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_WRONG_PATH: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -51,22 +56,22 @@ class LocalStore:
 
     def read(self, key: str) -> bytes:
         """The whole file."""
-        with self._translated(key):
-            return self._path(key).read_bytes()
+        path = self._path(key)
+        with _translated(self.uri_of(key)):
+            return path.read_bytes()
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from offset `start`; fewer where the file ends before."""
-        with self._translated(key), self._path(key).open("rb") as file:
+        path = self._path(key)
+        with _translated(self.uri_of(key)), path.open("rb") as file:
             file.seek(start)
             return file.read(length)
 
     @contextmanager
     def open_read(self, key: str) -> Iterator[BinaryIO]:
         """The file as a stream."""
-        with self._translated(key):
-            file = self._path(key).open("rb", buffering=_READ_AHEAD_BYTES)
-        with file:
-            yield file
+        with io.BufferedReader(_LocalReader(self._path(key), self.uri_of(key)), _READ_AHEAD_BYTES) as file:
+            yield cast("BinaryIO", file)
 
     def write(self, key: str, data: bytes) -> Written:
         """Put a whole object, replacing one that is there."""
@@ -83,13 +88,13 @@ class LocalStore:
 
     def open_write(self, key: str) -> "_LocalWriter":
         """Put an object as a stream of unknown length."""
-        return _LocalWriter(self, key)
+        return _LocalWriter(self._path(key), key, self.uri_of(key))
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Put a whole object unless one is there: a hard link fails when its name is taken, and is whole at once."""
-        target = self._path(key)
-        with self._translated(key):
-            temporary = _temporary_beside(target)
+        target, uri = self._path(key), self.uri_of(key)
+        with _translated(uri):
+            temporary = _temporary_beside(target, uri)
             try:
                 with temporary.open("xb") as file:
                     file.write(data)
@@ -100,7 +105,7 @@ class LocalStore:
             except OSError as exc:
                 if exc.errno in _NO_LINKS and os.access(target.parent, os.W_OK):
                     raise ConfigError(
-                        f"{self.uri_of(key)}: this file system has no hard links, which a write-if-absent needs: "
+                        f"{uri}: this file system has no hard links, which a write-if-absent needs: "
                         "use another directory, or a bucket"
                     ) from exc
                 raise
@@ -113,22 +118,22 @@ class LocalStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Objects whose key starts with `prefix`, in key order."""
         folder = check_folder(prefix.rpartition("/")[0], root=self.uri)
-        with self._translated(prefix):
+        with _translated(self.uri_of(prefix)):
             found = [info for info in _walk(self._root / folder, self._root) if info.key.startswith(prefix)]
         yield from sorted(found, key=lambda info: info.key)
 
     def list_directory(self, prefix: str = "") -> Directory:
         """Objects directly under `prefix/` and the names one level down that hold any."""
         folder = self._root / check_folder(prefix, root=self.uri)
-        with self._translated(prefix):
+        with _translated(self.uri_of(prefix)):
             files, folders = _scan(folder, self._root)
-            names = sorted(item.name for item in folders if any(_walk(item, self._root)))
+            names = sorted(item.name for item in folders if _may_hold_any(item, self._root))
         return Directory(tuple(sorted(files, key=lambda info: info.key)), tuple(names))
 
     def stat(self, key: str) -> ObjectInfo | None:
         """The file's size, or None when it is not there."""
         path = self._path(key)
-        with self._translated(key):
+        with _translated(self.uri_of(key)):
             try:
                 size_bytes = path.stat().st_size
             except OSError as exc:
@@ -143,9 +148,10 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """Delete the file; no error when it is not there. Directories stay."""
-        with self._translated(key):
+        path = self._path(key)
+        with _translated(self.uri_of(key)):
             try:
-                self._path(key).unlink()
+                path.unlink()
             except OSError as exc:
                 if exc.errno not in _ABSENT:
                     raise
@@ -153,33 +159,52 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         return self._root / check_key(key, root=self.uri)
 
-    @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            raise _to_error(exc, self.uri_of(key)) from exc
+
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise _to_error(exc, uri) from exc
+
+
+class _LocalReader(io.FileIO):
+    """A file whose errors are ours at every read, as those of a network file system come."""
+
+    def __init__(self, path: Path, uri: str) -> None:
+        self._uri = uri
+        with _translated(uri):
+            super().__init__(path)
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        """See `io.RawIOBase`."""
+        with _translated(self._uri):
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        """See `io.RawIOBase`."""
+        with _translated(self._uri):
+            return super().readall()
 
 
 class _LocalWriter:
     """Bytes on their way into one file."""
 
-    def __init__(self, store: LocalStore, key: str) -> None:
-        self._store, self._key = store, key
-        self._target = store._path(key)  # noqa: SLF001 - one adapter, two classes
+    def __init__(self, target: Path, key: str, uri: str) -> None:
+        self._target, self._key, self._uri = target, key, uri
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         self._written: Written | None = None
 
     def __enter__(self) -> Writer:
-        with self._store._translated(self._key):  # noqa: SLF001
-            self._temporary = _temporary_beside(self._target)
+        with _translated(self._uri):
+            self._temporary = _temporary_beside(self._target, self._uri)
             self._file = self._temporary.open("xb", buffering=_READ_AHEAD_BYTES)
         return self
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Append bytes; returns their number."""
-        with self._store._translated(self._key):  # noqa: SLF001
+        with _translated(self._uri):
             self._file.write(data)
         self._hash.update(data)
         size_bytes = memoryview(data).nbytes
@@ -197,7 +222,7 @@ class _LocalWriter:
             self._discard()
             return
         try:
-            with self._store._translated(self._key):  # noqa: SLF001
+            with _translated(self._uri):
                 _sync(self._file)
                 self._file.close()
                 self._temporary.replace(self._target)
@@ -214,14 +239,23 @@ class _LocalWriter:
             self._temporary.unlink()
 
 
-def _temporary_beside(target: Path) -> Path:
-    """A new temporary name in the target's directory, which is made if it is not there."""
+def _temporary_beside(target: Path, uri: str) -> Path:
+    """A new temporary name in the target's directory, which is made if it is not there.
+
+    Raises:
+        ConfigError: The target is a directory, or a file lies where its directory must be.
+    """
+    if target.is_dir():
+        raise ConfigError(f"{uri}: is a directory, where a file must be: choose another place")
     missing = []
     folder = target.parent
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise ConfigError(f"{uri}: {folder} is a file, where a directory must be: choose another place") from exc
     for made in missing:
         _sync_directory(made.parent)
     return target.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
@@ -267,6 +301,14 @@ def _walk(folder: Path, root: Path) -> Iterator[ObjectInfo]:
         waiting += folders
 
 
+def _may_hold_any(folder: Path, root: Path) -> bool:
+    """Whether an object lies below a folder; of one that may not be read (`lost+found` of a volume), it may."""
+    try:
+        return any(_walk(folder, root))
+    except PermissionError:
+        return True
+
+
 def _to_error(exc: OSError, uri: str) -> NanosftError:
     reason = exc.strerror or type(exc).__name__
     if exc.errno in _ABSENT:
@@ -275,6 +317,6 @@ def _to_error(exc: OSError, uri: str) -> NanosftError:
         return StoreError(f"{uri}: {reason}: free some space and run the same command again")
     if exc.errno in _FORBIDDEN:
         return ConfigError(f"{uri}: {reason}: give user {os.geteuid()} access to it, or choose another place")
-    if exc.errno == errno.ENAMETOOLONG:
+    if exc.errno in _WRONG_PATH:
         return ConfigError(f"{uri}: {reason}")
     return StoreError(f"{uri}: {reason}")

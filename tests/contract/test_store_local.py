@@ -6,12 +6,15 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nanosft.errors import ConfigError, NanosftError, StoreError
-from nanosft.store import MissingObjectError, open_object, open_store
+from nanosft.store import MissingObjectError, join_uri, open_object, open_store
 from nanosft.store.local import _to_error
 
 
@@ -89,6 +92,7 @@ def test_a_write_that_the_disk_cuts_short_puts_nothing(tmp_path: Path) -> None:
         (errno.EROFS, ConfigError, "access"),
         (errno.ENOENT, MissingObjectError, "no such object"),
         (errno.ENAMETOOLONG, ConfigError, "too long"),
+        (errno.ELOOP, ConfigError, "symbolic links"),
         (errno.EIO, StoreError, "Input/output error"),
     ],
 )
@@ -99,17 +103,36 @@ def test_errors_say_what_to_do(number: int, kind: type[NanosftError], says: str)
     assert says in str(error)
 
 
-def test_a_directory_without_rights_is_a_config_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def everyones() -> Iterator[Path]:
+    """A folder that every user may enter, which those that pytest makes are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def without_rights(folder: Path) -> Iterator[None]:
+    """The folder is closed, and we are not root, who may enter it all the same."""
+    folder.chmod(0)
     user = os.geteuid()
     if user == 0:
-        os.seteuid(65534)  # root may write everywhere: be nobody for a moment
+        os.seteuid(65534)
     try:
-        with pytest.raises(ConfigError, match="access"):
-            open_store(str(tmp_path)).write("key", b"x")
+        yield
     finally:
         os.seteuid(user)
-        tmp_path.chmod(0o700)
+        folder.chmod(0o700)
+
+
+def test_a_directory_without_rights_is_a_config_error(everyones: Path) -> None:
+    folder = everyones / "closed"
+    folder.mkdir()
+    store = open_store(str(folder))
+    with without_rights(folder):
+        for use in (lambda: store.write("key", b"x"), lambda: store.read("key"), lambda: list(store.list())):
+            with pytest.raises(ConfigError, match="access"):
+                use()
 
 
 def test_a_name_that_is_too_long_is_a_config_error(tmp_path: Path) -> None:
@@ -117,11 +140,41 @@ def test_a_name_that_is_too_long_is_a_config_error(tmp_path: Path) -> None:
         open_store(str(tmp_path)).write("x" * 300, b"")
 
 
-def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["a/b", "a/b/c"])
+def test_a_file_in_the_way_of_a_folder_is_told(tmp_path: Path, key: str) -> None:
     store = open_store(str(tmp_path))
     store.write("a", b"x")
-    with pytest.raises(NanosftError, match="a/b"):
-        store.write("a/b", b"y")
+    for write in (store.write, store.write_if_absent):
+        with pytest.raises(ConfigError, match=f"/{key}: {tmp_path}/a is a file, where a directory must be"):
+            write(key, b"y")
+    assert list_files(tmp_path) == ["a"]
+
+
+def test_a_folder_in_the_way_of_a_file_is_told(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write("key/below", b"x")
+    for write in (store.write, store.write_if_absent):
+        with pytest.raises(ConfigError, match="/key: is a directory, where a file must be"):
+            write("key", b"y")
+    assert list_files(tmp_path) == ["key"]
+
+
+def test_a_read_that_breaks_midway_is_a_store_error() -> None:
+    store = open_store("/proc/self")  # whose memory cannot be read at address 0
+    with store.open_read("mem") as stream:
+        for read in (lambda: stream.read(10), stream.read, stream.readline):
+            with pytest.raises(StoreError, match="/proc/self/mem: Input/output error"):
+                read()
+
+
+def test_a_folder_without_rights_among_others_is_no_error(everyones: Path) -> None:
+    store = open_store(str(everyones))
+    store.write("a.jsonl", b"x")
+    store.write("lost+found/lost", b"x")  # every ext4 volume has one, of root alone
+    with without_rights(everyones / "lost+found"):
+        found = store.list_directory()
+    assert [info.key for info in found.objects] == ["a.jsonl"]
+    assert found.names == ("lost+found",)
 
 
 def test_a_link_to_nothing_is_not_listed(tmp_path: Path) -> None:
@@ -148,6 +201,7 @@ class TestUris:
     def test_the_tilde_is_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         assert open_store("~/run").uri == (tmp_path / "run").as_uri()
+        assert open_store("~").uri == tmp_path.as_uri()
 
     def test_an_object_is_split_from_its_prefix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -160,16 +214,37 @@ class TestUris:
         }
 
     @pytest.mark.parametrize(
-        "uri", ["", "s3://", "s3:///key", "gs://bucket/x", "http://host/x", "file://host/x", "file://"]
+        "uri", ["", "s3://", "s3:///key", "gs://bucket/x", "http://host/x", "file://host/x", "file://", "file:///a%00b"]
     )
     def test_others_are_refused(self, uri: str) -> None:
         with pytest.raises(ConfigError):
             open_store(uri)
 
-    @pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/", "/"])
+    @pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/", "/", "file:///", "."])
     def test_what_names_no_object_is_refused(self, uri: str) -> None:
         with pytest.raises(ConfigError):
             open_object(uri)
+
+    @pytest.mark.parametrize(
+        ("uri", "parts", "joined"),
+        [
+            ("s3://bucket", ("a", "b.toml"), "s3://bucket/a/b.toml"),
+            ("s3://bucket/run/", ("/a/", "", "b"), "s3://bucket/run/a/b"),
+            ("run", ("a b%25",), "run/a b%25"),
+            ("run/", (), "run"),
+            ("/", ("a",), "/a"),
+            ("/", (), "/"),
+            ("file:///", ("a",), "file:///a"),
+            ("file:///a%20b", ("50%25 é",), "file:///a%20b/50%2525%20%C3%A9"),
+        ],
+    )
+    def test_keys_are_joined_to_them(self, uri: str, parts: tuple[str, ...], joined: str) -> None:
+        assert join_uri(uri, *parts) == joined
+
+    def test_a_name_of_any_bytes_has_one(self, tmp_path: Path) -> None:
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+        open_store(str(folder)).write("key", b"x")
+        assert open_store(folder.as_uri()).read("key") == b"x"
 
     def test_making_one_needs_no_boto3(self) -> None:
         program = "import sys; from nanosft.store import open_store; open_store('x'); sys.exit('boto3' in sys.modules)"
