@@ -57,7 +57,7 @@ class Manifest(_Record):
         complete: False while rows of a shard are missing.
     """
 
-    format: int = FORMAT
+    format: int = Field(default=FORMAT, ge=1, le=FORMAT, strict=True)
     kind: Kind
     name: str
     objects: tuple[ManifestObject, ...]

@@ -1,8 +1,9 @@
 """What every command's settings share: their sources, their order, and errors that name the option.
 
 A field `num_shards` is the option `--num-shards`, the variable `NANOSFT_NUM_SHARDS`, and the key `num_shards` of the
-file given by `--config` (at its top level, or in a table with the command's name). The command line wins over the
-environment, that over the file, that over the default. Constructing a class in Python reads none of these.
+file given by `--config` (at its top level, or in a table with the command's name: `[mix]`, `[knowledge.check]`). The
+command line wins over the environment, that over the file, that over the default. Constructing a class in Python reads
+none of these.
 
 A field's `json_schema_extra` may hold `argument` (True: positional on the command line), `flag` (another spelling:
 `json_output` is `--json`, as pydantic has a `json` of its own), `short` (`"-p"`), `metavar`, and `env` (a variable with
@@ -101,7 +102,11 @@ class _Environment(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         if isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
             return [item.strip() for item in value.split(",")]
-        return super().decode_complex_value(field_name, field, value)
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError as exc:
+            variable = ENV_PREFIX + field_name.upper()
+            raise ConfigError(f"{variable}: not JSON: {exc}; a list may also be written with commas") from exc
 
 
 def _from_environment(cls: type[StageSettings]) -> dict[str, Any]:
@@ -123,7 +128,15 @@ def _from_file(cls: type[StageSettings], config: str | None) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"--config {config}: not TOML: {exc}") from exc
     top_level = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    own_table = table.get(cls.command, {})
+    commands = {other.command.split()[0] for other in StageSettings.__subclasses__() if other.command}
+    for name in table.keys() - top_level.keys() - commands:
+        if near := difflib.get_close_matches(name, commands, n=1):
+            raise ConfigError(f"--config {config}: [{name}] is no command; did you mean [{near[0]}]?")
+    own_table: Any = table
+    for word in cls.command.split():
+        own_table = own_table.get(word, {}) if isinstance(own_table, dict) else {}
+    if not isinstance(own_table, dict):
+        raise ConfigError(f"--config {config}: {cls.command!r} must be a table: write [{cls.command}]")
     values = {**top_level, **own_table}
     for key in values:
         if key not in cls.model_fields:

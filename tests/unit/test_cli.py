@@ -38,7 +38,7 @@ def shown_options():
 
 def test_the_options_are_those_that_scripts_and_manifests_rely_on():
     shown = "\n".join(shown_options()) + "\n"
-    assert shown == GOLDEN.read_text(), f"review the change, then write it to {GOLDEN.name}"
+    assert shown == GOLDEN.read_text(encoding="utf-8"), f"review the change, then write it to {GOLDEN.name}"
 
 
 def test_every_command_and_every_option_is_documented():
@@ -127,6 +127,12 @@ def test_a_wrong_command_line_is_exit_2_and_names_the_word(monkeypatch, capsys, 
     shown = capsys.readouterr().err
     assert message in shown
     assert shown.count("\n") == 1
+
+
+def test_h_is_help(monkeypatch, capsys):
+    for words in (["-h"], ["chat", "-h"], ["knowledge", "check", "-h"]):
+        assert run_main(monkeypatch, *words) == 0
+        assert "Usage:" in capsys.readouterr().out
 
 
 def test_a_misspelled_variable_is_a_warning_with_the_nearest_name(monkeypatch, capsys):

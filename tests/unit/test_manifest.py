@@ -124,6 +124,8 @@ class TestRefused:
             ({"format": FORMAT + 1}, rf"manifest format {FORMAT + 1} is newer than this nanosft reads \({FORMAT}\)"),
             ({"format": FORMAT + 1.0, "new_key": 1}, "is newer than"),
             ({"format": "1x"}, "not a manifest: format: "),
+            ({"format": str(FORMAT + 1)}, "not a manifest: format: "),
+            ({"format": 0}, "not a manifest: format: "),
             ({"new_key": 1}, "not a manifest: new_key: "),
             ({"kind": "cake"}, "not a manifest: kind: "),
             ({"objects": [{"key": "a"}]}, "not a manifest: objects.0.size_bytes: "),

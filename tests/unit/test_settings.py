@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 
 from nanosft.errors import ConfigError
 from nanosft.settings import StageSettings, load_settings, unknown_variables
+from nanosft.settings.knowledge import KnowledgeCheckSettings
 
 
 class BrewSettings(StageSettings):
@@ -60,6 +61,17 @@ def test_a_table_with_the_commands_name_wins_over_the_top_level_and_other_tables
     assert load_settings(BrewSettings, {}, config=path).out == "b"
 
 
+def test_a_list_in_a_variable_that_is_no_json_is_an_error_that_names_it(monkeypatch):
+    monkeypatch.setenv("NANOSFT_HERBS", '["mint"')
+    with pytest.raises(ConfigError, match="NANOSFT_HERBS: not JSON"):
+        load_settings(BrewSettings, {"out": "x"})
+
+
+def test_a_command_of_two_words_has_a_table_in_a_table(config):
+    path = config('[knowledge.check]\nuri = "a"\n[knowledge.draft]\nuri = "b"\n')
+    assert load_settings(KnowledgeCheckSettings, {}, config=path).uri == "a"
+
+
 def test_constructing_settings_reads_no_environment(monkeypatch):
     monkeypatch.setenv("NANOSFT_NUM_CUPS", "9")
     assert BrewSettings(out="x").num_cups == 2
@@ -83,6 +95,8 @@ def test_an_error_names_the_option(options, message):
     [
         ("num_cup = 1", "'num_cup' is no setting of `nanosft brew`; did you mean 'num_cups'"),
         ("[brew]\nhrbs = []", "'hrbs' is no setting of `nanosft brew`; did you mean 'herbs'"),
+        ("brew = 3", r"'brew' must be a table: write \[brew\]"),
+        ("[brwe]\nnum_cups = 1", r"\[brwe\] is no command; did you mean \[brew\]"),
         ("out =", "not TOML"),
     ],
 )
@@ -94,7 +108,7 @@ def test_an_error_in_a_file_names_the_file_and_the_key(config, text, message):
 
 
 def test_a_missing_file_is_a_config_error():
-    with pytest.raises(ConfigError, match="nowhere.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read"):
         load_settings(BrewSettings, {}, config="nowhere.toml")
 
 
