@@ -11,7 +11,9 @@ from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 LOG_INTERVAL_S: Final = 15.0
 _log = logging.getLogger("nanosft.progress")
@@ -73,23 +75,28 @@ class Bar:
 
 
 def _make_rich(description: str, total: int | None) -> tuple[Progress, Any]:
+    # On a narrow terminal the fields alone are wrapped: the bar, the count and the times stay whole.
     progress = Progress(
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[fields]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=16, table_column=Column(width=16)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[fields]}", table_column=Column()),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         console=console,
     )
-    return progress, progress.add_task(description, total=total, fields="")
+    return progress, progress.add_task(escape(description), total=total, fields="")
 
 
 def _shown(fields: dict[str, Any]) -> str:
-    return "  ".join(
-        f"[dim]{name}[/] {value:.4g}" if isinstance(value, float) else f"[dim]{name}[/] {value}"
-        for name, value in fields.items()
-    )
+    return "  ".join(f"[dim]{name}[/] {escape(_number(value))}" for name, value in fields.items())
+
+
+def _number(value: object) -> str:
+    """The value as a person reads it: four digits, and all of those before the point."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - below, four digits say it
 
 
 class JsonFormatter(logging.Formatter):
