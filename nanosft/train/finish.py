@@ -67,7 +67,11 @@ def finish(
     written = save_checkpoint(
         settings.out, base.model, meta, tag=base.tag, step=progress.step, tokenizer_from=settings.base
     )
-    if progress.best_key:
+    best_step = progress.best_step if progress.best_loss is not None else progress.step
+    if progress.best_key and not store.exists(progress.best_key):
+        _log.warning("the best model, of step %d, was not saved when it was met: only the last is kept", best_step)
+        best_step = progress.step
+    elif progress.best_key:
         base.model.load_state_dict(read_tensors(store, progress.best_key))
         meta["val_bpb"] = progress.best_bpb
         written += save_checkpoint(settings.out, base.model, meta, tag=base.tag, step=progress.best_step)
@@ -75,7 +79,7 @@ def finish(
     objects = (ManifestObject(key=item.key, size_bytes=item.size_bytes, sha256=item.sha256) for item in written)
     counts = {
         "step": progress.step,
-        "best_step": progress.best_step if progress.best_loss is not None else progress.step,
+        "best_step": best_step,
         "num_supervised": progress.num_supervised,
         "train_s": round(progress.elapsed_s, 3),
         "val_loss": progress.last_loss,

@@ -1,5 +1,6 @@
 """What a run reports: `metrics.jsonl` in the store, the console, TensorBoard and Weights & Biases."""
 
+import hashlib
 import importlib
 import time
 from collections.abc import Mapping
@@ -91,7 +92,11 @@ def open_sinks(*, tensorboard: str | None, wandb: str | None, run: str, config: 
         sinks.append(_TensorBoard(module.SummaryWriter(tensorboard)))
     if wandb is not None:
         module = _import("wandb", option="--wandb", extra="wandb")
-        sinks.append(_WeightsAndBiases(module.init(project=wandb, name=run, config=dict(config), resume="allow")))
+        sinks.append(
+            _WeightsAndBiases(
+                module.init(project=wandb, name=run, id=_run_id(run), config=dict(config), resume="allow")
+            )
+        )
     return tuple(sinks)
 
 
@@ -146,6 +151,11 @@ def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and name != "step":
             numbers[prefix + name] = value
     return numbers
+
+
+def _run_id(run: str) -> str:
+    """The same for every start of a run, so that a resumed one goes on in its own curves."""
+    return hashlib.sha256(run.encode()).hexdigest()[:16]
 
 
 class _TensorBoard:

@@ -1,0 +1,62 @@
+import os
+import signal
+
+import pytest
+import torch
+
+from nanosft.errors import EXIT_RETRY, ConfigError, DataError
+from nanosft.train.distributed import LostRankError, World, catch_signals, choose_dtype, lost_ranks, open_world
+
+
+def fail() -> None:
+    raise DataError("no data")
+
+
+def test_one_process_is_a_world_of_its_own(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with open_world("cpu", timeout_s=1.0, num_threads=torch.get_num_threads()) as world:
+        assert (world.rank, world.size, world.is_first) == (0, 1, True)
+        assert world.gather("x") == ["x"]
+        assert world.share("x") == "x"
+        assert world.sum(torch.ones(2)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["first_does", "all_do"])
+def test_an_error_of_shared_work_comes_out_as_it_is(method):
+    assert getattr(World(), method)(lambda: 3) == 3
+    with pytest.raises(DataError, match="no data"):
+        getattr(World(), method)(fail)
+
+
+def test_a_failed_collective_is_a_lost_rank_that_a_restart_can_mend():
+    with pytest.raises(LostRankError, match="resumes by itself") as caught, lost_ranks():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
+    assert caught.value.exit_code == EXIT_RETRY
+    with pytest.raises(RuntimeError, match="shape"), lost_ranks():
+        raise RuntimeError("shape mismatch")
+
+
+def test_signals_are_collected_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with catch_signals() as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert sorted(caught) == [signal.SIGINT, signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_gpu_that_is_not_there_is_a_config_error():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="no GPU"), open_world("cuda", timeout_s=1.0):
+        pass
+
+
+def test_the_dtype_is_what_is_asked_for_or_what_the_hardware_multiplies_fast():
+    cpu = torch.device("cpu")
+    assert choose_dtype("float32", cpu) == torch.float32
+    assert choose_dtype("bfloat16", cpu) == torch.bfloat16
+    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
