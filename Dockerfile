@@ -36,27 +36,31 @@ RUN python3 -m pip --python /opt/build/bin/python wheel --no-build-isolation --n
  && python3 -m venv --without-pip /opt/venv \
  && python3 -m pip --python /opt/venv/bin/python install --no-deps --no-index /dist/*.whl
 
-# The locked dependencies without torch, which comes before them: it is the largest and changes the least.
-FROM build AS cpu-dependencies
+# torch has a directory and a layer of its own: it is half of the image and changes the least.
+FROM build AS cpu-torch
 ARG TORCH_INDEX=
-COPY requirements/runtime.lock requirements/runtime.lock
 # Headers, static libraries and torch's own tests serve compilers alone, and this target has none.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf,required=false \
     python3 -m venv --without-pip /opt/venv \
- && python3 -m pip --python /opt/venv/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
-        torch==2.13.0 \
- && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r requirements/runtime.lock \
- && rm -rf /opt/venv/lib/python3*/site-packages/torch/include \
-           /opt/venv/lib/python3*/site-packages/torch/share \
-           /opt/venv/lib/python3*/site-packages/torch/test \
- && find /opt/venv -name '*.a' -delete
+ && python3 -m pip --python /opt/venv/bin/python install --no-deps --target /opt/torch \
+        ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0 \
+ && rm -rf /opt/torch/torch/include /opt/torch/torch/share /opt/torch/torch/test \
+ && find /opt/torch -name '*.a' -delete
 
-FROM build AS cuda-dependencies
-COPY requirements/runtime.lock requirements/torch-cuda.lock requirements/
+FROM build AS cuda-torch
+COPY requirements/torch-cuda.lock requirements/torch-cuda.lock
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf,required=false \
     python3 -m venv --without-pip /opt/venv \
- && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps \
-        -r requirements/torch-cuda.lock -r requirements/runtime.lock
+ && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps --target /opt/torch \
+        -r requirements/torch-cuda.lock
+
+# Everything else that is locked.
+FROM build AS dependencies
+COPY requirements/runtime.lock requirements/runtime.lock
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf,required=false \
+    python3 -m venv --without-pip /opt/venv \
+ && python3 -m pip --python /opt/venv/bin/python install --require-hashes --no-deps -r requirements/runtime.lock \
+ && echo /opt/torch >/opt/venv/lib/python3.11/site-packages/torch.pth
 
 # --- what every image that runs has --------------------------------------------------------------------------------
 FROM ${BASE} AS runtime
@@ -75,7 +79,7 @@ RUN apt-get update \
  && mkdir --mode=1777 /scratch
 # The root file system may be read-only and the user any number: all that is written goes to /scratch.
 # USER and LOGNAME spare torch a look into /etc/passwd, where a random user is not.
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/venv/bin:/opt/torch/bin:$PATH \
     HOME=/scratch \
     TMPDIR=/scratch \
     USER=nanosft \
@@ -97,7 +101,8 @@ ENV TRITON_CACHE_DIR=/scratch/triton \
     TORCHINDUCTOR_CACHE_DIR=/scratch/inductor \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=cuda-dependencies /opt/venv /opt/venv
+COPY --from=cuda-torch /opt/torch /opt/torch
+COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=wheel /opt/venv/bin/nanosft /opt/venv/bin/nanosft
 COPY --from=wheel /opt/venv/lib/python3.11/site-packages /opt/venv/lib/python3.11/site-packages
 COPY knowledge knowledge
@@ -105,7 +110,8 @@ USER 65532:65532
 
 # Last, so that a build without --target makes the small one.
 FROM runtime AS cpu
-COPY --from=cpu-dependencies /opt/venv /opt/venv
+COPY --from=cpu-torch /opt/torch /opt/torch
+COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=wheel /opt/venv/bin/nanosft /opt/venv/bin/nanosft
 COPY --from=wheel /opt/venv/lib/python3.11/site-packages /opt/venv/lib/python3.11/site-packages
 COPY knowledge knowledge

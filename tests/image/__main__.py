@@ -1,6 +1,6 @@
 """Build the image, run generate, mix, train and chat in it against a SeaweedFS bucket, and print what it weighs.
 
-    python -m tests.image [--keep-base]
+    python -m tests.image
 
 Each command runs as a random user, with a read-only root, without a capability; /scratch is a tmpfs.
 """
@@ -31,7 +31,7 @@ RECIPE = f'[[sources]]\nname = "identity"\nuri = "s3://{BUCKET}/run/generated"\n
 
 def main() -> None:
     """Build, run, weigh."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, width=110)
     if missing := missing_tools():
         sys.exit(f"make image-test needs {', '.join(missing)}: apt-get install buildah podman runc debootstrap")
     base = Path(os.environ.get("SHARED_DIR", ROOT.parent / "shared")) / "nanochat_base"
@@ -66,7 +66,18 @@ def walk(console: Console, url: str, folder: Path) -> None:
     }
     prefix = f"s3://{BUCKET}/run"
     recipe = f"--volume={folder / 'recipe.toml'}:/etc/nanosft/recipe.toml:ro"
-    size = ["--max-seq-len", "256", "--device-batch-size", "4", "--total-batch-size", "4096", "--max-steps", "6"]
+    size = [
+        "--max-seq-len",
+        "256",
+        "--device-batch-size",
+        "4",
+        "--total-batch-size",
+        "4096",
+        "--max-steps",
+        "6",
+        "--num-threads",
+        "2",
+    ]
     commands = {
         "generate": ([], ["--out", f"{prefix}/generated", "--provider", "offline", "--num", "200"]),
         "mix": ([recipe], ["--recipe", "/etc/nanosft/recipe.toml", "--out", f"{prefix}/mixture"]),
@@ -80,8 +91,8 @@ def walk(console: Console, url: str, folder: Path) -> None:
         user = random.SystemRandom().randint(100_000, 2_000_000_000)
         started_s = time.monotonic()
         output = container(env, user, mounts, [command, *arguments])
-        last = (output.strip().splitlines() or [""])[-1]
-        console.print(f"{command:<10} user {user}, {time.monotonic() - started_s:.1f} s: {last}", markup=False)
+        shown = " ".join(output.split()[-24:])
+        console.print(f"{command:<10} user {user}, {time.monotonic() - started_s:.1f} s: {shown}", markup=False)
 
 
 def container(env: dict[str, str], user: int, mounts: list[str], arguments: list[str]) -> str:

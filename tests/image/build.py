@@ -30,7 +30,7 @@ def missing_tools() -> list[str]:
 
 
 def run(command: Sequence[str], *, env: dict[str, str] | None = None, quiet: bool = True) -> str:
-    """Run a program; its standard output.
+    """Run a program; what it wrote to standard output, or else to standard error.
 
     Raises:
         SystemExit: It failed; its output has been printed.
@@ -42,7 +42,7 @@ def run(command: Sequence[str], *, env: dict[str, str] | None = None, quiet: boo
         raise SystemExit(
             f"{' '.join(command[:3])} … exited with {done.returncode}\n{done.stdout or ''}{done.stderr or ''}"
         )
-    return done.stdout or ""
+    return done.stdout or done.stderr or ""
 
 
 def ensure_base(console: Console) -> None:

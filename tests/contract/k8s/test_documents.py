@@ -64,7 +64,7 @@ def test_the_test_cluster_gives_containers_what_the_image_gives_them() -> None:
     assert yaml.safe_load(entrypoint[1]) == ENTRYPOINT
     (runtime,) = re.findall(r"^ENV (PATH=.*?[^\\])\n[A-Z]", DOCKERFILE, re.MULTILINE | re.DOTALL)
     values = dict(item.split("=", 1) for item in runtime.replace("\\\n", " ").split())
-    assert values.pop("PATH") == "/opt/venv/bin:$PATH"
+    assert values.pop("PATH") == "/opt/venv/bin:/opt/torch/bin:$PATH"
     assert values == IMAGE_ENV
 
 
