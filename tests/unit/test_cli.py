@@ -33,7 +33,8 @@ def shown_options():
         for name, field in cls.model_fields.items():
             default = "required" if field.is_required() else repr(field.default)
             kind = str(field.annotation).removeprefix("<class '").removesuffix("'>").replace("typing.", "")
-            yield f"    {option_name(name, field)}  {kind}  {default}"
+            is_option = "SecretStr" not in kind
+            yield f"    {option_name(name, field) if is_option else extra_of(field)['env']}  {kind}  {default}"
 
 
 def test_the_options_are_those_that_scripts_and_manifests_rely_on():
