@@ -92,9 +92,16 @@ class Conversation:
 
 
 def to_line(conversation: Conversation) -> bytes:
-    r"""One canonical JSONL line, `\n` included: id, messages, then meta with sorted keys."""
+    r"""One canonical JSONL line, `\n` included: id, messages, then meta with sorted keys.
+
+    Raises:
+        DataError: The meta has no JSON form, as when it is nested more than 254 deep, which can be read all the same.
+    """
     messages = orjson.dumps(_message_dicts(conversation))
-    meta = orjson.dumps(dict(conversation.meta), option=orjson.OPT_SORT_KEYS)
+    try:
+        meta = orjson.dumps(dict(conversation.meta), option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as exc:
+        raise DataError(f"conversation {conversation.id}: its meta cannot be written: {exc}") from exc
     return b'{"id":"%b","messages":%b,"meta":%b}\n' % (conversation.id.encode(), messages, meta)
 
 

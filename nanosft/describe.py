@@ -64,7 +64,8 @@ def read_lineage(uri: str) -> Ancestor:
 
 def _prefix(uri: str) -> str:
     """The prefix of a manifest that is named itself."""
-    return uri.removesuffix("/" + MANIFEST_KEY) or "/"
+    above, slash, name = uri.rpartition("/")
+    return (above or slash or ".") if name == MANIFEST_KEY else uri
 
 
 def _with_parents(uri: str, manifest: Manifest) -> Ancestor:

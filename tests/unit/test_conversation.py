@@ -288,6 +288,13 @@ class TestRoleOrder:
         assert "parts; only the assistant's may" in str(role_problem(turns))
 
 
+def test_meta_that_is_nested_too_deep_to_be_written_is_a_data_error() -> None:
+    line = '{"messages": [{"role": "user", "content": "a"}], "x": ' + "[" * 300 + "]" * 300 + "}"
+    conversation = parse_line(line, where=WHERE)
+    with pytest.raises(DataError, match=f"conversation {conversation.id}: its meta cannot be written"):
+        to_line(conversation)
+
+
 def test_a_copy_with_meta_leaves_the_first_as_it_was() -> None:
     one = Conversation(simple("a", "b").messages, {"row": 1, "cell": "x"})
     other = one.with_meta(row=2, source="mix")

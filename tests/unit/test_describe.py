@@ -32,12 +32,14 @@ def flatten(ancestor: Ancestor) -> list[tuple[str, str]]:
     ]
 
 
-def test_a_lineage_goes_back_to_the_beginning(tmp_path: Path) -> None:
+def test_a_lineage_goes_back_to_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generated = finish(tmp_path / "generated", kind="generated")
     mixture = finish(tmp_path / "mixture", generated)
     finish(tmp_path / "run", mixture, kind="model")
     expected = [("run", "as recorded"), ("mixture", "as recorded"), ("generated", "as recorded")]
-    for uri in (f"{tmp_path}/run", f"{tmp_path}/run/", f"{tmp_path}/run/manifest.json", (tmp_path / "run").as_uri()):
+    monkeypatch.chdir(tmp_path / "run")
+    there = str(tmp_path / "run")
+    for uri in (there, f"{there}/", f"{there}/manifest.json", f"file://{there}", "manifest.json", "."):
         assert flatten(read_lineage(uri)) == expected
 
 
