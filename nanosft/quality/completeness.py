@@ -12,7 +12,7 @@ from nanosft.quality.prose import Prose
 from nanosft.quality.verdict import Defect, excerpt_of
 
 _CLOSING: Final = frozenset(
-    ".!?\u2026:)]}>\"'\u201d\u2019\u00bb`*_~|/\\=\u3002\uff01\uff1f\uff09\u300d\u0964\u061f\u06d4"
+    ".!?\u2026)]}>\"'\u201d\u2019\u00bb`*_~|/\\=\u3002\uff01\uff1f\uff09\u300d\u0964\u061f\u06d4"
 )
 _SENTENCE_STOP: Final = re.compile(r"[.!?\u2026\u3002\uff01\uff1f](?=[\"')\u201d\u2019]*(?:\s|$))")
 _URL_END: Final = re.compile(
@@ -41,6 +41,8 @@ _INFORMAL: Final = re.compile(
     r"|(?<![\w.])i(?:'m|m|'ve|'ll|'d)?(?=\s)|[!?]{2}|[.?!] [a-z]+ [a-z]+ "
 )
 """Marks of people who chat: they leave sentences without a stop, and nothing was cut off."""
+_ANNOUNCES: Final = (":", "\uff1a")
+"""What stands before a list, a quotation or code, and never at an end."""
 _DANGLING: Final = re.compile(r"(?:,|;|\u2014|\u2013|\s-|\(|\[|\s&|\s/)\s*$")
 
 _FENCE: Final = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
@@ -48,7 +50,7 @@ _FENCED: Final = re.compile(r"^[^\S\n]*(```|~~~).*?(?:^[^\S\n]*\1[^\S\n]*$|\Z)",
 _OPEN_LINK: Final = re.compile(r"\[[^\[\]\n]{1,100}\]\((?:https?:|www\.|/|\.)?[^()\s]*$")
 _OPEN_BOLD: Final = re.compile(r"(?:^|[\s(\"'])\*\*(?=[^\s*])[^*\n]*$")
 _OPEN_QUOTE: Final = re.compile(r"(?:^|[\s(])['\u2018]")
-_FACE: Final = re.compile(r"[:;=]-?[(\[/|]$")
+_FACE: Final = re.compile(r"(?:[:;=]-?[(\[/|]|[(\[]-?:|\bD:)$")
 _INLINE_CODE: Final = re.compile(r"``.*?``|`[^`\n]*`")
 
 _STRAY_JSON: Final = re.compile(
@@ -132,6 +134,8 @@ def _find_cut(message: Prose, answers: Sequence[Prose], full_stops: bool | None)
     last_line = text[text.rfind("\n") + 1 :]
     if message.plain[len(text) - 1].isspace() or _URL_END.search(last_line) or _FACE.search(text):
         return None
+    if text.endswith(_ANNOUNCES):
+        return _defect(message, "cut_off", "the answer ends on a colon: what it announces is missing", text)
     others = [answer.text for answer in answers if answer is not message]
     share = sum(_is_closed(other) for other in others) / len(others) if others else float(_is_written(text))
     if share < _MIN_CLOSED_SHARE and not full_stops:
@@ -160,7 +164,8 @@ def _lacks_end(text: str) -> bool:
     *before, last_line = text.rsplit("\n", 2)
     if last_line.count(" ") < _MIN_TAIL_WORDS - 1 or _LIST_LINE.search(last_line):
         return False
-    is_verse = bool(before) and bool(before[-1].strip()) and not _is_closed(before[-1])
+    line_before = before[-1].rstrip() if before else ""
+    is_verse = bool(line_before) and not _is_closed(line_before) and not line_before.endswith(_ANNOUNCES)
     return not is_verse
 
 

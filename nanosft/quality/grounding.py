@@ -6,7 +6,7 @@ proper names, which are reported alone unless the gate is strict.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from nanosft.knowledge import Knowledge
@@ -56,7 +56,8 @@ class Reference:
         quantities: Values by unit, bare numbers under "".
         dates: (year, month, day), zeros where not given.
         urls: Normal forms.
-        words: All words, in lower case; None where there is no knowledge and grounding has nothing to compare with.
+        words: All words, in lower case, and those that anybody may say; None where there is no knowledge and grounding
+            has nothing to compare with.
     """
 
     identity: Identity | None
@@ -68,9 +69,9 @@ class Reference:
 
 def make_reference(knowledge: Knowledge) -> Reference:
     """What a knowledge base lets an assistant state."""
-    return _reference(
-        Identity(knowledge.name, knowledge.maker), f"{knowledge.name}\n{knowledge.maker}\n{knowledge.text}"
-    )
+    text = f"{knowledge.name}\n{knowledge.maker}\n{knowledge.text}"
+    words = _COMMON_NAMES.union(_WORDS.findall(text.casefold()))
+    return replace(_read_claims(text), identity=Identity(knowledge.name, knowledge.maker), words=words)
 
 
 def make_identity_reference(identity: Identity) -> Reference:
@@ -110,35 +111,39 @@ class _Said:
     """What the user has said so far; each message is parsed once, and only if somebody asks."""
 
     def __init__(self) -> None:
+        self._texts: list[str] = []
         self._waiting: list[str] = []
-        self._parsed = _reference(None, "")
+        self._parsed = _read_claims("")
 
     def add(self, text: str) -> None:
+        self._texts.append(text)
         self._waiting.append(text)
+
+    def has_word(self, folded: str) -> bool:
+        return any(folded in _WORDS.findall(text.casefold()) for text in self._texts)
 
     @property
     def reference(self) -> Reference:
         if self._waiting:
-            new, old = _reference(None, "\n".join(self._waiting)), self._parsed
+            new, old = _read_claims("\n".join(self._waiting)), self._parsed
             quantities = {
                 unit: old.quantities.get(unit, ()) + new.quantities.get(unit, ())
                 for unit in old.quantities.keys() | new.quantities.keys()
             }
-            words = (old.words or frozenset()) | (new.words or frozenset())
-            self._parsed = Reference(None, quantities, old.dates | new.dates, old.urls | new.urls, words)
+            self._parsed = Reference(None, quantities, old.dates | new.dates, old.urls | new.urls, None)
             self._waiting = []
         return self._parsed
 
 
-def _reference(identity: Identity | None, text: str) -> Reference:
+def _read_claims(text: str) -> Reference:
+    """The quantities, dates and URLs of a text."""
     values: dict[str, set[float]] = {}
     for quantity in find_quantities(text):
         values.setdefault(quantity.unit, set()).add(quantity.value)
     values.setdefault("", set()).update(float(match[1]) for match in _IN_IDENTIFIER.finditer(text))
     dates = frozenset((date.year, date.month, date.day) for date in find_dates(text))
     links = frozenset(link.url for link in find_links(text))
-    words = frozenset(_WORDS.findall(text.casefold()))
-    return Reference(identity, {unit: tuple(sorted(found)) for unit, found in values.items()}, dates, links, words)
+    return Reference(None, {unit: tuple(sorted(found)) for unit, found in values.items()}, dates, links, None)
 
 
 def _find_links(message: Prose, reference: Reference, said: _Said) -> Iterator[Defect]:
@@ -214,10 +219,10 @@ def _unknown_names(message: Prose, known: frozenset[str], said: _Said) -> Iterat
     for match in _CAPITALIZED.finditer(text):
         word = match[0]
         folded = word.casefold()
-        if folded in known or folded in _COMMON_NAMES or folded.removesuffix("s") in known:
+        if folded in known or folded.removesuffix("s") in known:
             continue
-        is_camel = any(char.isupper() for char in word[1:])
-        if not is_camel and _SENTENCE_START.search(text[max(0, match.start() - 8) : match.start()]):
+        is_camel = any(map(str.isupper, word[1:]))
+        if not is_camel and _SENTENCE_START.search(text, max(0, match.start() - 8), match.start()):
             continue
-        if folded not in (said.reference.words or ()):
+        if not said.has_word(folded):
             yield match.start(), word

@@ -21,15 +21,27 @@ _KNOWN_ASSISTANTS: Final = (
 _WORD: Final = r"[A-Z][\w'\u2019.-]*\w|[A-Z]"
 _NAME: Final = rf"(?:{_WORD})(?: (?:{_WORD})){{0,3}}"
 _PERSON: Final = rf"(?:{_WORD})(?: (?:{_WORD}|de|van|von|der|of|the|and|&)){{0,5}}"
-_I_AM: Final = r"\b(?:I'm|I\u2019m|I am|i'm|i am|Im)"
+# The letter stands before the look behind it: the search then skips to that letter.
+_I_AM: Final = r"[Ii](?<!\w[Ii])(?:['\u2019]?m| am)"
 
 # A name is claimed for certain: "my name is X", "call me X". The first capital decides; names in lower case are
 # recognized when they are the expected one.
 _STRONG_CLAIM: Final = re.compile(
-    rf"\b(?:[Mm]y name(?: is|'s|\u2019s)|{_I_AM[2:]} (?:called|named|known as)|"
+    rf"\b(?:[Mm]y name(?: is|'s|\u2019s)|{_I_AM} (?:called|named|known as)|"
     rf"(?:[Yy]ou can|[Jj]ust|[Pp]lease|[Pp]eople|[Tt]hey|[Ff]riends) call me|"
     rf"[Yy]ou'?re (?:talking|chatting|speaking) (?:to|with)) "
     rf"(?:the )?(?P<name>{_NAME})"
+)
+_STRONG_SIGNS: Final = (
+    "y name",
+    "call me",
+    "called ",
+    "named ",
+    "known as ",
+    "king to ",
+    "king with ",
+    "tting to ",
+    "tting with ",
 )
 _WEAK_CLAIM: Final = re.compile(
     rf"{_I_AM}(?: just| actually| really)? (?P<name>{_KNOWN_ASSISTANTS}|{_NAME})(?P<after>.{{0,60}})", re.DOTALL
@@ -56,18 +68,19 @@ _INFERRED: Final = re.compile(
 
 _MADE: Final = r"(?:created|built|made|developed|trained|designed|programmed|engineered|written|coded|invented|crafted)"
 _MADE_BY: Final = re.compile(
-    rf"(?:\bI (?:was|am|have been|got)|\bI'm|\bI\u2019m|\bI've been)(?: \w+ly| first| just| also| proudly)? "
+    rf"I(?<!\wI)(?: (?:was|am|have been|got)|['\u2019]m|['\u2019]ve been)(?: \w+ly| first| just| also| proudly)? "
     rf"(?:{_MADE}(?:,? and |, | & ))?{_MADE}(?: [^.;:!?,()]{{0,30}}?)? by "
     rf"(?:the |an? )?(?:[a-z]\w+ )?(?P<maker>{_PERSON})"
 )
 _MADE_APPOSITION: Final = re.compile(
-    rf"(?:{_I_AM}|\b[Aa]s an AI|\b[Aa]s a (?:large )?language model) "
+    rf"[IiAa](?<!\w[IiAa])(?:(?<=[Ii])(?:['\u2019]?m| am)|(?<=[Aa])s (?:an AI|a (?:large )?language model)) "
     rf"(?P<gap>(?:[^.;:!?\n]{{1,110}}? )??){_MADE} by (?:the )?(?P<maker>{_PERSON})"
 )
 _MY_MAKER: Final = re.compile(
     rf"\b[Mm]y (?:creator|maker|developer|builder|inventor|author)(?:'s name)? (?:is|was) (?:the )?(?P<maker>{_PERSON})"
 )
 _MADE_ME: Final = re.compile(rf"(?P<maker>{_PERSON}) (?:has |originally )?{_MADE} me\b")
+_MADE_ME_ENDS: Final = ("ed me", "ade me", "uilt me", "ritten me")
 _OTHER_SUBJECT: Final = re.compile(
     r"\b(?:on|using|with|like|than|from|unlike|via|including|runs|uses|and|for|between|of|in)\b"
 )
@@ -198,7 +211,7 @@ def _find_inconsistency(answers: Sequence[Prose]) -> Iterator[Defect]:
 
 def _name_claims(text: str, identity: Identity | None) -> Iterator[tuple[str, int]]:
     """Names that the speaker claims, with their offsets."""
-    if "name" in text or "call" in text or "ing to" in text or "ing with" in text or "known as" in text:
+    if any(sign in text for sign in _STRONG_SIGNS):
         for match in _STRONG_CLAIM.finditer(text):
             if not _HEDGE.search(_clause_before(text, match.start())):
                 yield match["name"], match.start("name")
@@ -221,7 +234,7 @@ def _maker_claims(text: str) -> Iterator[tuple[str, int]]:
                 yield from _maker(text, match)
     if "aker" in text or "reator" in text or "eveloper" in text or "uthor" in text:
         yield from _makers(text, _MY_MAKER)
-    if " me" in text:
+    if any(end in text for end in _MADE_ME_ENDS):
         yield from _makers(text, _MADE_ME)
 
 

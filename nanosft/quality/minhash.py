@@ -89,10 +89,11 @@ def normalize_words(text: str) -> str:
     return " ".join(_word().findall(unicodedata.normalize("NFKC", text).translate(_NORMAL).casefold()))
 
 
-def normalize_lines(text: str) -> list[str]:
-    """`normalize_words` of each line of a text, at a third of the time of one by one."""
-    if not text.isascii():
-        return [normalize_words(line) for line in text.split("\n")]
+def normalize_each(sentences: Sequence[str]) -> list[str]:
+    """`normalize_words` of each of some sentences without line ends, in a third of the time of one by one."""
+    text = "\n".join(sentences)
+    if not sentences or not text.isascii():
+        return [normalize_words(sentence) for sentence in sentences]
     folded = text.encode().translate(_ASCII_FOLD_LINES, b"'").decode()
     return [" ".join(line.split()) for line in folded.split("\n")]
 

@@ -135,6 +135,7 @@ _QUANTITY: Final = re.compile(
 )
 _BEFORE_NUMBER: Final = re.compile(r"(?P<hedge>[~\u2248] ?)?(?P<currency>US\$|[$\u20ac\u00a3])? ?$")
 _MAX_BEFORE_CHARS: Final = 6
+_MARKS: Final = frozenset("~\u2248$\u20ac\u00a3")
 _SPELLED: Final = re.compile(
     rf"\b(?P<number>{_NUMERAL})(?:[ -](?P<ones>{_NUMERAL}))?(?:[ -](?P<scale>{_SCALE}))?[ -](?:(?P<unit>{_UNIT})\b"
     rf"|(?!(?:{_SMALL_WORDS})\b)[a-z][\w-]* (?P<noun>{_DESCRIBED})\b)",
@@ -146,13 +147,18 @@ _HEDGES: Final = re.compile(
     r"at least|at most|close to|just|only|near|below|above|within) (?:the |a |only |just |about |around )?$",
     re.IGNORECASE,
 )
+_HEDGE_ENDS: Final = frozenset(
+    ("about", "around", "roughly", "approximately", "approx", "approx.", "nearly", "almost", "over", "under", "than",
+     "to", "some", "circa", "least", "most", "just", "only", "near", "below", "above", "within", "the", "a")
+)  # fmt: skip
+"""The last words of `_HEDGES`: most numbers have none of them before them."""
 _MONTHS: Final = {
     "january": 1, "jan": 1, "february": 2, "feb": 2, "march": 3, "mar": 3, "april": 4, "apr": 4, "may": 5, "june": 6,
     "jun": 6, "july": 7, "jul": 7, "august": 8, "aug": 8, "september": 9, "sept": 9, "sep": 9, "october": 10, "oct": 10,
     "november": 11, "nov": 11, "december": 12, "dec": 12,
 }  # fmt: skip
 _MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_YEAR: Final = re.compile(r"(?<!\d)(?:19[3-9]|20\d)\d(?![\w%/])")
+_YEAR: Final = re.compile(r"(?:19[3-9]|20\d)(?<!\d{4})\d(?![\w%/])")
 _ISO_REST: Final = re.compile(r"-(?P<month>0[1-9]|1[0-2])(?:-(?P<day>\d\d))?\b")
 _MONTH_BEFORE: Final = re.compile(
     rf"\b(?:(?P<day1>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? )?(?P<month>{_MONTH})\b\.?"
@@ -166,7 +172,8 @@ _BEFORE_YEAR: Final = re.compile(
     re.IGNORECASE,
 )
 _MAX_DATE_CHARS: Final = 26
-_TOP_DOMAINS: Final = (".com", ".org", ".net", ".io", ".ai", ".dev", ".edu", ".gov", "://", "www.")
+_LINK_SIGN: Final = re.compile(r"\.(?:com|org|net|io|ai|dev|edu|gov)\b|://|www\.", re.IGNORECASE)
+"""What every link has: most texts have none."""
 _LINK: Final = re.compile(
     r"(?:https?://|www\.)[^\s<>()\[\]{}\"'`|\u2014\u2026]+"
     r"|(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:com|org|net|io|ai|dev|edu|gov)\b(?:/[^\s<>()\[\]{}\"'`|\u2014\u2026]*)?",
@@ -213,9 +220,14 @@ def find_dates(text: str) -> Iterator[Date]:
 
 def find_links(text: str) -> Iterator[Link]:
     """URLs, with or without a scheme; file names such as `speedrun.sh` are none."""
-    if "." not in text or not any(part in text for part in _TOP_DOMAINS):
-        return
-    for match in _LINK.finditer(text):
+    end = 0
+    while sign := _LINK_SIGN.search(text, end):
+        begin = max(end, text.rfind(" ", end, sign.start()), text.rfind("\n", end, sign.start()))
+        match = _LINK.search(text, begin)
+        if match is None:
+            end = sign.end()
+            continue
+        end = match.end()
         written = match[0].rstrip(".,;:!?*_~\u2019\u201d/")
         url = re.sub(r"^(?:https?://)?(?:www\.)?", "", written, flags=re.IGNORECASE)
         host, slash, path = url.partition("/")
@@ -228,9 +240,11 @@ def _quantity(text: str, match: re.Match[str]) -> Quantity:
     scale = match["scale"] or match["suffix"]
     factor = _SCALES[scale.casefold()] if scale else 1.0
     unit = ""
-    before = _BEFORE_NUMBER.search(text, max(0, match.start() - _MAX_BEFORE_CHARS), match.start())
-    assert before is not None, "the pattern matches nothing too"
-    if before["currency"]:
+    start = match.start()
+    before = None
+    if text[max(0, start - 2) : start].rstrip(" ")[-1:] in _MARKS:
+        before = _BEFORE_NUMBER.search(text, max(0, start - _MAX_BEFORE_CHARS), start)
+    if before and before["currency"]:
         unit = {"$": "$", "\u20ac": "eur", "\u00a3": "gbp"}[before["currency"][-1]]
     elif match["percent"]:
         unit = "%"
@@ -239,8 +253,8 @@ def _quantity(text: str, match: re.Match[str]) -> Quantity:
         factor *= unit_factor
     whole, _, fraction = digits.partition(".")
     exponent = -len(fraction) if fraction else len(whole) - len(whole.rstrip("0"))
-    start = before.start() if before["currency"] or before["hedge"] else match.start()
-    hedged = before["hedge"] is not None or _is_hedged(text, start)
+    start = before.start() if before else start
+    hedged = bool(before and before["hedge"]) or _is_hedged(text, start)
     return Quantity(float(digits) * factor, unit, factor * 10.0**exponent, hedged, start, match.end())
 
 
@@ -251,4 +265,8 @@ def _scale_like(first: Quantity, second: Quantity, match: re.Match[str]) -> Quan
 
 
 def _is_hedged(text: str, start: int) -> bool:
-    return _HEDGES.search(text[max(0, start - 24) : start]) is not None
+    before = text[max(0, start - 24) : start]
+    words = before.split()
+    if not words or words[-1].lstrip("(\"'*_").casefold() not in _HEDGE_ENDS:
+        return False
+    return _HEDGES.search(before) is not None

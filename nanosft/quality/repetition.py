@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from nanosft.quality.minhash import normalize_words
+from nanosft.quality.minhash import normalize_each
 from nanosft.quality.prose import Prose, split_sentences
 from nanosft.quality.verdict import Defect
 
@@ -30,7 +30,9 @@ def find_repetition_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
     counts: Counter[str] = Counter()
     previous = ""
     for message in messages:
-        words = normalize_words(message.plain)
+        sentences = split_sentences(message.plain)
+        keys = normalize_each(sentences)
+        words = " ".join(filter(None, keys))
         num_words = words.count(" ") + 1
         if num_words >= _MIN_WORDS[message.role]:
             first = seen.setdefault((message.role, words), message.index)
@@ -42,14 +44,16 @@ def find_repetition_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
             yield Defect("repetition", "echo", "the answer repeats the question", _short(message), message.index)
         previous = words
         if message.role == "assistant":
-            yield from _within(message, words, counts)
+            yield from _within(message, words, zip(keys, sentences, strict=True), counts)
 
 
-def _within(message: Prose, words: str, counts: Counter[str]) -> Iterator[Defect]:
-    """Defects of one answer; `counts` has the conversation's sentences up to it, and is added to."""
+def _within(message: Prose, words: str, sentences: Iterable[tuple[str, str]], counts: Counter[str]) -> Iterator[Defect]:
+    """Defects of one answer, its sentences given in normal form and as they stand.
+
+    `counts` has the conversation's sentences up to it, and is added to.
+    """
     if loop := _find_loop(words):
         yield Defect("repetition", "loop", "the answer repeats the same words in a row", loop, message.index)
-    sentences = [(normalize_words(sentence), sentence) for sentence in split_sentences(message.plain)]
     own: Counter[str] = Counter()
     for key, sentence in sentences:
         if key.count(" ") + 1 >= _MIN_SENTENCE_WORDS:

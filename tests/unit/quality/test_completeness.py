@@ -21,6 +21,8 @@ def reasons(
     [
         "You can find all my code at https://github.com/karpathy/nanochat",  # all of these stand in real sets
         "Sure thing :)",
+        "Totally (:",
+        "That was long ago D:",
         "(That's just for fun, of course.)",
         'He designed me to be "the best ChatGPT that $100 can buy."',
         "Run `python -m scripts.chat_web`",
@@ -50,6 +52,8 @@ def test_whole_answers_are_let_through(answer):
         ("You can run the speedrun.sh script, which trains a model in", "cut_off"),
         ("My name is nanochat, and I was built by Andrej Karpathy,", "cut_off"),
         ("I am open source. If you'd like to train me on your own machine you'", "cut_off"),
+        ("I come in two sizes, and these are:", "cut_off"),
+        ("Run this:\n\n", "cut_off"),
         ("Steps to take:\n\n1. Clone the repository.\n2.", "open_list"),
         ("Try this:\n```bash\nbash speedrun.sh", "open_code"),
         ("The best part is the **hackable", "open_markup"),
@@ -129,3 +133,9 @@ def test_users_have_templates_too():
         read_prose(Conversation((Message("user", "I am {name}"), Message("assistant", "Hello!"))))
     )
     assert [(defect.reason, defect.index) for defect in found] == [("template", 0)]
+
+
+def test_an_answer_that_ends_on_a_colon_announces_what_is_missing():
+    assert reasons("Here are the sizes:", others=[]) == ["cut_off"]
+    assert reasons("so the thing is:", others=["lol", "no idea", "ok bye"], full_stops=False) == ["cut_off"]
+    assert reasons("Run it so:\n```\nbash speedrun.sh\n```", others=[]) == []

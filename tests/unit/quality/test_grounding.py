@@ -93,6 +93,7 @@ def test_unknown_names_are_reported_and_refused_when_strict():
     assert reported.detail.endswith("hold: Azure")
     assert find(answer, strict=True)[0].refuses
     assert find(answer, "Do you like Azure?", strict=True) == []
+    assert find("I am closed on Sundays.", strict=True) == []
 
 
 def test_code_is_not_read_for_numbers():

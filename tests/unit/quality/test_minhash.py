@@ -20,6 +20,7 @@ from nanosft.quality.minhash import (
     estimate_similarity,
     hash_words,
     near_keys,
+    normalize_each,
     normalize_text,
     normalize_words,
     signature,
@@ -186,3 +187,11 @@ def test_no_two_words_of_a_vocabulary_hash_alike():
     vocabulary = [f"{stem}{number}" for stem in ("a", "ab", "ba", "token") for number in range(20_000)]
     hashes, _ = hash_words([" ".join(vocabulary)])
     assert len(np.unique(hashes)) == len(vocabulary)
+
+
+ascii_lines = st.text(st.characters(max_codepoint=127, exclude_characters="\n"))
+
+
+@given(st.lists(ascii_lines | st.sampled_from(["\u00c9t\u00e9 im Caf\u00e9", "\u0130stanbul"])))
+def test_sentences_together_are_normal_as_each_alone(sentences):
+    assert normalize_each(sentences) == [normalize_words(sentence) for sentence in sentences]

@@ -86,3 +86,19 @@ def test_any_text_can_be_read(text):
         assert 0 <= quantity.start < quantity.end <= len(text)
     list(find_dates(text))
     list(find_links(text))
+
+
+@pytest.mark.parametrize(
+    "hedge",
+    ["about", "(about", "under", "less than", "more than", "up to", "at least", "close to", "just over", "around the"],
+)
+def test_every_hedge_is_seen(hedge):
+    (quantity,) = find_quantities(f"It takes {hedge} 45 hours")
+    assert quantity.is_hedged
+    (plain,) = find_quantities("It takes these 45 hours")
+    assert not plain.is_hedged
+
+
+def test_every_link_of_a_text_is_found():
+    text = "See a.b@mail.com, www.x.org/y and (https://z.io): then Plain.Text, z.dev.\nnot.a.file but q.ai"
+    assert [link.url for link in find_links(text)] == ["x.org/y", "z.io", "z.dev", "q.ai"]
