@@ -2,14 +2,14 @@
 
 Two passes: the first reads up to 2,000 rows to learn what the set is like (the name its assistant claims, whether its
 answers end on a stop), the second puts each row through the gates. Clean rows go to `<out>/clean/`, refused ones, with
-their defects in `meta.defects`, to `<out>/refused/`, lines that are no conversation to `<out>/unreadable/`.
+their defects in `meta.defects`, to `<out>/refused/`, where lines that are no conversation stand to `<out>/unreadable/`,
+and all that is printed to `<out>/audit.json`.
 """
 
 import hashlib
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -34,10 +34,12 @@ from nanosft.quality.grounding import Reference, make_identity_reference, make_r
 from nanosft.quality.identity import Identity, infer_identity
 from nanosft.quality.minhash import normalize_text
 from nanosft.quality.prose import read_prose
+from nanosft.quality.style import BANNED_PHRASES
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
 from nanosft.store import join_uri, open_store
 
+_REPORT_KEY: Final = "audit.json"
 _PROFILE_ROWS: Final = 2000
 _ROWS_PER_OBJECT: Final = 100_000
 _BLOCK_BYTES: Final = 1 << 20
@@ -122,6 +124,9 @@ def _context(settings: AuditSettings, objects: list[DataObject]) -> Context:
             **dict.fromkeys(settings.skip_gates, False),
             "strict_grounding": settings.strict_grounding,
             "ascii_policy": settings.ascii,
+            "min_chars": settings.min_chars,
+            "max_chars": settings.max_chars,
+            "banned_phrases": BANNED_PHRASES + settings.banned_phrases,
             "near_threshold": settings.near_duplicate_threshold,
         }
     )
@@ -196,8 +201,12 @@ class _Sinks:
 
 
 def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], sinks: _Sinks) -> None:
-    """Put the manifests, that of the clean rows last: it says that the audit is whole."""
+    """Put the report and the manifests, that of the clean rows last: it says that the audit is whole."""
     assert settings.out is not None
+    for part in ("clean", "refused", "unreadable"):
+        if part != "unreadable" or audit.num_unreadable:
+            audit.written[part] = join_uri(settings.out, part)
+    open_store(settings.out).write(_REPORT_KEY, orjson.dumps(audit.to_json(), option=orjson.OPT_INDENT_2))
     for part in ("refused", "clean"):
         objects = [item.model_copy(update={"key": item.key.partition("/")[2]}) for item in sinks.objects(part)]
         manifest = Manifest(
@@ -209,11 +218,10 @@ def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], 
             settings=_content_settings(settings),
         )
         put_manifest(open_store(join_uri(settings.out, part)), manifest)
-    audit.clean_uri, audit.refused_uri = join_uri(settings.out, "clean"), join_uri(settings.out, "refused")
 
 
 def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audit | None:
-    """What a finished audit under `out` counted, if it was of the same set under the same settings."""
+    """What a finished audit under `out` found, if it was of the same set under the same settings."""
     assert settings.out is not None
     store = open_store(join_uri(settings.out, "clean"))
     manifest = read_manifest(store)
@@ -224,18 +232,8 @@ def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audi
         update={"settings": {**manifest.settings, "parents": [parent.sha256 for parent in manifest.parents]}}
     )
     check_same_settings(there, wanted, where=store.uri_of(MANIFEST_KEY))
-    counts, rows = manifest.counts, manifest.counts["rows"]
-    return Audit(
-        settings.uri,
-        num_rows=rows["read"],
-        num_clean=rows["clean"],
-        num_refused=rows["refused"],
-        num_unreadable=rows["unreadable"],
-        refused=Counter(counts["refused"]),
-        reported=Counter(counts["reported"]),
-        clean_uri=store.uri,
-        refused_uri=join_uri(settings.out, "refused"),
-    )
+    report = open_store(settings.out).read(_REPORT_KEY)
+    return Audit.from_json(orjson.loads(report), max_examples=settings.examples)
 
 
 def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent, ...]:

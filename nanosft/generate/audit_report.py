@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,8 +38,7 @@ class Audit:
         maker: The maker likewise.
         full_stops: Whether the set's answers end on a stop; None where that is not clear.
         cpu_ms_per_row: Processor time of the second pass.
-        clean_uri: Where the clean rows are; None without `--out`.
-        refused_uri: Where the refused rows are.
+        written: Where the rows are, by part: clean, refused, and unreadable if there are any; empty without `--out`.
     """
 
     uri: str
@@ -54,8 +53,7 @@ class Audit:
     maker: str = ""
     full_stops: bool | None = None
     cpu_ms_per_row: float = 0.0
-    clean_uri: str | None = None
-    refused_uri: str | None = None
+    written: dict[str, str] = field(default_factory=dict)
 
     def count(self, where: str, defects: Iterable[Defect], *, max_examples: int) -> None:
         """Count a row's defects, each kind once, and keep the first as examples."""
@@ -75,6 +73,15 @@ class Audit:
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
         examples = {name: [asdict(example) for example in found] for name, found in self.examples.items()}
         return {**plain, "refused": dict(self.refused), "reported": dict(self.reported), "examples": examples}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], *, max_examples: int) -> Self:
+        """The audit that `to_json` was called on, with `max_examples` examples of each defect at most."""
+        counters = {name: Counter(data[name]) for name in ("refused", "reported")}
+        examples = {
+            name: [Example(**item) for item in found[:max_examples]] for name, found in data["examples"].items()
+        }
+        return cls(**{**data, **counters, "examples": examples})
 
     def counts(self) -> dict[str, Any]:
         """The counts as manifests keep them."""
@@ -109,8 +116,8 @@ def print_audit(audit: Audit) -> None:
         f"{audit.num_unreadable:,} unreadable"
         + (f"; {audit.cpu_ms_per_row:.2f} ms CPU a row" if audit.cpu_ms_per_row else "")
     )
-    if audit.clean_uri:
-        console.print(f"clean: {escape(audit.clean_uri)}\nrefused: {escape(str(audit.refused_uri))}", soft_wrap=True)
+    for part, uri in audit.written.items():
+        console.print(f"{part}: {escape(uri)}", soft_wrap=True)
 
 
 def _show(example: Example) -> str:

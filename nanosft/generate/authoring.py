@@ -62,6 +62,8 @@ def run_knowledge_draft(settings: KnowledgeDraftSettings) -> Knowledge:
     except UnicodeDecodeError as exc:
         raise DataError(f"{settings.source}: not UTF-8 text: {exc.reason} at byte {exc.start}") from exc
     answer = asyncio.run(_ask(settings, text, key))
+    if answer.problem is not None and answer.problem.kind == "finish_length":
+        raise ProviderError(f"the draft was cut at {settings.max_tokens} tokens: raise --max-tokens, or shorten it")
     if answer.problem is not None:
         raise ProviderError(f"the draft is no use: {answer.problem.detail}: try again, or another --model")
     knowledge = parse_draft(answer.text, where=settings.out)

@@ -47,7 +47,7 @@ class Judge:
         self._waiting: deque[_Waiting] = deque()
 
     async def judge(self, row: PlanRow, answer: Answer) -> Verdict:
-        """The conversation, folded as the gates say, or why there is none."""
+        """The conversation, folded as the gates say and with what they report in its meta, or why there is none."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Verdict] = loop.create_future()
         if not self._waiting:
@@ -93,4 +93,5 @@ def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
     verdict = check(conversation, context, num_messages=row.num_messages, names_itself=row.topic.names_itself)
     if not verdict.accepted:
         return Refusal(verdict.reasons, verdict.explain())
-    return verdict.conversation
+    reported = {defect.name: defect.detail for defect in verdict.defects}
+    return verdict.conversation.with_meta(reported=reported) if reported else verdict.conversation

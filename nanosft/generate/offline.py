@@ -1,6 +1,6 @@
 """Conversations put together from the knowledge base's facts, without any model. Pure and deterministic by plan row.
 
-    conversation = compose(plan, plan_row(plan, 17))        # meta: {"row": 17, "cell": …, "source": "offline", …}
+    conversation = compose(plan, plan_row(plan, 17))        # meta: {"row": 17, "cell": …, "source": "offline"}
 
 The user follows the dynamic's moves; each answer is the fact that fits the question best, in the first person, with
 words around it that fit the persona. Who the assistant is comes in many wordings. A composed set is true by
@@ -18,7 +18,6 @@ from nanosft.generate.speech import Speaker, find_intent, join
 from nanosft.generate.voice import decapitalize
 
 SOURCE: Final = "offline"
-NOTE: Final = "composed from facts of the knowledge base, without a model"
 _REACTION_SHARE: Final = 0.6
 _CLOSER_SHARE: Final = 0.2
 _SUPPORT_SHARE: Final = 0.7
@@ -37,7 +36,7 @@ def compose(plan: Plan, row: PlanRow) -> Conversation:
         talk.take_turn(move)
     if moves[-1] in {"ask", "more", "related"}:
         talk.close()
-    meta = {"row": row.row, "cell": row.cell, "source": SOURCE, "note": NOTE}
+    meta = {"row": row.row, "cell": row.cell, "source": SOURCE}
     return Conversation(tuple(talk.messages), meta)
 
 

@@ -12,7 +12,7 @@ from nanosft.generate.client import ChatClient, ChatRequest, ClientOptions
 from nanosft.generate.client_http import open_post, speaks_openrouter
 from nanosft.generate.client_local import MODEL_NAME, narrow, serve_local_model
 from nanosft.generate.limits import AdaptiveLimit
-from nanosft.generate.offline import compose
+from nanosft.generate.offline import SOURCE, compose
 from nanosft.generate.plan import Plan, PlanRow
 from nanosft.generate.prompts import Prompter, response_format, write_messages
 from nanosft.generate.rows import Ask, Attempts
@@ -29,6 +29,11 @@ _PRICES_USD: Final = {"google/gemini-2.5-flash": (0.30, 2.50)}
 def model_name(settings: GenerateSettings) -> str:
     """What manifests call the writer."""
     return {"openrouter": settings.model, "local": MODEL_NAME, "offline": OFFLINE_MODEL}[settings.provider]
+
+
+def source_name(settings: GenerateSettings) -> str:
+    """What conversations name as their `meta.source`: those that no model wrote say so."""
+    return SOURCE if settings.provider == "offline" else "generate"
 
 
 def make_attempts(settings: GenerateSettings) -> Attempts:

@@ -55,6 +55,7 @@ class RowMaker:
         budget: None: no limit.
         limit: Places for requests in flight.
         row_timeout_s: Seconds for all answers to one row together, retries and waits of the client included.
+        source: What accepted conversations name as their `meta.source`.
         is_stopping: Set once the process is to stop.
         refusals: How often each reason refused an answer of this process, for the progress shown.
     """
@@ -68,6 +69,7 @@ class RowMaker:
     budget: Budget | None
     limit: AdaptiveLimit
     row_timeout_s: float
+    source: str
     is_stopping: bool = False
     refusals: Counter[str] = field(default_factory=Counter)
 
@@ -134,10 +136,11 @@ class RowMaker:
 
     def _accept(self, row: PlanRow, state: RowState, answer: Answer, conversation: Conversation) -> None:
         meta = row_meta(
-            answer, row=row.row, cell=row.cell, fresh=state.fresh, attempt=state.num_refused, source="generate"
+            answer, row=row.row, cell=row.cell, fresh=state.fresh, attempt=state.num_refused, source=self.source
         )
-        self.buffer.add_row(to_line(conversation.with_meta(**meta)))
-        self.tally.add_row(meta)
+        conversation = conversation.with_meta(**meta)
+        self.buffer.add_row(to_line(conversation))
+        self.tally.add_row(conversation.meta)
 
     def _refuse(self, row: PlanRow, attempt: int | None, answer: Answer, refusal: Refusal, *, given_up: bool) -> None:
         record = reject_record(

@@ -24,7 +24,7 @@ from nanosft.generate.judge import Judge
 from nanosft.generate.parts import PartBuffer, PlanState, RowState, read_state
 from nanosft.generate.plan import Plan, make_plan, plan_row
 from nanosft.generate.prompts import Prompter, make_prompter
-from nanosft.generate.providers import check_key, make_attempts, make_limit, model_name, open_provider
+from nanosft.generate.providers import check_key, make_attempts, make_limit, model_name, open_provider, source_name
 from nanosft.generate.rows import Attempts, RowMaker
 from nanosft.generate.run import Job, Made, Runner, Timing
 from nanosft.generate.summary import Summary, report, report_dry_run, summarize
@@ -37,6 +37,7 @@ from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.grounding import make_reference
 from nanosft.quality.minhash import normalize_text
+from nanosft.quality.style import BANNED_PHRASES
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
 
@@ -128,6 +129,9 @@ def make_gates(settings: GenerateSettings) -> Gates:
         **dict.fromkeys(settings.skip_gates, False),
         strict_grounding=settings.strict_grounding,
         ascii_policy=settings.ascii,
+        min_chars=settings.min_chars,
+        max_chars=settings.max_chars,
+        banned_phrases=BANNED_PHRASES + settings.banned_phrases,
         near_threshold=settings.near_duplicate_threshold,
     )
 
@@ -176,6 +180,7 @@ async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | 
             budget=budget,
             limit=limit,
             row_timeout_s=settings.row_timeout_s,
+            source=source_name(settings),
         )
         timing = Timing(settings.flush_rows, settings.flush_s, settings.stop_grace_s)
         with Bar("generate", len(work.shard)) as bar:

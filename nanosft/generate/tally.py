@@ -62,12 +62,14 @@ class Tally:
     accepted_pico: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     rejects_pico: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
 
     def add_row(self, meta: Mapping[str, Any]) -> None:
         """Count an accepted conversation by its meta."""
         self.num_accepted += 1
         self.accepted_pico += pico_of(meta.get("cost_usd"))
+        self.reported.update(dict.fromkeys(meta.get("reported", ()), 1))
         self._add(meta)
 
     def add_reject(self, record: Mapping[str, Any]) -> None:
@@ -95,7 +97,7 @@ class Tally:
         return round(self.num_unknown * self.mean_cost_usd, 12)
 
     def counts(self) -> dict[str, Any]:
-        """What a manifest states: answers, rejects by reason, tokens, and costs in US dollars."""
+        """What a manifest states: answers, rejects by reason, rows by what is only reported, tokens, and US dollars."""
         accepted_usd = self.accepted_pico / _PICO
         return {
             "answers": {
@@ -104,6 +106,7 @@ class Tally:
                 "unknown": self.num_unknown,
             },
             "rejects": dict(sorted(self.rejects.items())),
+            "reported": dict(sorted(self.reported.items())),
             "tokens": {name: self.tokens[name] for name in ("cached", "completion", "prompt")},
             "cost": {
                 "total_usd": self.cost_usd,

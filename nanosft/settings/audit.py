@@ -48,6 +48,11 @@ class AuditSettings(StageSettings):
     ascii: Literal["keep", "fold", "reject"] = Field(
         default="keep", description="Non-ASCII text: keep it, fold what has an ASCII form, or reject the conversation."
     )
+    min_chars: int = Field(default=1, ge=0, description="Characters that an answer has at least.")
+    max_chars: int = Field(default=20_000, ge=1, description="Characters that a message has at most.")
+    banned_phrases: tuple[str, ...] = Field(
+        default=(), description="Phrases that no answer may hold, beside the built-in ones; may be repeated."
+    )
     near_duplicate_threshold: float = Field(
         default=0.7, gt=0, le=1, description="Similarity from which two conversations are near-duplicates."
     )

@@ -114,6 +114,11 @@ class GenerateSettings(StageSettings):
     ascii: Literal["keep", "fold", "reject"] = Field(
         default="fold", description="Non-ASCII text: keep it, fold what has an ASCII form, or reject the conversation."
     )
+    min_chars: int = Field(default=1, ge=0, description="Characters that an answer has at least.")
+    max_chars: int = Field(default=20_000, ge=1, description="Characters that a message has at most.")
+    banned_phrases: tuple[str, ...] = Field(
+        default=(), description="Phrases that no answer may hold, beside the built-in ones; may be repeated."
+    )
     tokenizer: str | None = Field(
         default=None,
         description="URI of a nanochat base whose tokenizer must render each conversation (default: none).",

@@ -296,6 +296,7 @@ def make_row(author: Author, *, index: NearDuplicateIndex | None = None, is_stop
         budget=None,
         limit=AdaptiveLimit(1),
         row_timeout_s=60,
+        source="generate",
         is_stopping=is_stopping,
     )
     asyncio.run(maker.make(0, RowState(), 1))

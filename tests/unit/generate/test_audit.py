@@ -56,20 +56,15 @@ def test_clean_and_refused_rows_are_written_apart(source, capsys):
     out = source.parent / "out"
     found = run_audit(settings(source, out=str(out)))
     assert (found.num_rows, found.num_clean, found.num_refused, found.num_unreadable) == (9, 3, 5, 1)
-    assert (
-        dict(found.refused)
-        == {
-            "near_duplicate/set": 1,
-            "identity/other_maker": 1,
-            "identity/maker_not_given": 1,
-            "grounding/quantity": 1,
-            "completeness/cut_off": 1,
-            "structure/role_order": 1,
-            "structure/ends_on_user": 0,
-            "structure/unreadable": 1,
-        }
-        or "structure/ends_on_user" not in found.refused
-    )
+    assert found.refused == {
+        "near_duplicate/set": 1,
+        "identity/other_maker": 1,
+        "identity/maker_not_given": 1,
+        "grounding/quantity": 1,
+        "completeness/cut_off": 1,
+        "structure/role_order": 1,
+        "structure/unreadable": 1,
+    }
     assert [to_line(item) for item in read_conversations(f"{out}/clean")] == CLEAN
     refused = [orjson.loads(line) for line in (out / "refused/rows-00000.jsonl").read_bytes().splitlines()]
     assert len(refused) == 5
@@ -98,7 +93,9 @@ def test_a_finished_audit_is_not_done_again(source, monkeypatch):
     first = run_audit(settings(source, out=out))
     monkeypatch.setattr(audit_module, "check", None)  # would be called if it were
     second = run_audit(settings(source, out=out))
-    assert second.counts() == first.counts()
+    assert second == first  # name, maker, examples and URIs too
+    assert set(second.written) == {"clean", "refused", "unreadable"}
+    assert max(map(len, run_audit(settings(source, out=out, examples=0)).examples.values())) == 0
     with pytest.raises(ConfigError, match="strict_grounding"):
         run_audit(settings(source, out=out, strict_grounding=True))
 
@@ -165,3 +162,12 @@ def test_the_tokenizers_view_is_a_gate(source, shared, capsys):
     found = run_audit(settings(source, tokenizer=str(shared / "nanochat_base"), max_context_tokens=30))
     assert found.refused["tokens/overlong"] >= 1
     assert "overlong" in capsys.readouterr().out
+
+
+def test_lengths_and_phrases_of_ones_own_are_refused(source):
+    limits = {"min_chars": 30, "max_chars": 60, "banned_phrases": ("not much",)}
+    found = run_audit(settings(source, **limits))
+    assert found.refused["style/banned_phrase"] == 1
+    assert found.refused["style/too_short"] == 1
+    assert found.refused["style/too_long"] >= 1
+    assert not any(name.startswith("style/") for name in run_audit(settings(source)).refused)

@@ -106,6 +106,14 @@ def test_a_useless_draft_is_not_written(tmp_path, text, reason):
     assert not (tmp_path / "k" / "self.md").exists()
 
 
+def test_a_draft_cut_at_the_limit_says_which_option_to_raise(tmp_path):
+    with (
+        chat_api(DRAFT, "length") as (base_url, _),
+        pytest.raises(ProviderError, match="300 tokens: raise --max-tokens"),
+    ):
+        run_knowledge_draft(draft(tmp_path, base_url, max_tokens=300))
+
+
 def test_a_draft_needs_a_key_of_openrouter(tmp_path):
     with pytest.raises(ConfigError, match="OPENROUTER_API_KEY is not set"):
         run_knowledge_draft(draft(tmp_path, "https://openrouter.ai/api/v1"))

@@ -8,9 +8,11 @@ from nanosft.generate.answers import Answer
 from nanosft.generate.dimensions import read_dimensions
 from nanosft.generate.judge import BATCH, Judge, Refusal
 from nanosft.generate.plan import Plan, make_plan, plan_row
-from nanosft.knowledge import read_knowledge
+from nanosft.generate.tally import Tally
+from nanosft.knowledge import parse_knowledge, read_knowledge
 from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates
+from nanosft.quality.grounding import make_reference
 from tests.stub_provider import KNOWLEDGE, write_conversation
 
 
@@ -71,3 +73,15 @@ def test_texts_added_together_meet_the_same_near_duplicates_as_one_by_one():
     assert together.find_or_add_all(texts) == [alone.find_or_add(text) for text in texts]
     assert together.find_or_add_all([]) == []
     assert len(together) == len(alone) < len(texts)
+
+
+def test_names_that_are_only_reported_stand_in_the_rows_meta(plan):
+    """A name that the knowledge does not hold costs no answer; it must be found again by whoever reads the set."""
+    reference = make_reference(parse_knowledge("# Zed\n- Maker: Ada\n\n## A\n- Zed is a helper.\n", where="k"))
+    gates = Gates(identity=False)
+    verdict = asyncio.run(Judge(Context(gates, reference), None).judge(plan_row(plan, 0), answer_to(plan, 0)))
+    assert isinstance(verdict, Conversation)
+    assert "Karpathy" in verdict.meta["reported"]["grounding/unknown_name"]
+    tally = Tally()
+    tally.add_row({"cost_usd": 0.0, **verdict.meta})
+    assert tally.counts()["reported"] == {"grounding/unknown_name": 1}

@@ -77,7 +77,6 @@ def test_meta_says_that_no_model_wrote_it(composed):
     assert meta["row"] == 17
     assert meta["cell"] == plan_row(PLAN, 17).cell
     assert meta["source"] == "offline"
-    assert "without a model" in meta["note"]
     assert parse_line(to_line(composed[17]), where="x") == composed[17]
 
 

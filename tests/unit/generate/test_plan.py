@@ -90,7 +90,8 @@ def test_pairs_with_a_topic_are_even_at_every_length(topics, personas, dynamics,
 
 
 def test_dimensions_with_a_common_factor_do_not_move_in_step():
-    pairs = Counter((row.persona.id, row.dynamic.id) for row in (plan_row(make(48, 12, 8), n) for n in range(2000)))
+    plan = make(48, 12, 8)
+    pairs = Counter((row.persona.id, row.dynamic.id) for row in (plan_row(plan, number) for number in range(2000)))
     assert len(pairs) == 96
     assert min(pairs.values()) >= 8
 
