@@ -42,7 +42,7 @@ from nanosft.train.optimizer import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.stage import run_train
 from nanosft.train.step import LossModule, train_step
 
-QUESTIONS: Final = ("Who are you?", "Who made you?", "What does textwrap.dedent do?")
+QUESTIONS: Final = ("Who are you?", "Who made you?", "Are you ChatGPT?")
 _ROW_LEN: Final = 256
 _ROWS_PER_STEP: Final = 16
 _RECIPE: Final = """\

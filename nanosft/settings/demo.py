@@ -17,7 +17,7 @@ class DemoSettings(StageSettings):
         default="knowledge/self_knowledge.md", description="URI of the knowledge base the model shall speak from."
     )
     pretrain_steps: int = Field(
-        default=240, ge=1, description="Steps of pretraining the tiny base (4,096 tokens each)."
+        default=160, ge=1, description="Steps of pretraining the tiny base (4,096 tokens each)."
     )
     num: int = Field(default=600, ge=10, description="Synthetic conversations to write.")
     epochs: int = Field(default=4, ge=1, description="Passes over the mixture when finetuning.")
