@@ -52,14 +52,15 @@ def run(console: Console, *, quick: bool) -> None:
     """Print what training costs and how it compares."""
     pickle = (SHARED / "nanochat_base/tokenizer/tokenizer.pkl").read_bytes()
     tokens = _tokenize("identity_a", pickle)
+    rows_per_step = 2 if quick else ROWS_PER_STEP
     plan = plan_steps(
-        tokens, capacity=ROW_LEN + 1, rows_per_step=ROWS_PER_STEP, epochs=1, max_steps=None, seed=0, window=16_384
+        tokens, capacity=ROW_LEN + 1, rows_per_step=rows_per_step, epochs=1, max_steps=None, seed=0, window=16_384
     )
     _print_padding(console, pickle)
     supervised_share = float(tokens.supervised.sum() / tokens.lengths.sum())
     nanochat = NANOCHAT_TOKENS_PER_S * (1 - NANOCHAT_PADDING) * supervised_share
     table = Table(
-        title=f"identity_a, {ROW_LEN} tokens a row, {ROWS_PER_STEP} rows a step, {torch.get_num_threads()} threads"
+        title=f"identity_a, {ROW_LEN} tokens a row, {rows_per_step} rows a step, {torch.get_num_threads()} threads"
     )
     for name in ("variant", "supervised/s", "tokens/s", "GFLOP/s", "of matrix peak", "optimizer", "x nanochat"):
         table.add_column(name, justify="left" if name == "variant" else "right")
