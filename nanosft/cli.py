@@ -18,6 +18,7 @@ from nanosft.settings.chat import ChatSettings
 from nanosft.settings.demo import DemoSettings
 from nanosft.settings.describe import DescribeSettings
 from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.inspect import InspectSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.options import command, launcher
@@ -129,6 +130,17 @@ def audit(settings: AuditSettings) -> None:
     from nanosft.generate.audit import run_audit
 
     run_audit(settings)
+
+
+@command(app, InspectSettings)
+def inspect(settings: InspectSettings) -> None:
+    """Show what a set of conversations is like: counts, lengths, openings, duplicates, samples.
+
+    nanosft inspect s3://bucket/mixture
+    """
+    from nanosft.mix.inspection import run_inspect
+
+    run_inspect(settings)
 
 
 @command(app, DescribeSettings)
