@@ -10,10 +10,10 @@ from nanosft.quality.minhash import (
     DEFAULT_THRESHOLD,
     SHORT,
     near_keys,
-    normalize_words,
     signatures,
     similarity,
 )
+from nanosft.quality.words import normalize_words
 from tests.real_sets import read_chatterbot, read_chitchat
 
 

@@ -32,10 +32,10 @@ from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.grounding import Reference, make_identity_reference, make_reference
 from nanosft.quality.identity import Identity, infer_identity
-from nanosft.quality.minhash import normalize_text
 from nanosft.quality.prose import read_prose
 from nanosft.quality.style import BANNED_PHRASES
 from nanosft.quality.verdict import Defect, Verdict
+from nanosft.quality.words import normalize_text
 from nanosft.settings.audit import AuditSettings
 from nanosft.store import join_uri, open_store
 

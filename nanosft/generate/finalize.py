@@ -21,7 +21,7 @@ from nanosft.errors import ConfigError, DataError
 from nanosft.generate.parts import PlanState, read_part, read_state
 from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
 from nanosft.quality.duplicates import NearDuplicateIndex
-from nanosft.quality.minhash import normalize_text
+from nanosft.quality.words import normalize_text
 from nanosft.store import Store
 
 PLANS: Final = "plan/"

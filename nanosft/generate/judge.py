@@ -15,7 +15,7 @@ from nanosft.generate.answers import Answer, BadAnswerError, parse_messages
 from nanosft.generate.plan import PlanRow
 from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, check
-from nanosft.quality.minhash import normalize_text
+from nanosft.quality.words import normalize_text
 
 BATCH: Final = 16
 _NEAR_DUPLICATE: Final = "it nearly repeats another conversation: choose other words, examples and a different course"

@@ -36,8 +36,8 @@ from nanosft.progress import Bar
 from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.grounding import make_reference
-from nanosft.quality.minhash import normalize_text
 from nanosft.quality.style import BANNED_PHRASES
+from nanosft.quality.words import normalize_text
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanosft.conversation import Conversation
-from nanosft.quality.minhash import hash_words, normalize_text
+from nanosft.quality.words import hash_words, normalize_text
 
 UInt64Array = npt.NDArray[np.uint64]
 

@@ -17,7 +17,7 @@ from nanosft.dataset import DataObject, read_object
 from nanosft.mix.sources import find_inputs, read_batches
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
 from nanosft.quality.duplicates import NearDuplicateIndex
-from nanosft.quality.minhash import normalize_text, normalize_words
+from nanosft.quality.words import normalize_text, normalize_words
 from nanosft.settings.inspect import InspectSettings
 
 _BINS_CHARS: Final = (0, 100, 200, 400, 800, 1600, 3200, 6400, 12800)

@@ -16,7 +16,8 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.quality.minhash import EXACT_BIT, NUM_BINS, UInt64Array, estimate_similarity
+from nanosft.quality.minhash import EXACT_BIT, NUM_BINS, estimate_similarity
+from nanosft.quality.words import UInt64Array
 
 PAIR: Final = np.dtype([("row", "<u4"), ("first", "<u4"), ("proven", "?")])
 _ENTRY: Final = np.dtype([("key", "<u8"), ("row", "<u4")])

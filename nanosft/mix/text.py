@@ -1,6 +1,6 @@
 """Rows' texts without case, punctuation and layout, a batch at a time. Pure.
 
-`normalize_batch` gives what `nanosft.quality.minhash.normalize_text` does, but goes over plain ASCII once for a whole
+`normalize_batch` gives what `nanosft.quality.words.normalize_text` does, but goes over plain ASCII once for a whole
 batch: word by word, this would be most of what a mixture costs.
 """
 
@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from nanosft.quality.minhash import normalize_words
+from nanosft.quality.words import normalize_words
 
 _ROW_END, _BORDER, _SPACE = b"\x1e", b"\x1f", ord(" ")
 _TYPESET: Final = (("\u2019", "'"), *((sign, " ") for sign in "\u2014\u2013\u201c\u201d\u2018\u2026\u00a0"))

@@ -19,12 +19,12 @@ from nanosft.quality.minhash import (
     EXACT_BIT,
     NUM_BINS,
     UInt16Array,
-    UInt64Array,
     estimate_similarity,
     near_keys,
     signature,
     signatures,
 )
+from nanosft.quality.words import UInt64Array
 
 _BUFFER_KEYS: Final = 4096
 

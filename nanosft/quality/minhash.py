@@ -13,7 +13,6 @@ Why not MinHash for all: one changed word among ten leaves a similarity of 0.6, 
 Signatures are one-permutation MinHash: a pair of words is hashed once, its hash chooses one of NUM_BINS bins, and each
 bin keeps its minimum. Bins that stay empty, as those of shorter texts do, are filled by further rounds of other hashes,
 the last of them by copies of full ones; by copies alone the estimate's error is 0.044 on texts of 50 words, not 0.028.
-All arithmetic is integer and modulo 2**64, so that every process and platform gets the same bytes.
 
 Source: Broder, On the resemblance and containment of documents (1997); Li, Owen, Zhang, One Permutation Hashing (2012);
 Dahlgaard, Knudsen, Thorup, Fast Similarity Sketching (2017), for the rounds; Shrivastava, Optimal Densification for
@@ -21,20 +20,17 @@ Fast and Accurate Minwise Hashing (2017); Mor and Fraenkel, A hash code method f
 errors (1982), for the keys of texts with a part left out.
 """
 
-import re
-import unicodedata
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.conversation import Conversation
+from nanosft.quality.words import GOLDEN, UInt64Array, hash_words, mix, random_words
 
 UInt16Array = npt.NDArray[np.uint16]
-UInt64Array = npt.NDArray[np.uint64]
 
 NUM_BINS: Final = 128
 SHORT: Final = 25
@@ -48,19 +44,9 @@ EXACT_BIT: Final = np.uint64(1 << 63)
 _MIN_BAND_RECALL: Final = 0.9
 _EMPTY: Final = np.uint32(0xFFFFFFFF)
 _CHUNK_CHARS: Final = 1 << 18
-_HASHED_CHARS: Final = 1 << 16
 _ATTEMPTS_AT_ONCE: Final = 16
 _NUM_ROUNDS: Final = 6
-
-# Scripts written without spaces count by the character: Thai, kana, Han.
-_UNSPACED: Final = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-# Apostrophes and invisible characters vanish; Turkish i without or with its dot is i, as upper case cannot tell them.
-_NORMAL: Final = str.maketrans(
-    {**dict.fromkeys("'\u2019\u02bc\u00ad\u200b\u200c\u200d\u2060\ufeff"), "\u0131": "i", "\u0130": "i"}
-)
-_ASCII_FOLD: Final = bytes(c if chr(c).isalnum() and c < 128 else 32 for c in range(256)).lower()  # noqa: PLR2004
-
-_ASCII_FOLD_LINES: Final = bytes(10 if c == 10 else folded for c, folded in enumerate(_ASCII_FOLD))  # noqa: PLR2004
+_ROUND_STEP: Final = np.uint64(0xD1342543DE82EF95)
 
 
 class Keys(NamedTuple):
@@ -74,28 +60,6 @@ class Keys(NamedTuple):
 
     rows: npt.NDArray[np.int64]
     keys: UInt64Array
-
-
-def normalize_text(conversation: Conversation) -> str:
-    """The conversation's words in lower case, a space between them and ` | ` between messages."""
-    return " | ".join([normalize_words(message.text) for message in conversation.messages])
-
-
-def normalize_words(text: str) -> str:
-    """The text's words in lower case with one space between them; apostrophes vanish, other punctuation divides."""
-    if text.isascii():
-        folded = text.encode().translate(_ASCII_FOLD, b"'")
-        return b" ".join(folded.split()).decode()
-    return " ".join(_word().findall(unicodedata.normalize("NFKC", text).translate(_NORMAL).casefold()))
-
-
-def normalize_each(sentences: Sequence[str]) -> list[str]:
-    """`normalize_words` of each of some sentences without line ends, in a third of the time of one by one."""
-    text = "\n".join(sentences)
-    if not sentences or not text.isascii():
-        return [normalize_words(sentence) for sentence in sentences]
-    folded = text.encode().translate(_ASCII_FOLD_LINES, b"'").decode()
-    return [" ".join(line.split()) for line in folded.split("\n")]
 
 
 def signature(text: str) -> UInt16Array:
@@ -162,10 +126,10 @@ def band_keys(sigs: UInt16Array, *, threshold: float = DEFAULT_THRESHOLD) -> UIn
     num_bands, num_rows = band_shape(threshold)
     # Band b takes bins b, b + num_bands, …: neighbours stay apart.
     picked = sigs[:, : num_bands * num_rows].reshape(len(sigs), num_rows, num_bands).astype(np.uint64)
-    weights = _random_words(num_rows, seed=3)
+    weights = random_words(num_rows, seed=3)
     with np.errstate(over="ignore"):
         sums = ((picked + np.uint64(1)) * weights[None, :, None]).sum(axis=1, dtype=np.uint64)
-        return _mix(sums + np.arange(1, num_bands + 1, dtype=np.uint64)[None] * _GOLDEN)
+        return mix(sums + np.arange(1, num_bands + 1, dtype=np.uint64)[None] * GOLDEN)
 
 
 @lru_cache
@@ -195,82 +159,12 @@ def similarity(first: str, second: str) -> float:
     return len(pairs[0] & pairs[1]) / union if union else float(first == second)
 
 
-def hash_words(texts: Sequence[str]) -> tuple[UInt64Array, npt.NDArray[np.int64]]:
-    """Hash each word of normalized texts.
-
-    Returns:
-        The hashes (W,) uint64 of all words in order, and where each text's begin: (len(texts) + 1,) int64 offsets.
-    """
-    hashes, counts = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
-    first = num_chars = 0
-    for place, text in enumerate(texts, 1):
-        num_chars += len(text)
-        if num_chars >= _HASHED_CHARS or place == len(texts):
-            found, ends = _hash_words(texts[first:place])
-            hashes.append(found)
-            counts.append(ends + counts[-1][-1])
-            first, num_chars = place, 0
-    return np.concatenate(hashes), np.concatenate(counts)
-
-
-def _hash_words(texts: Sequence[str]) -> tuple[UInt64Array, npt.NDArray[np.int64]]:
-    """The hashes of the words of a few texts, and where each text's end.
-
-    A word's hash is the sum of its letters' numbers, each times a power of an odd base, modulo 2**64. The powers go on
-    from word to word and are taken back by the inverse base at the end: no letter's place in its word is needed.
-    """
-    data = np.frombuffer(("\n" + "\n".join(texts) + "\n").encode(), np.uint8)
-    is_word = data > ord(" ")
-    begins = np.flatnonzero(is_word[1:] & ~is_word[:-1]) + 1
-    ends = np.searchsorted(begins, np.flatnonzero(data == ord("\n"))[1:])
-    if not len(begins):
-        return np.empty(0, np.uint64), ends
-    powers, inverses = _powers(1 << len(data).bit_length())
-    with np.errstate(over="ignore"):
-        letters = _letters().take(data)
-        letters *= powers[: len(data)]
-        return _mix(np.add.reduceat(letters, begins) * inverses[begins]), ends
-
-
-@lru_cache(maxsize=4)
-def _powers(count: int) -> tuple[UInt64Array, UInt64Array]:
-    """The first `count` powers of an odd base and of its inverse, modulo 2**64; `count` is a power of two."""
-    base = int(_GOLDEN)
-    tables = []
-    for factor in (base, pow(base, -1, 1 << 64)):
-        table = np.ones(count, np.uint64)
-        with np.errstate(over="ignore"):
-            for bit in range(count.bit_length() - 1):
-                table[1 << bit : 2 << bit] = table[: 1 << bit] * np.uint64(pow(factor, 1 << bit, 1 << 64))
-        tables.append(table)
-    return tables[0], tables[1]
-
-
-@lru_cache(maxsize=1)
-def _letters() -> UInt64Array:
-    """A number for each byte, 0 for white space."""
-    table = _random_words(256, seed=1).copy()
-    table[: ord(" ") + 1] = 0
-    return table
-
-
-@lru_cache(maxsize=1)
-def _word() -> re.Pattern[str]:
-    """A word: letters and digits with their marks, or one character of an unspaced script with its marks.
-
-    Made when the first text beyond ASCII comes: the marks (category M) have to be listed. Those beyond the
-    basic plane are left out: with them the pattern is ten times as slow.
-    """
-    marks = "".join(chr(point) for point in range(0x300, 0x10000) if unicodedata.category(chr(point)).startswith("M"))
-    return re.compile(rf"[{_UNSPACED}][{marks}]*|[^\W_{_UNSPACED}]+(?:[{marks}]+[^\W_{_UNSPACED}]*)*")
-
-
 def _sign(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> UInt16Array:
     """The signatures (N, NUM_BINS) of texts whose words hash to `hashes`, text i's from `starts[i]`."""
     num_texts = len(starts) - 1
     rows = np.repeat(np.arange(num_texts), np.diff(starts))
     with np.errstate(over="ignore"):
-        pairs = hashes * _GOLDEN
+        pairs = hashes * GOLDEN
         pairs[:-1] += hashes[1:]
     is_pair = np.ones(len(hashes), bool)
     is_pair[starts[1:] - 1] = False  # the last word of a text begins no pair
@@ -278,7 +172,7 @@ def _sign(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> UInt16Array:
     minima = np.full(num_texts * NUM_BINS, _EMPTY, np.uint32)
     for number in range(_NUM_ROUNDS):
         with np.errstate(over="ignore"):
-            mixed = _mix(pairs + np.uint64(number) * _ROUND_STEP)
+            mixed = mix(pairs + np.uint64(number) * _ROUND_STEP)
         bins = (mixed >> np.uint64(32)) * np.uint64(NUM_BINS) >> np.uint64(32)
         places = rows * NUM_BINS + bins.astype(np.int64)
         values = (mixed & np.uint64(0xFFFFFFFF)).astype(np.uint32)
@@ -318,7 +212,7 @@ def _sources() -> npt.NDArray[np.int64]:
     The first half is random; the second walks the ring, so that a full bin is found if there is one.
     """
     bins = np.arange(NUM_BINS)
-    random = (_random_words(NUM_BINS * NUM_BINS, seed=100) >> np.uint64(32)).astype(np.int64) % NUM_BINS
+    random = (random_words(NUM_BINS * NUM_BINS, seed=100) >> np.uint64(32)).astype(np.int64) % NUM_BINS
     ring = (bins[:, None] + bins[None, :] + 1) % NUM_BINS
     return np.concatenate([random.reshape(NUM_BINS, NUM_BINS), ring], axis=1)
 
@@ -327,7 +221,7 @@ def _edit_keys(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> tuple[npt.
     """Rows (K,) and keys (K,) of the short texts: each whole, and with each one of its words left out."""
     lengths = np.diff(starts)
     rows_out, keys_out = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
-    weights = _random_words(SHORT, seed=4)
+    weights = random_words(SHORT, seed=4)
     for length in np.unique(lengths[lengths <= SHORT]):
         rows = np.flatnonzero(lengths == length)
         words = hashes[starts[rows][:, None] + np.arange(length)[None]]  # (n, length)
@@ -341,27 +235,7 @@ def _edit_keys(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> tuple[npt.
             all_keys = np.concatenate([whole, before + after], axis=1) if length >= MIN_EDIT_WORDS else whole
             sizes = np.full(all_keys.shape[1], length - 1, np.uint64)
             sizes[0] = length
-            all_keys = _mix(all_keys + (sizes + np.uint64(1)) * _GOLDEN)
+            all_keys = mix(all_keys + (sizes + np.uint64(1)) * GOLDEN)
         rows_out.append(np.repeat(rows, all_keys.shape[1]))
         keys_out.append(all_keys.ravel())
     return np.concatenate(rows_out), np.concatenate(keys_out)
-
-
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-_ROUND_STEP: Final = np.uint64(0xD1342543DE82EF95)
-
-
-def _mix(values: UInt64Array) -> UInt64Array:
-    """Finalizer of SplitMix64 (Steele, Lea, Flood, 2014): a bijection in which each bit depends on all."""
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
-
-
-@cache
-def _random_words(count: int, *, seed: int) -> UInt64Array:
-    """`count` fixed odd uint64, the SplitMix64 stream of the seed."""
-    with np.errstate(over="ignore"):
-        steps = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)
-        return _mix(steps * _GOLDEN) | np.uint64(1)

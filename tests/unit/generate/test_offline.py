@@ -18,7 +18,7 @@ from nanosft.knowledge import parse_knowledge, read_knowledge
 from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.grounding import make_reference
-from nanosft.quality.minhash import normalize_text
+from nanosft.quality.words import normalize_text
 
 BASE = Path(__file__).parents[3] / "knowledge" / "self_knowledge.md"
 PLAN = make_plan(read_dimensions(), read_knowledge(str(BASE)), seed=0)

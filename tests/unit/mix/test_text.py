@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanosft.mix.text import normalize_batch
-from nanosft.quality.minhash import normalize_words
+from nanosft.quality.words import normalize_words
 
 pieces = st.one_of(
     st.text(st.characters(max_codepoint=127), max_size=20),
