@@ -1,7 +1,8 @@
 # ruff: noqa: S608 - the queries are put together from the names of our own tables and columns
 """DuckDB within its memory limit, with errors that are ours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from nanosft.errors import ConfigError, StoreError
 
-_FETCH_ROWS: Final = 1 << 16
+_FETCH_ROWS: Final = 1 << 14
 
 
 class Database:
@@ -30,6 +31,7 @@ class Database:
             "temp_directory": str(directory / "spilled"),
             "preserve_insertion_order": False,
         }
+        self._directory = directory
         self._db = duckdb.connect(":memory:" if in_memory else directory / "ledger.duckdb", config=config)
 
     def close(self) -> None:
@@ -45,6 +47,26 @@ class Database:
         self._db.register("new_rows", new)
         self.run(f"INSERT INTO {table} {target} SELECT {columns} FROM new_rows")
         self._db.unregister("new_rows")
+
+    def insert_all(self, table: str, chunks: Iterable[pa.Table]) -> None:
+        """Append chunks that come from a query still open.
+
+        They wait in a file: a sort that is being read keeps its memory, and there may be none left to insert with.
+        """
+        path = self._directory / "waiting.arrow"
+        with ExitStack() as stack:
+            writer = None
+            for chunk in chunks:
+                if writer is None:
+                    writer = stack.enter_context(pa.ipc.new_stream(path, chunk.schema))
+                writer.write_table(chunk)
+        if writer is None:
+            return
+        # Not by its path: it would be mapped into memory.
+        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                self.insert(table, pa.Table.from_batches([batch]))
+        path.unlink()
 
     def run(self, query: str) -> None:
         """Execute statements that give nothing back."""

@@ -189,8 +189,8 @@ class Ledger:
         twin, join = "0", ""
         if not (self._recipe.deduplicate.exact and self._recipe.deduplicate.across):
             self._db.run("CREATE TABLE twins (rid UINTEGER, twin UINTEGER)")
-            for rids, places in self._iter_groups("rows ANTI JOIN dropped USING (rid)", "id_hi, id_lo"):
-                self._db.insert("twins", pa.table({"rid": rids, "twin": places.astype(np.uint32)}))
+            groups = self._iter_groups("rows ANTI JOIN dropped USING (rid)", "id_hi, id_lo")
+            self._db.insert_all("twins", (pa.table({"rid": rids, "twin": places}) for rids, places in groups))
             twin, join = "coalesce(twin, 0)", "LEFT JOIN twins USING (rid)"
         self._db.run(
             f"""
@@ -345,16 +345,7 @@ class Ledger:
         self._db.run(
             "CREATE TABLE positioned (part UTINYINT, batch UINTEGER, start UBIGINT, size UINTEGER, position UBIGINT)"
         )
-        counts = [0, 0]
-        for chunk in self.iter_in_order():
-            part = chunk.column("part").to_numpy()
-            positions = np.empty(len(part), np.uint64)
-            for which in (TRAIN, VAL):
-                of_part = part == which
-                num = int(of_part.sum())
-                positions[of_part] = np.arange(counts[which], counts[which] + num, dtype=np.uint64)
-                counts[which] += num
-            self._db.insert("positioned", chunk.append_column("position", pa.array(positions)))
+        self._db.insert_all("positioned", _add_positions(self.iter_in_order()))
         self._db.run("DROP TABLE placed")
         yield from self._db.fetch(
             "SELECT part, batch, start, size, position FROM positioned ORDER BY batch, start, position"
@@ -375,9 +366,8 @@ class Ledger:
 
     def _drop_all_but_best(self, step: str, rows: str, keys: str) -> None:
         scope = keys if self._recipe.deduplicate.across else f"{keys}, source"
-        for rids, places in self._iter_groups(rows, scope):
-            worse = rids[places > 0]
-            self._db.insert("dropped", pa.table({"rid": worse, "step": pa.array([step] * len(worse), pa.string())}))
+        worse = (rids[places > 0] for rids, places in self._iter_groups(rows, scope))
+        self._db.insert_all("dropped", (pa.table({"rid": rids, "step": np.full(len(rids), step)}) for rids in worse))
 
     def _iter_groups(self, rows: str, keys: str) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
         """Chunks of the rows that share keys with others: their numbers, and each one's place in its group, best first.
@@ -405,10 +395,13 @@ class Ledger:
 
     def _choose(self, query: str, total: int, table: str) -> None:
         """Take rows of a query (`rid`, `size`) in its order until the next is too much, then fill what is missing."""
+        if total:
+            self._db.insert_all(table, (pa.table({"rid": rids}) for rids in self._iter_chosen(query, total)))
+
+    def _iter_chosen(self, query: str, gap: int) -> Iterator[npt.NDArray[Any]]:
         later: list[tuple[int, int]] = []
-        gap = total
         full = False
-        for chunk in self._db.fetch(query) if total else ():
+        for chunk in self._db.fetch(query):
             rids, sizes = chunk.column("rid").to_numpy(), chunk.column("size").to_numpy()
             num = 0
             if not full:
@@ -416,13 +409,13 @@ class Ledger:
                 num = int(np.searchsorted(reached, gap, side="right"))
                 full = num < len(rids)
                 gap -= int(reached[num - 1]) if num else 0
-                self._db.insert(table, pa.table({"rid": rids[:num]}))
+                yield rids[:num]
             later += zip(rids[num:].tolist(), sizes[num:].tolist(), strict=True)
             if full and len(later) >= _FILL_ROWS:
                 break
         later = later[:_FILL_ROWS]
         filled = [later[index][0] for index in fill_gap(gap, [size for _, size in later])]
-        self._db.insert(table, pa.table({"rid": np.array(filled, np.uint32)}))
+        yield np.array(filled, np.uint32)
 
     def _unite(self, query: str, table: str) -> None:
         """Connected components of the rows that a query pairs, into a table of (row, component)."""
@@ -439,3 +432,15 @@ class Ledger:
             self._db.insert(table, pa.table({"rid": rids, "component": found}))
         self._db.run("DROP TABLE nodes")
         components.close()
+
+
+def _add_positions(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    counts = [0, 0]
+    for chunk in chunks:
+        part = chunk.column("part").to_numpy()
+        positions = np.empty(len(part), np.uint64)
+        for which in (TRAIN, VAL):
+            num = int((part == which).sum())
+            positions[part == which] = np.arange(counts[which], counts[which] + num, dtype=np.uint64)
+            counts[which] += num
+        yield chunk.append_column("position", pa.array(positions))

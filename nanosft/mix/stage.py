@@ -33,6 +33,7 @@ from nanosft.store import Store, open_object, open_store
 _MIB: Final = 1 << 20
 _BASE_BYTES: Final = 192 * _MIB
 """What the first process holds apart from DuckDB's buffers: Python, NumPy, Arrow, and the batches in flight."""
+_DATABASE_BYTES_PER_THREAD: Final = 64 * _MIB
 _SMALL_BYTES: Final = 16 * _MIB
 
 
@@ -110,7 +111,7 @@ def make_mixture(settings: MixSettings) -> Report | None:
                 recipe,
                 in_memory=num_bytes <= budget.direct_bytes,
                 memory_bytes=budget.database_bytes,
-                num_threads=num_workers,
+                num_threads=num_workers if budget.database_bytes >= _DATABASE_BYTES_PER_THREAD * num_workers else 1,
             ) as ledger,
         ):
             report = decide(recipe, intake, ledger, workers, directory)
