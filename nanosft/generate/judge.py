@@ -53,7 +53,10 @@ class Judge:
         if not self._waiting:
             loop.call_soon(self._judge_some)
         self._waiting.append((row, answer, future))
-        return await future
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            return await future  # the process ends, but the answer is paid for: a moment, and it is kept
 
     def _judge_some(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]

@@ -9,12 +9,13 @@ import gc
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nanosft.errors import Interrupted, NanosftError, ProviderError
+from nanosft.errors import Interrupted, ProviderError
 from nanosft.generate.parts import Part, PartBuffer, PlanState, RowState
 from nanosft.generate.rows import RowMaker, StoppedError
 from nanosft.progress import Bar
@@ -73,10 +74,11 @@ class Runner:
     _num_unserved_in_a_row: int = 0
     _unserved: list[Job] = field(default_factory=list)
     _unserved_because: str = ""
-    _unput: Part | None = None
+    _unput: deque[Part] = field(default_factory=deque)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._started_s = time.monotonic()
         self._stopped = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._flush_now = asyncio.Event()
@@ -95,14 +97,15 @@ class Runner:
             ProviderError: Some rows got no answer.
             NanosftError: Of the provider, the budget or the store.
         """
-        started_s = time.monotonic()
+        self._started_s = time.monotonic()
         with _rare_collections(), _signals(self._stop_by_signal):
             flusher = asyncio.create_task(self._flush_regularly())
             try:
                 await self._until_stopped(self._make_all(jobs))
             finally:
                 self.maker.is_stopping = True
-                flusher.cancel()
+                async with self._flushing:  # not in the midst of a part: nobody would learn what became of it
+                    flusher.cancel()
                 await asyncio.gather(flusher, return_exceptions=True)
                 await self._drain()
         if self._ended_by is not None:
@@ -111,7 +114,7 @@ class Runner:
             raise ProviderError(
                 f"{len(self._unserved)} rows got no answer ({self._unserved_because}): run the same command again"
             )
-        return Made(self.num_made, time.monotonic() - started_s)
+        return Made(self.num_made, time.monotonic() - self._started_s)
 
     def stop(self, cause: BaseException) -> None:
         """End the run; the first cause is the one raised."""
@@ -204,18 +207,17 @@ class Runner:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Put what waits as one part. A part that could not be put is tried once more by the next flush."""
+        """Put what waits as one part. Parts that could not be put are tried once more by the next flush."""
         async with self._flushing:
-            for part in (self._unput, self._buffer.take()):
-                self._unput = None
-                if part is None:
-                    continue
+            if (taken := self._buffer.take()) is not None:
+                self._unput.append(taken)
+            while self._unput:
                 try:
-                    item = await asyncio.to_thread(self._buffer.put, self.store, part)
-                except NanosftError as exc:
-                    self._unput = part
+                    item = await asyncio.to_thread(self._buffer.put, self.store, self._unput[0])
+                except Exception as exc:  # noqa: BLE001 - whatever it is, it ends the run; `run` raises it
                     self.stop(exc)
                     return
+                self._unput.popleft()
                 if item is not None:
                     self.state.objects[item.key] = item
                 self.bar.log()
@@ -223,6 +225,7 @@ class Runner:
     def _shown(self) -> dict[str, Any]:
         reasons = self.maker.refusals.most_common(_NUM_REASONS_SHOWN)
         return {
+            "per_s": round(self.num_made / max(time.monotonic() - self._started_s, 1e-9), 2),
             "cost_usd": self.maker.tally.cost_usd,
             "in_flight": self.maker.limit.num_in_flight,
             "refused": ", ".join(f"{reason} {count}" for reason, count in reasons) or "none",

@@ -57,6 +57,19 @@ def test_other_work_goes_on_between_batches(plan):
     assert asyncio.run(scenario()) >= 4
 
 
+def test_an_answer_whose_row_is_cut_off_is_judged_all_the_same(plan):
+    """It is paid for: a process that ends at once must not lose it."""
+
+    async def scenario() -> Conversation | Refusal:
+        judge = Judge(Context(Gates()), NearDuplicateIndex())
+        task = asyncio.create_task(judge.judge(plan_row(plan, 0), answer_to(plan, 0)))
+        await asyncio.sleep(0)
+        task.cancel()
+        return await task
+
+    assert isinstance(asyncio.run(scenario()), Conversation)
+
+
 def test_a_defect_of_a_gate_reaches_whoever_waits_for_the_verdict(plan):
     async def scenario() -> None:
         judge = Judge(Context(Gates()), None)
