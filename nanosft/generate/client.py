@@ -16,7 +16,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -60,6 +60,7 @@ class ClientOptions:
         endpoint: What errors call the provider.
         openrouter: Send OpenRouter's own fields: usage accounting, and routing to providers that obey the schema.
         max_retries: Retries of one request to one model.
+        max_wait_s: A provider that asks for a longer wait (Retry-After) is not asked again for the row.
         prompt_price_usd: Dollars per million prompt tokens, used where the provider states no cost.
         completion_price_usd: The same for tokens of the answer.
         requests_per_minute: None: no limit of our own.
@@ -71,6 +72,7 @@ class ClientOptions:
     endpoint: str
     openrouter: bool = False
     max_retries: int = 8
+    max_wait_s: float = 600.0
     prompt_price_usd: float = 0.0
     completion_price_usd: float = 0.0
     requests_per_minute: float | None = None
@@ -137,7 +139,7 @@ class ChatClient:
         num_tries = 0
 
         def wait_s(exc: Exception) -> bool | float:
-            if not isinstance(exc, _RetryableError):
+            if not isinstance(exc, _RetryableError) or exc.retry_after_s > self._options.max_wait_s:
                 return False
             jitter_s = self._random_uniform(0.0, min(_WAIT_MAX_S, _WAIT_BASE_S * 2.0 ** (num_tries - 1)))
             return max(jitter_s, exc.retry_after_s)
@@ -171,9 +173,10 @@ class ChatClient:
             raise _RetryableError(str(exc)) from exc
         except NotSentError as exc:
             raise _RetryableError(str(exc)) from exc
+        reply = self._redact(reply)
         if reply.status == HTTPStatus.OK:
             return self._judge(reply, model, num_tokens, generation, on_failure)
-        raise self._error(reply.status, reply, generation, self._message(reply))
+        raise self._error(reply.status, reply, generation, _message_of(reply.body))
 
     def _judge(
         self, reply: HttpReply, model: str, num_tokens: int, generation: int, on_failure: Callable[[Answer], None]
@@ -184,7 +187,7 @@ class ChatClient:
         problem = answer.problem
         if problem is not None and (problem.kind == "error_in_200" or problem.kind in _RETRIED_KINDS):
             on_failure(answer)
-            raise self._error(answer.status or 502, reply, generation, self._redact(problem.detail))
+            raise self._error(answer.status or 502, reply, generation, problem.detail)
         self._num_served += 1
         self.limit.record_success()
         return answer
@@ -215,15 +218,10 @@ class ChatClient:
             return _RetryableError(text, parse_retry_after(reply.headers.get("retry-after"), now_s=time.time()))
         return _ModelError(text)
 
-    def _message(self, reply: HttpReply) -> str:
-        try:
-            message = error_message(orjson.loads(reply.body))
-        except orjson.JSONDecodeError:
-            message = error_message(reply.body.decode("utf-8", "replace"))
-        return self._redact(message) or "no message"
-
-    def _redact(self, message: str) -> str:
-        return message.replace(self._options.secret, "***") if self._options.secret else message
+    def _redact(self, reply: HttpReply) -> HttpReply:
+        """The reply without our key, which a provider may repeat: bodies go into messages and into rejects."""
+        secret = self._options.secret.encode()
+        return replace(reply, body=reply.body.replace(secret, b"***")) if secret and secret in reply.body else reply
 
 
 class _RetryableError(Exception):
@@ -253,6 +251,14 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now_s)
     except ValueError:
         return 0.0
+
+
+def _message_of(body: bytes) -> str:
+    try:
+        message = error_message(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        message = error_message(body.decode("utf-8", "replace"))
+    return message or "no message"
 
 
 def _encode(request: ChatRequest, model: str, *, openrouter: bool) -> bytes:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from nanosft.generate.coverage import cover, render_coverage
 from nanosft.generate.plan import Plan, PlanRow, plan_row
 from nanosft.generate.prompts import Prompter, estimate_row_tokens, write_messages
-from nanosft.generate.providers import model_name, prices_usd
+from nanosft.generate.providers import is_from_memory, model_name, prices_usd
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
 
@@ -58,9 +58,11 @@ def print_dry_run(console: Console, settings: GenerateSettings, prompter: Prompt
     console.print(render_coverage(cover(plan, settings.num)))
     console.print(_render_prompts(settings, prompter, plan))
     total = estimate.fixed_tokens + estimate.varying_tokens
+    prices = prices_usd(settings)
     cost = (
-        f"${estimate.cost_usd:,.2f} without prompt caching"
-        if estimate.cost_usd is not None
+        f"${estimate.cost_usd:,.2f} without prompt caching, at ${prices[0]:g} and ${prices[1]:g} per million"
+        + (" (from memory: see --prompt-price-usd)" if is_from_memory(settings) else "")
+        if estimate.cost_usd is not None and prices is not None
         else f"the price of {settings.model} is not known here: give --prompt-price-usd and --completion-price-usd"
     )
     console.print(

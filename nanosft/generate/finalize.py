@@ -48,6 +48,20 @@ class PlanRecord:
         return {**self.settings, "num": self.num}
 
 
+def find_plan(store: Store, record: PlanRecord) -> PlanRecord:
+    """The plan's record as an earlier run put it. Writes nothing.
+
+    Raises:
+        ConfigError: The prefix has another plan, or none of as many rows.
+    """
+    earlier = _read_plans(store)
+    _check_same_plan(earlier, record, store)
+    if record.num not in earlier:
+        there_are = f"has rows of a plan of {max(earlier)}: give --num {max(earlier)}" if earlier else "has no plan yet"
+        raise ConfigError(f"{store.uri}: nothing to finalize of {record.num} rows: it {there_are}")
+    return earlier[record.num]
+
+
 def register_plan(store: Store, record: PlanRecord) -> PlanRecord:
     """Put the plan's record, unless it is there; returns the one that is.
 
@@ -95,7 +109,7 @@ def finalize(store: Store, record: PlanRecord, *, name: str, threshold: float | 
 
     Args:
         store: The data set's prefix.
-        record: Of `register_plan`.
+        record: Of `register_plan` or `find_plan`.
         name: The data set's name.
         threshold: Similarity from which near-duplicates are dropped; None keeps them.
     """

@@ -22,6 +22,7 @@ from nanosft.store import Store
 
 ROWS: Final = "rows/"
 REJECTS: Final = "rejects/"
+_REJECT_KEYS: Final = frozenset({"row", "fresh", "attempt", "reason", "detail", "given_up"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,20 +191,25 @@ def read_part(store: Store, key: str) -> ReadPart:
     """
     data = store.read(key)
     lines = data.splitlines(keepends=True)
-    records = [_record_of(line, f"{store.uri_of(key)}:line {number}") for number, line in enumerate(lines, 1)]
+    uri, is_row = store.uri_of(key), key.startswith(ROWS)
+    records = [_record_of(line, f"{uri}:line {number}", is_row=is_row) for number, line in enumerate(lines, 1)]
     sha256 = hashlib.sha256(data).hexdigest()
     item = ManifestObject(key=key, size_bytes=len(data), sha256=sha256, num_rows=len(lines))
     return ReadPart(attempt_of(key), item, lines, records)
 
 
-def _record_of(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
+def _record_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str, Any]]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as exc:
         raise DataError(f"{where}: not JSON: {exc}") from exc
-    if not isinstance(record, dict) or not isinstance(record.get("meta", record).get("row"), int):
-        raise DataError(f"{where}: not a line of a generated part: it has no row number")
+    if not isinstance(record, dict) or not (_is_row(record) if is_row else record.keys() >= _REJECT_KEYS):
+        raise DataError(f"{where}: not a line of a generated part: remove the object")
     return where, record
+
+
+def _is_row(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("meta"), dict) and "row" in record["meta"]
 
 
 def _add_refusal(row: RowState, record: Mapping[str, Any]) -> None:

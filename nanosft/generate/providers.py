@@ -1,5 +1,6 @@
 """Who writes a row: a chat API, the packaged model behind the same client, or the offline composer."""
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -23,7 +24,8 @@ OFFLINE_MODEL: Final = "offline-composer"
 _SEED_BITS: Final = (1 << 31) - 1
 _NUM_PROMPTS: Final = 2
 _PRICES_USD: Final = {"google/gemini-2.5-flash": (0.30, 2.50)}
-"""Dollars per million tokens of prompt and answer, for estimates before anything is asked. Of 2025-11."""
+"""Dollars per million tokens of prompt and answer, for estimates before anything is asked: from memory, not looked up,
+and outdated one day. What is paid is counted from the provider's own `usage.cost`."""
 
 
 def model_name(settings: GenerateSettings) -> str:
@@ -43,21 +45,49 @@ def make_attempts(settings: GenerateSettings) -> Attempts:
     return Attempts(settings.max_attempts, _NUM_PROMPTS)
 
 
-def make_limit(settings: GenerateSettings) -> AdaptiveLimit:
-    """Places for rows in flight: the packaged model answers one at a time."""
-    return AdaptiveLimit(settings.concurrency if settings.provider == "openrouter" else 1)
+def make_limit(settings: GenerateSettings, prompter: Prompter) -> AdaptiveLimit:
+    """Places for rows in flight: the packaged model answers one at a time.
+
+    Where requests or tokens per minute are limited, no more than half of a row's time allows: a row that waits for its
+    turn longer than `row_timeout_s` would never be asked for.
+    """
+    if settings.provider != "openrouter":
+        return AdaptiveLimit(1)
+    per_minute = min(
+        settings.requests_per_minute or math.inf,
+        (settings.tokens_per_minute or math.inf) / _request_tokens(settings, prompter),
+    )
+    return AdaptiveLimit(max(1, int(min(settings.concurrency, per_minute / 60 * settings.row_timeout_s / 2))))
 
 
 def check_key(settings: GenerateSettings) -> None:
     """Refuse to begin without a key where one is needed.
 
     Raises:
-        ConfigError: OPENROUTER_API_KEY is not set, and the endpoint is OpenRouter.
+        ConfigError: OPENROUTER_API_KEY is not set, and the endpoint is OpenRouter; or no HTTP header can hold it.
     """
-    if settings.provider == "openrouter" and speaks_openrouter(settings.base_url) and not _key(settings):
+    key = _key(settings)
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("OPENROUTER_API_KEY holds a character that no key has: copy it once more, as plain text")
+    if settings.provider == "openrouter" and speaks_openrouter(settings.base_url) and not key:
         raise ConfigError(
             "OPENROUTER_API_KEY is not set: set it to a key of openrouter.ai, or use --provider offline (no model), "
             "--provider local (the packaged model) or --base-url (another endpoint)"
+        )
+
+
+def check_budget(settings: GenerateSettings) -> None:
+    """Refuse a budget that nothing could be held against.
+
+    Raises:
+        ConfigError: The endpoint may state no cost, and no price is given.
+    """
+    if settings.budget_usd is None or settings.provider != "openrouter" or _sends_openrouter_fields(settings):
+        return
+    if settings.prompt_price_usd is None and settings.completion_price_usd is None:
+        raise ConfigError(
+            f"--budget-usd: {settings.base_url} may state no cost: give --prompt-price-usd and --completion-price-usd, "
+            "or --openrouter-fields if it answers as OpenRouter does"
         )
 
 
@@ -69,7 +99,14 @@ def prices_usd(settings: GenerateSettings) -> tuple[float, float] | None:
     prompt, completion = settings.prompt_price_usd, settings.completion_price_usd
     if prompt is None and completion is None:
         return known
-    return prompt or 0.0, completion or 0.0
+    known = known or (0.0, 0.0)
+    return known[0] if prompt is None else prompt, known[1] if completion is None else completion
+
+
+def is_from_memory(settings: GenerateSettings) -> bool:
+    """Whether `prices_usd` rests on our own list, in whole or in part."""
+    is_told = settings.prompt_price_usd is not None and settings.completion_price_usd is not None
+    return settings.provider == "openrouter" and settings.model in _PRICES_USD and not is_told
 
 
 @asynccontextmanager
@@ -97,12 +134,12 @@ async def open_provider(
                 read_timeout_s=settings.read_timeout_s,
             )
         )
-        openrouter = settings.openrouter_fields
         options = ClientOptions(
             models=(MODEL_NAME,) if is_local else (settings.model, *settings.fallback_models),
             endpoint=base_url,
-            openrouter=speaks_openrouter(base_url) if openrouter is None else openrouter,
+            openrouter=not is_local and _sends_openrouter_fields(settings),
             max_retries=settings.max_retries,
+            max_wait_s=settings.row_timeout_s,
             prompt_price_usd=settings.prompt_price_usd or 0.0,
             completion_price_usd=settings.completion_price_usd or 0.0,
             requests_per_minute=settings.requests_per_minute,
@@ -119,7 +156,7 @@ def request_seed(row: PlanRow, attempt: int) -> int:
 
 def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompter) -> Ask:
     model = model_name(settings)
-    num_fixed_tokens = estimate_tokens(prompter.system) + settings.max_tokens
+    num_tokens = _request_tokens(settings, prompter)
 
     async def ask(row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]) -> Answer:
         schema = response_format(row)
@@ -131,7 +168,7 @@ def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompt
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
             seed=request_seed(row, attempt),
-            num_tokens=num_fixed_tokens,
+            num_tokens=num_tokens,
         )
         return await client.ask(request, on_failure=on_failure)
 
@@ -146,6 +183,16 @@ def _ask_composer(plan: Plan) -> Ask:
         return Answer(text, text, "stop", OFFLINE_MODEL, Usage(cost_usd=0.0))
 
     return ask
+
+
+def _sends_openrouter_fields(settings: GenerateSettings) -> bool:
+    fields = settings.openrouter_fields
+    return speaks_openrouter(settings.base_url) if fields is None else fields
+
+
+def _request_tokens(settings: GenerateSettings, prompter: Prompter) -> int:
+    """Tokens that one request may take at most: the prompt's fixed part, which is nearly all of it, and the answer."""
+    return estimate_tokens(prompter.system) + settings.max_tokens
 
 
 def _key(settings: GenerateSettings) -> str:

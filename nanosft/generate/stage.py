@@ -19,12 +19,20 @@ from nanosft.errors import ConfigError, DataError
 from nanosft.generate.budget import Budget, read_ledgers, split_budget
 from nanosft.generate.dimensions import Dimensions, read_dimensions
 from nanosft.generate.estimate import estimate_row
-from nanosft.generate.finalize import PlanRecord, finalize, register_plan, shard_manifest
+from nanosft.generate.finalize import PlanRecord, finalize, find_plan, register_plan, shard_manifest
 from nanosft.generate.judge import Judge
 from nanosft.generate.parts import PartBuffer, PlanState, RowState, read_state
 from nanosft.generate.plan import Plan, make_plan, plan_row
 from nanosft.generate.prompts import Prompter, make_prompter
-from nanosft.generate.providers import check_key, make_attempts, make_limit, model_name, open_provider, source_name
+from nanosft.generate.providers import (
+    check_budget,
+    check_key,
+    make_attempts,
+    make_limit,
+    model_name,
+    open_provider,
+    source_name,
+)
 from nanosft.generate.rows import Attempts, RowMaker
 from nanosft.generate.run import Job, Made, Runner, Timing
 from nanosft.generate.summary import Summary, report, report_dry_run, summarize
@@ -91,7 +99,9 @@ def run_generate(settings: GenerateSettings) -> Summary:
         return report_dry_run(settings, prompter, plan, started_s)
     store = open_store(settings.out)
     asked = PlanRecord(
-        settings.num, _plan_settings(settings, knowledge, dimensions, prompter, gates), _parents(settings, knowledge)
+        settings.num,
+        _plan_settings(settings, knowledge, dimensions, prompter, gates),
+        _parents(settings, knowledge, dimensions),
     )
     found = read_manifest(store)
     if found is not None and found.kind != "generated":
@@ -99,7 +109,8 @@ def run_generate(settings: GenerateSettings) -> Summary:
     is_finished = found is not None and found.settings.get("num") == settings.num and not settings.retry_rejects
     if not is_finished and not settings.finalize:
         check_key(settings)
-    record = register_plan(store, asked)
+        check_budget(settings)
+    record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)
     if found is not None and is_finished:
         return report(summarize(settings, found, Made(), started_s), settings)
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
@@ -166,7 +177,7 @@ def iter_jobs(state: PlanState, shard: range, attempts: Attempts, *, retry_rejec
 async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | None, attempts: Attempts) -> Made:
     settings, plan = work.settings, work.plan
     attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
-    limit = make_limit(settings)
+    limit = make_limit(settings, work.prompter)
     budget = _open_budget(work, state, attempt)
     is_complete = False
     async with open_provider(settings, plan, work.prompter, limit) as ask:
@@ -259,6 +270,7 @@ def _plan_settings(
         "fallback_models": list(settings.fallback_models),
         "gates": gates.model_dump(mode="json"),
         "knowledge": knowledge.sha256,
+        "max_context_tokens": settings.max_context_tokens,
         "max_tokens": settings.max_tokens,
         "model": model_name(settings),
         "prompt_version": prompter.version,
@@ -270,5 +282,9 @@ def _plan_settings(
     }
 
 
-def _parents(settings: GenerateSettings, knowledge: Knowledge) -> tuple[Parent, ...]:
-    return (Parent(uri=settings.knowledge, sha256=knowledge.sha256),)
+def _parents(settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions) -> tuple[Parent, ...]:
+    """The knowledge base, and the dimensions unless they are those that nanosft ships."""
+    parents = (Parent(uri=settings.knowledge, sha256=knowledge.sha256),)
+    if settings.dimensions is None:
+        return parents
+    return (*parents, Parent(uri=settings.dimensions, sha256=dimensions.sha256))

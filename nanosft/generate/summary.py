@@ -74,6 +74,7 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
         + (f"; {tokens['cached'] / tokens['prompt']:.0%} of prompt tokens cached" if tokens["prompt"] else "")
         + (f"; the set is complete: {summary.manifest}" if summary.manifest else "; other shards have rows to make"),
         highlight=False,
+        soft_wrap=True,  # a log keeps it on one line
     )
     return summary
 

@@ -91,10 +91,15 @@ class GenerateSettings(StageSettings):
         description="Most US dollars for the whole data set, all shards and runs together (default: no limit).",
     )
     prompt_price_usd: float | None = Field(
-        default=None, ge=0, description="Dollars per million prompt tokens, where the endpoint states no cost."
+        default=None,
+        ge=0,
+        description="Dollars per million prompt tokens, for estimates and where the endpoint states no cost (default: "
+        "for the default model a price from memory, for estimates alone).",
     )
     completion_price_usd: float | None = Field(
-        default=None, ge=0, description="Dollars per million tokens of the answer, where the endpoint states no cost."
+        default=None,
+        ge=0,
+        description="Dollars per million tokens of the answer, as --prompt-price-usd.",
     )
 
     max_attempts: int = Field(

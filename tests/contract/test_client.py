@@ -85,6 +85,13 @@ def test_no_wait_is_shorter_than_retry_after_in_seconds_or_as_a_date():
         assert time.monotonic() - started_s >= 0.2
 
 
+def test_a_retry_after_beyond_the_rows_time_is_not_waited_for():
+    late = HttpReply(429, {"retry-after": "3600"}, b"{}")
+    with pytest.raises(ProviderError, match="HTTP 429"):
+        Asked(late, max_wait_s=60).run()
+    assert Asked(late, OK, models=("a", "b"), max_wait_s=60).run().usage.cost_usd == 0.5
+
+
 def test_retry_after_is_read_in_both_forms_and_nonsense_is_none():
     assert parse_retry_after("12", now_s=0) == 12
     assert parse_retry_after(formatdate(1000, usegmt=True), now_s=940) == 60
@@ -99,6 +106,14 @@ def test_no_credit_and_a_bad_key_end_the_run_at_once(code):
         asked.run()
     assert "sk-secret" not in str(raised.value)
     assert len(asked.fake.bodies) == 1
+
+
+def test_a_key_that_an_answer_repeats_is_not_kept():
+    body = b'{"error":{"message":"bad sk-secret","code":500},"echo":"sk-secret"}'
+    asked = Asked(HttpReply(200, {}, body), OK, secret="sk-secret")
+    asked.run()
+    assert "sk-secret" not in repr(asked.failures)
+    assert "***" in asked.failures[0].raw
 
 
 def test_the_same_codes_inside_200_are_told_and_treated_alike():

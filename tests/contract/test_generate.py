@@ -14,6 +14,7 @@ import pytest
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.dataset import read_conversations, read_manifest
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
+from nanosft.generate import dimensions as dimensions_module
 from nanosft.generate.answers import Answer, Usage
 from nanosft.generate.dimensions import read_dimensions
 from nanosft.generate.judge import Judge
@@ -196,6 +197,42 @@ def test_near_duplicates_between_shards_are_dropped_and_counted(out):
     assert rows_of(out) == [row for row in range(NUM) if row != replaced["meta"]["row"]]
 
 
+def test_finalizing_another_number_of_rows_leaves_the_plan_as_it_is(out):
+    """It had put a record of the larger plan, which nobody could take back."""
+    run_generate(settings(out))
+    before = snapshot(out)
+    with pytest.raises(ConfigError, match=f"give --num {NUM}"):
+        run_generate(settings(out, num=NUM + 1, finalize=True))
+    assert snapshot(out) == before
+
+
+def test_finalizing_what_is_not_there_writes_nothing(out):
+    with pytest.raises(ConfigError, match="has no plan yet"):
+        run_generate(settings(out, finalize=True))
+    assert not Path(out).exists()
+
+
+def test_the_last_part_stands_in_the_shards_manifest_however_it_was_flushed(out):
+    """The last row of a full part sets off a flush: the end of the run had cut it off."""
+    run_generate(settings(out, flush_rows=NUM))
+    shard = json.loads(snapshot(out)["shards/1/00000.json"])
+    assert sum(item["num_rows"] for item in shard["objects"]) == NUM
+
+
+def test_own_dimensions_are_a_parent_of_the_set(out, tmp_path):
+    dimensions = tmp_path / "own.toml"
+    dimensions.write_bytes(Path(dimensions_module.__file__).with_name("dimensions.toml").read_bytes())
+    run_generate(settings(out, dimensions=str(dimensions)))
+    assert [parent.uri for parent in manifest_of(out).parents] == [KNOWLEDGE, str(dimensions)]
+
+
+@pytest.mark.parametrize("key", ["rows/00000-a-00000.jsonl", "rejects/00000-a-00000.jsonl"])
+def test_a_line_that_nanosft_did_not_write_is_named(out, key):
+    open_store(out).write(key, b'{"row": 3}\n')
+    with pytest.raises(DataError, match=f"{key}:line 1"):
+        run_generate(settings(out))
+
+
 def test_finalizing_an_unfinished_plan_says_so(out):
     run_generate(settings(out, num_shards=2, shard_index=0))
     with pytest.raises(DataError, match="rows of the plan are missing"):
@@ -223,7 +260,7 @@ def test_a_row_that_is_refused_again_and_again_is_given_up_and_counted_and_can_b
 
 def test_at_the_limit_of_the_budget_all_is_flushed_and_a_larger_one_goes_on(out, stub):
     num_before = stub.read_bill()["num_billed"]
-    options = ask_stub(stub, num=100, budget_usd=30 * PRICE_USD)
+    options = ask_stub(stub, num=100, budget_usd=30 * PRICE_USD, openrouter_fields=True)
     with pytest.raises(CreditError, match="the budget is reached"):
         run_generate(settings(out, **options))
     num_paid = stub.read_bill()["num_billed"] - num_before
@@ -236,6 +273,12 @@ def test_at_the_limit_of_the_budget_all_is_flushed_and_a_larger_one_goes_on(out,
     assert (summary.num_accepted, summary.num_made) == (100, 100 - num_paid)
     assert summary.cost_usd == pytest.approx(100 * PRICE_USD)
     assert stub.read_bill()["num_billed"] - num_before == 100
+
+
+def test_a_budget_that_nothing_could_be_held_against_is_refused_before_anything_is_written(out, stub):
+    with pytest.raises(ConfigError, match="may state no cost"):
+        run_generate(settings(out, budget_usd=1.0, **ask_stub(stub)))
+    assert not Path(out).exists()
 
 
 def test_a_provider_that_is_down_ends_the_run_with_an_error_that_may_pass(out):
@@ -263,7 +306,8 @@ def test_a_dry_run_tells_tokens_and_dollars_and_calls_and_writes_nothing(out, ca
 def test_the_same_on_s3(bucket, stub):
     out = f"{bucket}/set"
     for index in range(2):
-        run_generate(settings(out, num_shards=2, shard_index=index, budget_usd=1.0, **ask_stub(stub)))
+        options = ask_stub(stub, budget_usd=1.0, openrouter_fields=True)
+        run_generate(settings(out, num_shards=2, shard_index=index, **options))
     assert rows_of(out) == list(range(NUM))
     assert manifest_of(out).cost_usd == pytest.approx(NUM * PRICE_USD)
 

@@ -88,13 +88,16 @@ def test_a_buffer_numbers_its_parts_and_gives_none_when_it_is_empty(store):
     assert [info.key for info in store.list()] == ["rows/00007-b-00000.jsonl", "rows/00007-b-00001.jsonl"]
 
 
+REJECT = b'{"row": 6, "fresh": 0, "attempt": 0, "reason": "r", "detail": "d", "given_up": false}\n'
+
+
 @pytest.mark.parametrize(
     ("key", "data", "message"),
     [
         ("rows/notes.txt", b"", "not a part's name"),
         ("rows/00000-a-00000.jsonl", b"{", r"00000-a-00000\.jsonl:line 1: not JSON"),
         ("rows/00000-a-00000.jsonl", b'{"messages": []}\n', "line 1: not a line of a generated part"),
-        ("rejects/00000-a-00000.jsonl", b'{"row": 6}\n', "line 1: row 6 is not in a plan of 6 rows"),
+        ("rejects/00000-a-00000.jsonl", REJECT, "line 1: row 6 is not in a plan of 6 rows"),
     ],
 )
 def test_what_nanosft_did_not_write_is_named(store, key, data, message):
