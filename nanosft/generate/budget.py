@@ -125,11 +125,6 @@ class Budget:
         self._lock = asyncio.Lock()
 
     @property
-    def reserved_usd(self) -> float:
-        """Reserved by all attempts of the shard."""
-        return self._entry.reserved_usd
-
-    @property
     def mean_cost_usd(self) -> float:
         """What an answer is taken to cost: the mean of those that came."""
         return self._known_usd / self._num_billed if self._num_billed else self._first_cost_usd

@@ -1,6 +1,6 @@
 """The event loop of one process: rows in flight, parts flushed as they come, and one orderly end.
 
-Whatever ends a run early - a signal, no credit, a defect - ends it the same way: no new request, what has come is
+Whatever ends a run early - a signal, no credit, a defect - ends it the same way: no new row, what has come is
 flushed at once, answers in flight get `stop_grace_s`, and the rest is counted as never received.
 """
 
@@ -75,6 +75,7 @@ class Runner:
     _unserved: list[Job] = field(default_factory=list)
     _unserved_because: str = ""
     _unput: deque[Part] = field(default_factory=deque)
+    _flush_failed: Exception | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Runner:
         """Make all rows; every part is flushed when it returns or raises.
 
         Raises:
-            Interrupted: After SIGTERM or SIGINT.
+            Interrupted: After SIGTERM or SIGINT, with everything saved.
             ProviderError: Some rows got no answer.
             NanosftError: Of the provider, the budget or the store.
         """
@@ -108,6 +109,8 @@ class Runner:
                     flusher.cancel()
                 await asyncio.gather(flusher, return_exceptions=True)
                 await self._drain()
+        if self._flush_failed is not None:  # whatever else ended the run: not all is saved
+            raise self._flush_failed from self._ended_by
         if self._ended_by is not None:
             raise self._ended_by
         if self._unserved:
@@ -215,8 +218,10 @@ class Runner:
                 try:
                     item = await asyncio.to_thread(self._buffer.put, self.store, self._unput[0])
                 except Exception as exc:  # noqa: BLE001 - whatever it is, it ends the run; `run` raises it
+                    self._flush_failed = exc
                     self.stop(exc)
                     return
+                self._flush_failed = None
                 self._unput.popleft()
                 if item is not None:
                     self.state.objects[item.key] = item

@@ -195,7 +195,7 @@ async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | 
         )
         timing = Timing(settings.flush_rows, settings.flush_s, settings.stop_grace_s)
         with Bar("generate", len(work.shard)) as bar:
-            bar.update(sum(state.count(work.shard)))
+            bar.update(sum(state.count(work.shard)), per_s=0.0, cost_usd=state.tally.cost_usd)
             runner = Runner(maker, work.store, timing, bar, state)
             try:
                 made = await runner.run(iter_jobs(state, work.shard, attempts, retry_rejects=settings.retry_rejects))

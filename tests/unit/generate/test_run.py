@@ -1,6 +1,7 @@
 """The end of a run: what is flushed, and when, with a store that fails."""
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -88,6 +89,19 @@ def test_an_unexpected_error_of_a_flush_ends_the_run(tmp_path):
     """The task that flushes had died of it in silence, and the run went on without."""
     with pytest.raises(MemoryError):
         run_rows(FailingStore(open_store(str(tmp_path)), [MemoryError()]), add_row)
+
+
+def test_a_signal_does_not_hide_that_the_store_lost_rows(tmp_path):
+    """Exit code 143 says that everything is saved."""
+
+    async def add_and_signal(buffer: PartBuffer, row: int) -> None:
+        await add_row(buffer, row)
+        signal.raise_signal(signal.SIGTERM)
+
+    errors: list[Exception] = [StoreError("full")] * 9
+    made, runner = run_rows(FailingStore(open_store(str(tmp_path)), errors), add_and_signal)
+    assert made is None
+    assert runner.state.objects == {}
 
 
 def test_every_part_that_was_put_is_known_at_the_end(tmp_path):
