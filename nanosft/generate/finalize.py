@@ -47,6 +47,12 @@ class PlanRecord:
         """The settings as manifests name them, `num` among them."""
         return {**self.settings, "num": self.num}
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> "PlanRecord":
+        """The plan that a data set's manifest states."""
+        settings = {key: value for key, value in manifest.settings.items() if key != "num"}
+        return cls(int(manifest.settings["num"]), settings, manifest.parents)
+
 
 def find_plan(store: Store, record: PlanRecord) -> PlanRecord:
     """The plan's record as an earlier run put it. Writes nothing.
@@ -55,7 +61,7 @@ def find_plan(store: Store, record: PlanRecord) -> PlanRecord:
         ConfigError: The prefix has another plan, or none of as many rows.
     """
     earlier = _read_plans(store)
-    _check_same_plan(earlier, record, store)
+    check_same_plan(earlier, record, store)
     if record.num not in earlier:
         there_are = f"has rows of a plan of {max(earlier)}: give --num {max(earlier)}" if earlier else "has no plan yet"
         raise ConfigError(f"{store.uri}: nothing to finalize of {record.num} rows: it {there_are}")
@@ -72,12 +78,33 @@ def register_plan(store: Store, record: PlanRecord) -> PlanRecord:
     parents = [parent.model_dump() for parent in record.parents]
     body = orjson.dumps({"settings": record.settings, "parents": parents}, option=orjson.OPT_SORT_KEYS)
     earlier = _read_plans(store)
-    _check_same_plan(earlier, record, store)
+    check_same_plan(earlier, record, store)
     if record.num not in earlier:
         store.write_if_absent(key, body)
         earlier = _read_plans(store)
-        _check_same_plan(earlier, record, store)
+        check_same_plan(earlier, record, store)
     return earlier[record.num]
+
+
+def check_same_plan(earlier: Mapping[int, PlanRecord], record: PlanRecord, store: Store) -> None:
+    """Refuse a plan that is none of the earlier ones, grown.
+
+    Raises:
+        ConfigError: Naming the first difference.
+    """
+    for num, found in sorted(earlier.items()):
+        for key in sorted({*found.settings, *record.settings}):
+            before, now = found.settings.get(key), record.settings.get(key)
+            if before != now:
+                raise ConfigError(
+                    f"{store.uri}: has rows of a plan with {key}={before!r}, now {key}={now!r}: "
+                    "choose another --out, or the settings it was made with"
+                )
+        if num > record.num:
+            raise ConfigError(
+                f"{store.uri}: has a plan of num={num}, now num={record.num}: a plan may grow, not shrink; choose "
+                "another --out, or --num as it was"
+            )
 
 
 def shard_manifest(
@@ -195,19 +222,3 @@ def _read_plans(store: Store) -> dict[int, PlanRecord]:
         except (ValueError, KeyError, TypeError) as exc:
             raise DataError(f"{store.uri_of(info.key)}: not a plan's record: remove it") from exc
     return plans
-
-
-def _check_same_plan(earlier: Mapping[int, PlanRecord], record: PlanRecord, store: Store) -> None:
-    for num, found in sorted(earlier.items()):
-        for key in sorted({*found.settings, *record.settings}):
-            before, now = found.settings.get(key), record.settings.get(key)
-            if before != now:
-                raise ConfigError(
-                    f"{store.uri}: has rows of a plan with {key}={before!r}, now {key}={now!r}: "
-                    "choose another --out, or the settings it was made with"
-                )
-        if num > record.num:
-            raise ConfigError(
-                f"{store.uri}: has a plan of num={num}, now num={record.num}: a plan may grow, not shrink; choose "
-                "another --out, or --num as it was"
-            )

@@ -19,7 +19,7 @@ from nanosft.errors import ConfigError, DataError
 from nanosft.generate.budget import Budget, read_ledgers, split_budget
 from nanosft.generate.dimensions import Dimensions, read_dimensions
 from nanosft.generate.estimate import estimate_row
-from nanosft.generate.finalize import PlanRecord, finalize, find_plan, register_plan, shard_manifest
+from nanosft.generate.finalize import PlanRecord, check_same_plan, finalize, find_plan, register_plan, shard_manifest
 from nanosft.generate.judge import Judge
 from nanosft.generate.parts import PartBuffer, PlanState, RowState, read_state
 from nanosft.generate.plan import Plan, make_plan, plan_row
@@ -106,6 +106,9 @@ def run_generate(settings: GenerateSettings) -> Summary:
     found = read_manifest(store)
     if found is not None and found.kind != "generated":
         raise ConfigError(f"{store.uri}: holds a {found.kind} set: choose another --out")
+    if found is not None:  # a copied set may come without its plan's records
+        earlier = PlanRecord.of(found)
+        check_same_plan({earlier.num: earlier}, asked, store)
     is_finished = found is not None and found.settings.get("num") == settings.num and not settings.retry_rejects
     if not is_finished and not settings.finalize:
         check_key(settings)

@@ -122,6 +122,14 @@ def test_another_plan_on_the_same_prefix_is_refused_by_its_first_difference(out,
     assert snapshot(out) == before
 
 
+def test_a_copied_set_without_its_plans_record_is_not_taken_for_another(out):
+    run_generate(settings(out))
+    shutil.rmtree(Path(out, "plan"))
+    with pytest.raises(ConfigError, match="seed=0, now seed=1"):
+        run_generate(settings(out, seed=1))
+    assert run_generate(settings(out)).num_made == 0
+
+
 def test_a_prefix_with_another_stages_set_is_refused(out):
     open_store(out).write("manifest.json", Manifest(kind="mixture", name="m", objects=()).to_bytes())
     with pytest.raises(ConfigError, match="holds a mixture set"):
