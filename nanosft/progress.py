@@ -36,6 +36,7 @@ class Bar:
         self._done = 0
         self._fields: dict[str, Any] = {}
         self._started_s = self._logged_s = time.monotonic()
+        self._logged = -1
         self._rich = _make_rich(description, total) if console.is_terminal and not quiet else None
 
     def advance(self, num: int = 1, **fields: Any) -> None:
@@ -55,7 +56,7 @@ class Bar:
 
     def log(self) -> None:
         """One log line with the count, the rate and the fields, where there is no bar."""
-        self._logged_s = time.monotonic()
+        self._logged_s, self._logged = time.monotonic(), self._done
         if self._rich is None and not self._quiet:
             elapsed_s = max(self._logged_s - self._started_s, 1e-9)
             rate = round(self._done / elapsed_s, 2)
@@ -70,7 +71,7 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         if self._rich is not None:
             self._rich[0].stop()
-        else:
+        elif self._logged != self._done:
             self.log()
 
 

@@ -39,7 +39,9 @@ _TAIL_BYTES = 4096
 FAULTS = ("http_429", "http_500", "error_in_200", "cut", "broken_json", "dropped")
 _SEED = re.compile(rb'"seed":(\d+)')
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-_WORDS = re.findall(r"\w+", """
+_WORDS = re.findall(
+    r"\w+",
+    """
     amber anchor apple arrow autumn basket beacon birch blanket bottle bread bridge brook butter candle canvas
     cedar cherry clay cloud clover coast copper coral cotton cradle crystal curtain daisy dawn desert dinner
     dream drum dusk eagle echo ember engine fable falcon feather fern fiddle field finch flame flute forest
@@ -50,7 +52,8 @@ _WORDS = re.findall(r"\w+", """
     ridge river robin rose saddle saffron sail salt sand scarf shadow shell silver sky snow sparrow spring
     spruce star stone storm stream sugar summer sun swan table tea thistle thread thunder tide timber tower
     trail tulip valley velvet violet walnut water wheat willow wind winter wolf wool wren
-""")
+""",
+)
 
 
 def write_conversation(row: PlanRow, name: str, maker: str) -> list[dict[str, str]]:
