@@ -3,7 +3,6 @@
 Nothing that a file holds is run: model files are read with `weights_only=True`, the tokenizer by its own unpickler.
 """
 
-import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from nanosft.errors import ConfigError, DataError
+from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.nanochat.generations import GENERATIONS, Generation, parse_model_config
 from nanosft.nanochat.layout import (
     TOKEN_BYTES_KEY,
@@ -258,18 +257,25 @@ class _Sink:
 def _read_torch(store: Store, key: str) -> Any:
     with store.open_read(key) as stream:
         if stream.seekable():
-            return _load(stream, store.uri_of(key))
+            return load_torch(stream, store.uri_of(key))
         with tempfile.TemporaryFile() as file:
             while chunk := stream.read(_COPY_BYTES):
                 file.write(chunk)
             file.seek(0)
-            return _load(file, store.uri_of(key))
+            return load_torch(file, store.uri_of(key))
 
 
-def _load(file: IO[bytes], where: str) -> Any:
+def load_torch(file: IO[bytes], where: str) -> Any:
+    """What `torch.save` wrote, on the CPU; nothing that the file asks for is run.
+
+    Raises:
+        DataError: It is damaged, or holds more than tensors and plain values.
+    """
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as exc:
+    except (NanosftError, MemoryError):
+        raise
+    except Exception as exc:  # a damaged file can raise nearly anything
         reason = str(exc).strip().split("\n")[0]
         raise DataError(f"{where}: not a file of tensors that torch reads safely: {reason}") from exc
 
