@@ -78,3 +78,7 @@ class Interrupted(NanosftError):  # noqa: N818 - a request to stop, not an error
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}; everything is saved: the same command goes on from here")
         self.signum = signum
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
+        """How it goes from one rank to the others: made of the number again, not of the message."""
+        return type(self), (self.signum,)

@@ -141,6 +141,8 @@ class TrainSettings(StageSettings):
     def _check(self) -> "TrainSettings":
         if self.max_steps is not None and self.epochs != 1:
             raise ValueError("--epochs and --max-steps exclude each other: give one of them")
+        if self.early_stop and not self.eval_every:
+            raise ValueError("--early-stop counts evaluations, and --eval-every 0 makes none before the end")
         if self.out.rstrip("/") in (self.base.rstrip("/"), self.data.rstrip("/")):
             raise ValueError("--out must differ from --base and --data")
         return self

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import pickle
 from collections.abc import Callable
 from typing import Final
 
@@ -10,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nanosft.errors import DataError
-from nanosft.nanochat.checkpoint import Checkpoint
+from nanosft.errors import ConfigError, DataError
+from nanosft.nanochat.checkpoint import Checkpoint, load_torch
 from nanosft.nanochat.generations import estimate_flops_per_token
 from nanosft.nanochat.layout import TOKEN_BYTES_KEY
 from nanosft.settings.train import TrainSettings
@@ -60,8 +59,15 @@ def make_builder(
 def make_validation(
     settings: TrainSettings, hyper: Hyper, data: Data, base: Checkpoint, world: World
 ) -> ValidationSet | None:
-    """The packed validation set, or None where there is no data for it."""
+    """The packed validation set, or None where there is no data for it.
+
+    Raises:
+        ConfigError: There is none, and the run is to stop early by it.
+        DataError: The base's table of token lengths is not of its tokenizer.
+    """
     if data.val is None or not len(data.val):
+        if settings.early_stop:
+            raise ConfigError("--early-stop needs validation data: give --val-data, or train on what mix made")
         if world.is_first:
             _log.warning("no validation data: give --val-data, or train on what mix made")
         return None
@@ -71,7 +77,7 @@ def make_validation(
     return ValidationSet(
         data.val,
         rows,
-        _token_bytes(settings, base),
+        world.all_do(lambda: _token_bytes(settings, base)),
         hyper.row_len,
         settings.attention,
         base.tokenizer.bos_id,
@@ -85,11 +91,11 @@ def _token_bytes(settings: TrainSettings, base: Checkpoint) -> npt.NDArray[np.in
     store = open_store(settings.base)
     if not store.exists(TOKEN_BYTES_KEY):
         return np.array(base.tokenizer.token_bytes(), np.int64)
-    try:
-        table = torch.load(io.BytesIO(store.read(TOKEN_BYTES_KEY)), weights_only=True)
-        return np.asarray(table.numpy(), np.int64)
-    except (pickle.UnpicklingError, RuntimeError, AttributeError) as exc:
-        raise DataError(f"{store.uri_of(TOKEN_BYTES_KEY)}: not a table of token lengths: {exc}") from exc
+    where = store.uri_of(TOKEN_BYTES_KEY)
+    table = load_torch(io.BytesIO(store.read(TOKEN_BYTES_KEY)), where)
+    if not isinstance(table, torch.Tensor) or table.shape != (base.tokenizer.vocab_size,):
+        raise DataError(f"{where}: not a table of the lengths of {base.tokenizer.vocab_size} tokens: delete it")
+    return np.asarray(table.numpy(), np.int64)
 
 
 def flops_per_token(settings: TrainSettings, hyper: Hyper, data: Data, base: Checkpoint) -> float:

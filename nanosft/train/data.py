@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from nanosft.dataset import DATA_SUFFIXES, DataObject, list_data_objects, read_manifest
-from nanosft.errors import DataError
+from nanosft.errors import DataError, Interrupted
 from nanosft.manifest import Parent
+from nanosft.nanochat.layout import TOKENIZER_KEY
 from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
@@ -16,7 +17,6 @@ from nanosft.store.base import Store
 from nanosft.train.distributed import World
 from nanosft.train.tokens import TokenSet, cache_key, hash_objects, read_lines, read_tokens, tokenize, write_tokens
 
-_TRAIN_PREFIX: Final = "train-"
 _VAL_PREFIX: Final = "val-"
 _log = logging.getLogger(__name__)
 
@@ -41,41 +41,57 @@ class Data:
 def split_objects(uri: str, val_uri: str | None) -> tuple[list[DataObject], list[DataObject]]:
     """The objects to train on and those to validate on.
 
-    What mix made holds both, told apart by their names; anything else is trained on as a whole.
+    Of several objects those named val-… validate, as mix names them, and all others train. A URI of validation data
+    means its val-… objects where it has any: what mix made may be given whole.
 
     Raises:
         DataError: Nothing is there, or nothing of it is for training.
     """
-    objects = list_data_objects(uri)
-    names = [item.key.rpartition("/")[2] for item in objects]
-    is_mixture = any(name.startswith((_TRAIN_PREFIX, _VAL_PREFIX)) for name in names)
-    train = [
-        item for item, name in zip(objects, names, strict=True) if not is_mixture or name.startswith(_TRAIN_PREFIX)
-    ]
-    val = [item for item, name in zip(objects, names, strict=True) if is_mixture and name.startswith(_VAL_PREFIX)]
+    train, val = _split_by_name(uri)
     if not train:
-        raise DataError(f"{uri}: holds {_VAL_PREFIX}… objects but no {_TRAIN_PREFIX}… objects")
-    return train, list_data_objects(val_uri) if val_uri is not None else val
+        raise DataError(f"{uri}: all its objects are named {_VAL_PREFIX}…, for validation: nothing is left to train on")
+    if val_uri is not None:
+        others, val = _split_by_name(val_uri)
+        val = val or others
+    return train, val
 
 
-def load_data(settings: TrainSettings, store: Store, tokenizer_pickle: bytes, *, capacity: int, world: World) -> Data:
+def _split_by_name(uri: str) -> tuple[list[DataObject], list[DataObject]]:
+    """The objects of a URI but those for validation, and those; one object alone is whatever it is named."""
+    objects = list_data_objects(uri)
+    val = [item for item in objects if len(objects) > 1 and item.key.rpartition("/")[2].startswith(_VAL_PREFIX)]
+    return [item for item in objects if item not in val], val
+
+
+def load_data(
+    settings: TrainSettings, store: Store, *, capacity: int, world: World, signals: Sequence[int] = ()
+) -> Data:
     """Tokens of all conversations: rank 0 makes them or finds them in the run's store, where all ranks read them.
 
+    Args:
+        settings: Which data, and what to do with overlong conversations.
+        store: Of the run.
+        capacity: Tokens of a row.
+        world: This rank among all.
+        signals: Numbers of the signals caught so far; one that comes to rank 0 stops the work.
+
     Raises:
+        Interrupted: A signal came.
         DataError: The data is missing, damaged, or holds a line that cannot be trained on.
     """
 
     def prepare() -> tuple[list[Parent], str, str | None]:
+        tokenizer_pickle = open_store(settings.base).read(TOKENIZER_KEY)
         train, val = split_objects(settings.data, settings.val_data)
         train_sha256 = hash_objects(train)
         parents = [_find_parent(settings.data, train_sha256)]
-        train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity)
+        train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, signals)
         if not val:
             return parents, train_key, None
         val_sha256 = hash_objects(val)
         if settings.val_data is not None:
             parents.append(_find_parent(settings.val_data, val_sha256))
-        return parents, train_key, _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity)
+        return parents, train_key, _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, signals)
 
     parents, train_key, val_key = world.first_does(prepare)
     train = world.all_do(lambda: read_tokens(store, train_key))
@@ -97,6 +113,7 @@ def _ensure(
     store: Store,
     tokenizer_pickle: bytes,
     capacity: int,
+    signals: Sequence[int],
 ) -> str:
     """The key of the objects' tokens, made now unless they are there."""
     key = cache_key(sha256, tokenizer_pickle, capacity=capacity, overlong=settings.overlong)
@@ -105,13 +122,19 @@ def _ensure(
     num_rows = [item.num_rows for item in objects]
     total = None if any(num is None for num in num_rows) else sum(num or 0 for num in num_rows)
     with Bar("tokenise", total) as bar:
+
+        def advance(num: int) -> None:
+            bar.advance(num)
+            if signals:
+                raise Interrupted(signals[0])
+
         tokens = tokenize(
             read_lines(objects),
             tokenizer_pickle,
             capacity=capacity,
             overlong=settings.overlong,
             num_workers=settings.num_workers or len(os.sched_getaffinity(0)),
-            on_progress=bar.advance,
+            on_progress=advance,
         )
     write_tokens(store, key, tokens)
     counts = tokens.counts

@@ -91,17 +91,25 @@ def evaluate(module: LossModule, data: ValidationSet, world: World) -> dict[str,
     return scores | {name: _score(totals[:, index]) for index, name in enumerate(data.tokens.source_names)}
 
 
+def render_prompts(tokenizer: Tokenizer, prompts: Sequence[str], *, context_len: int) -> list[list[int]]:
+    """Ids of each prompt, up to where the answer begins.
+
+    Raises:
+        ConfigError: One leaves no room for an answer.
+    """
+    return [tokenizer.render_prompt([Message("user", text)], max_len=context_len - 1) for text in prompts]
+
+
 @torch.no_grad()
 def sample_answers(
-    model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], *, max_tokens: int, world: World
+    model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], *, max_tokens: int, world: World
 ) -> list[str]:
-    """The model's likeliest answer to each prompt, prompts shared out over the ranks; on every rank."""
+    """The model's likeliest answer to each of the rendered prompts, shared out over the ranks; on every rank."""
     assert isinstance(model, GPT)
     engine = Engine(model, tokenizer)
     own: dict[int, str] = {}
     for index in range(world.rank, len(prompts), world.size):
-        ids = tokenizer.render_prompt([Message("user", prompts[index])])
-        answer = engine.generate(ids, max_tokens=max_tokens, temperature=0.0, top_k=None, seed=0)
+        answer = engine.generate(prompts[index], max_tokens=max_tokens, temperature=0.0, top_k=None, seed=0)
         own[index] = tokenizer.decode([token for token in answer if token != tokenizer.assistant_end_id])
     answers: Mapping[int, str] = {index: text for found in world.gather(own) for index, text in found.items()}
     return [answers[index] for index in range(len(prompts))]

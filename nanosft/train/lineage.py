@@ -1,15 +1,22 @@
-"""What a run is made from: the hashes that its manifest names as parents."""
+"""What a run is made from: the settings that decide it, and the hashes that its manifest names as parents."""
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 from nanosft.dataset import read_manifest
 from nanosft.manifest import Parent
 from nanosft.nanochat.layout import CheckpointRef
+from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
 
 _BLOCK_BYTES: Final = 1 << 22
+
+
+def find_content(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that decide what comes out, and the URIs in one spelling."""
+    uris = {"base": settings.base, "data": settings.data, "val_data": settings.val_data}
+    return settings.content() | {name: uri and open_store(uri).uri for name, uri in uris.items()}
 
 
 def find_base_parent(uri: str, ref: CheckpointRef) -> Parent:

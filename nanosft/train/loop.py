@@ -36,6 +36,7 @@ class Run:
     Attributes:
         module: The model and its loss.
         replica: What is run for training: `module`, or its replication over the ranks.
+        prompts: The settings' prompts, rendered.
         build: The micro-batches of this rank at a step, on its device.
         loader: One thread that builds the next step's while this one's train.
         writer: One thread that writes to the store, in order.
@@ -55,6 +56,7 @@ class Run:
     schedule: Schedule
     plan: StepPlan
     tokenizer: Tokenizer
+    prompts: Sequence[Sequence[int]]
     build: Callable[[int], Sequence[MicroBatch]]
     loader: Executor
     writer: Executor
@@ -77,8 +79,9 @@ def train(run: Run, progress: Progress) -> Progress:
     """
     settings, world = run.settings, run.world
     num_steps = run.plan.num_steps
-    if progress.step == 0 and run.val is not None:
-        progress = _evaluate(run, progress)
+    is_start = progress.step == 0 and run.val is not None
+    if progress.evaluated_step != progress.step and (is_start or _must_evaluate(run, progress.step)):
+        progress = _evaluate(run, progress)  # the base; or what a signal left no time for
     saved_s, is_due = time.monotonic(), False
     loading = run.loader.submit(run.build, progress.step) if progress.step < num_steps else None
     stall_s = 0.0
@@ -104,13 +107,13 @@ def train(run: Run, progress: Progress) -> Progress:
             _report(run, progress, record, bar, step_s=step_s, data_wait_s=waited_s, save_stall_s=stall_s)
             stall_s = 0.0
             is_last = progress.step == num_steps
-            if is_last or (settings.eval_every and progress.step % settings.eval_every == 0):
+            if num_term or num_int:  # before the evaluation, which may outlast the grace that is left
+                _save_and_stop(run, progress, signal.SIGTERM if num_term else signal.SIGINT)
+            if _must_evaluate(run, progress.step):
                 progress = _evaluate(run, progress)
             if settings.save_every and progress.step % settings.save_every == 0:
                 is_due = True
             is_due |= num_late > 0
-            if num_term or num_int:
-                _save_and_stop(run, progress, signal.SIGTERM if num_term else signal.SIGINT)
             if is_due and not num_busy and not is_last:
                 before_s = time.monotonic()
                 if world.is_first:
@@ -171,9 +174,16 @@ def _report(run: Run, progress: Progress, record: dict[str, Any], bar: Bar, **ti
         )
 
 
+def _must_evaluate(run: Run, step: int) -> bool:
+    """After `step` steps, at least one: at the end, and every so many."""
+    eval_every = run.settings.eval_every
+    return step == run.plan.num_steps or bool(step and eval_every and step % eval_every == 0)
+
+
 def _evaluate(run: Run, progress: Progress) -> Progress:
     """Score the model, sample its answers, and keep it when it is the best so far."""
     settings, world = run.settings, run.world
+    progress = replace(progress, evaluated_step=progress.step)
     record: dict[str, Any] = {"step": progress.step}
     if run.val is not None:
         scores = evaluate(run.module, run.val, world)
@@ -185,9 +195,9 @@ def _evaluate(run: Run, progress: Progress) -> Progress:
             progress = _keep_best(run, progress)
         else:
             progress = replace(progress, num_worse=progress.num_worse + 1)
-    if settings.sample_tokens and settings.prompts:
+    if run.prompts:
         answers = sample_answers(
-            run.module.model, run.tokenizer, settings.prompts, max_tokens=settings.sample_tokens, world=world
+            run.module.model, run.tokenizer, run.prompts, max_tokens=settings.sample_tokens, world=world
         )
         record["samples"] = dict(zip(settings.prompts, answers, strict=True))
     if world.is_first and len(record) > 1:

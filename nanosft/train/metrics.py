@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
@@ -19,6 +20,7 @@ FLUSH_INTERVAL_S: Final = 30.0
 _PEAK_FLOPS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12, "4090": 165e12}
 """Dense bfloat16 peaks from the vendors' data sheets, in FLOP/s, by a part of the device's name."""
 _MEASURE_S: Final = 0.15
+_log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -58,14 +60,18 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Start writing all lines so far, in the background."""
+        """Start writing all lines so far, in the background; a failure is told, and the next time writes them again."""
         self._flushed_s = time.monotonic()
-        if self._pending is not None and self._pending.done():
-            self._pending.result()  # an error of the last time
+        if self._pending is not None and self._pending.done() and (error := self._pending.exception()) is not None:
+            _log.warning("the metrics were not written (%s); training goes on, the next time is tried", error)
         self._pending = self._executor.submit(self._store.write, METRICS_KEY, b"".join(self._lines))
 
     def close(self) -> Written:
-        """Write all lines, wait until they are up, and tell what was put."""
+        """Write all lines, wait until they are up, and tell what was put.
+
+        Raises:
+            NanosftError: They could not be written.
+        """
         self.flush()
         assert self._pending is not None
         written = self._pending.result()

@@ -5,12 +5,13 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from nanosft.dataset import DataObject, read_blocks, read_manifest
 from nanosft.errors import ConfigError, NanosftError
+from nanosft.manifest import MANIFEST_KEY, check_same_settings
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
@@ -18,6 +19,7 @@ from nanosft.store.base import Store
 from nanosft.train.data import split_objects
 from nanosft.train.distributed import World, choose_dtype
 from nanosft.train.hyper import Hyper, inherit
+from nanosft.train.lineage import find_content
 from nanosft.train.loss import CHUNK_TOKENS
 from nanosft.train.optimizer import Group, group_parameters
 from nanosft.train.plan import count_rows_per_step
@@ -62,7 +64,7 @@ def run_preflight(settings: TrainSettings, world: World) -> tuple[Check, ...]:
             checks.append(Check(name, str(exc), exc))
 
     store = open_store(settings.out)
-    check("store", lambda: _check_store(store))
+    check("store", lambda: _check_store(store, find_content(settings)))
     base: list[Checkpoint] = []
     check("base and tokenizer", lambda: _check_base(settings, base))
     check("data", lambda: _check_data(settings))
@@ -90,7 +92,8 @@ def estimate_memory_bytes(groups: list[Group], base: Checkpoint, hyper: Hyper, *
     return int(4 * (2 * (num_matrix + num_other) + moments) + activations + logits)
 
 
-def _check_store(store: Store) -> str:
+def _check_store(store: Store, content: dict[str, Any]) -> str:
+    """Written, read and deleted; and nothing there of a run with other settings."""
     key = f"preflight-{secrets.token_hex(4)}"
     store.write(key, b"nanosft")
     try:
@@ -98,9 +101,12 @@ def _check_store(store: Store) -> str:
             raise ConfigError(f"{store.uri_of(key)}: what is read is not what was written")
     finally:
         store.delete(key)
-    if read_manifest(store) is not None:
+    if (manifest := read_manifest(store)) is not None:
+        check_same_settings(manifest, content, where=store.uri_of(MANIFEST_KEY))
         return f"{store.uri}: written, read and deleted an object; holds a finished run"
     states = list_states(store)
+    if states:
+        check_same_settings(states[0].manifest, content, where=store.uri_of(states[0].directory))
     resumes = f"; would resume after step {states[0].step}" if states else ""
     return f"{store.uri}: written, read and deleted an object{resumes}"
 

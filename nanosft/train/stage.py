@@ -13,21 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-from nanosft.errors import Interrupted
+from nanosft.errors import Interrupted, TrainError
 from nanosft.manifest import Manifest
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
-from nanosft.nanochat.layout import TOKENIZER_KEY
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
 from nanosft.train.assemble import flops_per_token, make_builder, make_validation
 from nanosft.train.data import Data, load_data
 from nanosft.train.distributed import World, catch_signals, choose_dtype, open_world
+from nanosft.train.evaluate import render_prompts
 from nanosft.train.finish import TrainSummary, find_finished, finish
 from nanosft.train.hyper import Hyper, inherit
-from nanosft.train.lineage import find_base_parent
+from nanosft.train.lineage import find_base_parent, find_content
 from nanosft.train.loop import Run, train
-from nanosft.train.metrics import MetricsLog, find_peak_flops, open_sinks
+from nanosft.train.metrics import MetricsLog, Sink, find_peak_flops, open_sinks
 from nanosft.train.optimizer import MuonAdamW, group_parameters
 from nanosft.train.plan import StepPlan, count_rows_per_step, plan_steps
 from nanosft.train.preflight import run_preflight
@@ -58,19 +58,19 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         if settings.preflight:
             world.first_does(lambda: run_preflight(settings, world))
             return TrainSummary(store.uri, 0, 0, None, None)
-        content = _content(settings)
+        content = find_content(settings)
         finished = world.first_does(lambda: find_finished(store, content))
         if finished is not None:
             return finished
         base = world.all_do(lambda: _load_base(settings, world))
         hyper = inherit(settings, base.meta, where=base.uri)
-        data = load_data(
-            settings,
-            store,
-            open_store(settings.base).read(TOKENIZER_KEY),
-            capacity=hyper.row_len + 1,
-            world=world,
+        prompts = render_prompts(
+            base.tokenizer,
+            settings.prompts if settings.sample_tokens else (),
+            context_len=base.model.config.sequence_len,
         )
+        data = load_data(settings, store, capacity=hyper.row_len + 1, world=world, signals=signals)
+        val = make_validation(settings, hyper, data, base, world)
         plan = _plan(settings, hyper, data, world)
         expected = world.first_does(lambda: _expected_manifest(settings, store, content, base, data))
         _stop_if_told(signals, world)
@@ -94,12 +94,9 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         compiled = settings.compile if settings.compile is not None else world.device.type == "cuda"
         module = LossModule(base.model, compiled=compiled)
         attempt = world.share(secrets.token_hex(4))
-        sinks = (
-            open_sinks(tensorboard=settings.tensorboard, wandb=settings.wandb, run=store.uri, config=content)
-            if world.is_first
-            else ()
-        )
-        metrics = MetricsLog(store, writer, step=progress.step, sinks=sinks)
+        sinks = world.all_do(lambda: _open_sinks(settings, store, content) if world.is_first else ())
+        first_step = progress.step if world.is_first else 0  # rank 0 alone reads and writes metrics
+        metrics = world.all_do(lambda: MetricsLog(store, writer, step=first_step, sinks=sinks))
         run = Run(
             settings=settings,
             store=store,
@@ -110,10 +107,11 @@ def run_train(settings: TrainSettings) -> TrainSummary:
             schedule=hyper.schedule,
             plan=plan,
             tokenizer=base.tokenizer,
+            prompts=prompts,
             build=make_builder(settings, hyper, data, plan, base, world),
             loader=loader,
             writer=writer,
-            val=make_validation(settings, hyper, data, base, world),
+            val=val,
             saver=StateSaver(
                 store,
                 world,
@@ -130,15 +128,14 @@ def run_train(settings: TrainSettings) -> TrainSummary:
             flops_per_token=flops_per_token(settings, hyper, data, base),
             peak_flops=find_peak_flops(world.device, base.model.compute_dtype) * world.size,
         )
-        progress = train(run, progress)
+        try:
+            progress = train(run, progress)
+        except TrainError:
+            if world.is_first:
+                metrics.flush()  # the lines before it are what its cause is looked for in
+            raise
         run.saver.finish()
         return world.first_does(lambda: finish(run, progress, base, hyper, data, expected))
-
-
-def _content(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that decide what comes out, and the URIs in one spelling."""
-    uris = {"base": settings.base, "data": settings.data, "val_data": settings.val_data}
-    return settings.content() | {name: uri and open_store(uri).uri for name, uri in uris.items()}
 
 
 def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
@@ -186,6 +183,10 @@ def _expected_manifest(
     parents = (find_base_parent(settings.base, base.ref), *data.parents)
     name = store.uri.rpartition("/")[2]
     return Manifest(kind="state", name=name, objects=(), parents=parents, settings=content)
+
+
+def _open_sinks(settings: TrainSettings, store: Store, content: dict[str, Any]) -> tuple[Sink, ...]:
+    return open_sinks(tensorboard=settings.tensorboard, wandb=settings.wandb, run=store.uri, config=content)
 
 
 def _stop_if_told(signals: list[int], world: World) -> None:

@@ -7,20 +7,20 @@ rates and the samples are functions of it and of the seed, and no global random 
 
 import hashlib
 import logging
-import pickle
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass
-from typing import IO, Any, Final
+from functools import partial
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from nanosft.errors import DataError, NanosftError
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, parse_manifest
-from nanosft.nanochat.checkpoint import write_tensors
+from nanosft.nanochat.checkpoint import load_torch, write_tensors
 from nanosft.store.base import Store
 from nanosft.train.distributed import World
 from nanosft.train.optimizer import MuonAdamW
@@ -47,6 +47,7 @@ class Progress:
         num_worse: Evaluations since.
         last_loss: Validation loss of the newest evaluation, or None.
         last_bpb: Its bits per byte.
+        evaluated_step: Step of the newest evaluation; -1 before the first.
     """
 
     step: int = 0
@@ -59,6 +60,7 @@ class Progress:
     num_worse: int = 0
     last_loss: float | None = None
     last_bpb: float | None = None
+    evaluated_step: int = -1
 
 
 class StateSaver:
@@ -145,12 +147,15 @@ class StateSaver:
             counts = {**asdict(progress), "world_size": self._world.size, "num_threads": torch.get_num_threads()}
             manifest = self._manifest.model_copy(update={"objects": objects, "counts": counts})
             self._store.write_if_absent(f"{directory}/{MANIFEST_KEY}", manifest.to_bytes())
-            self._delete_old()
+            self._delete_old(progress.step)
 
-    def _delete_old(self) -> None:
-        """Delete states beyond the newest K, unfinished ones before them, and best models none of the K refers to."""
-        found = list_states(self._store)
-        kept = found[: self._keep]
+    def _delete_old(self, step: int) -> None:
+        """Delete states beyond the newest K, unfinished ones before them, and best models none of the K refers to.
+
+        States of later steps than `step`, which was saved just now, do not count: the run fell back behind them, so
+        they are damaged.
+        """
+        kept = [state for state in list_states(self._store) if state.step <= step][: self._keep]
         oldest = min(state.step for state in kept)
         keys = [info.key for info in self._store.list(_PREFIX)]
         for directory in {key.split("/")[1] for key in keys}:
@@ -213,26 +218,20 @@ def restore(store: Store, world: World, optimizer: MuonAdamW, *, expected: Manif
         where = store.uri_of(f"{_PREFIX}{state.directory}")
         check_same_settings(state.manifest, expected.settings, where=where)
         _check_same_parents(state.manifest.parents, expected.parents, where)
-        files, problem = None, None
         try:
-            files = [_read_file(store, state.directory, item) for item in _needed(state.manifest, world)]
+            files = world.all_do(partial(_read_files, store, state, world))
         except DataError as exc:
-            problem = str(exc)
-        problems = [found for found in world.gather(problem) if found is not None]
-        if problems:
-            if world.is_first:
-                _log.warning("the newest state is damaged (%s); falling back to the one before", problems[0])
+            _log.warning("the newest state is damaged (%s); falling back to the one before", exc)
             continue
-        assert files is not None
         _apply(files, optimizer)
         counts = state.manifest.counts
-        if world.is_first and counts["num_threads"] != torch.get_num_threads():
+        if counts["num_threads"] != torch.get_num_threads():
             _log.warning(
                 "the state was saved with %s CPU threads, this run has %s: equal within rounding, not bit for bit",
                 counts["num_threads"],
                 torch.get_num_threads(),
             )
-        return Progress(**{name: counts[name] for name in Progress.__dataclass_fields__})
+        return Progress(**{name: counts[name] for name in Progress.__dataclass_fields__ if name in counts})
     return None
 
 
@@ -274,6 +273,10 @@ def _apply(files: Sequence[Mapping[str, Any]], optimizer: MuonAdamW) -> None:
         work.wait()
 
 
+def _read_files(store: Store, state: SavedState, world: World) -> list[dict[str, Any]]:
+    return [_read_file(store, state.directory, item) for item in _needed(state.manifest, world)]
+
+
 def _read_file(store: Store, directory: str, item: ManifestObject) -> dict[str, Any]:
     key = f"{_PREFIX}{directory}/{item.key}"
     where = store.uri_of(key)
@@ -285,22 +288,12 @@ def _read_file(store: Store, directory: str, item: ManifestObject) -> dict[str, 
         if digest.hexdigest() != item.sha256:
             raise DataError(f"{where}: SHA-256 is {digest.hexdigest()}, its manifest says {item.sha256}")
         file.seek(0)
-        return _load(file, where)
-
-
-def _load(file: IO[bytes], where: str) -> dict[str, Any]:
-    try:
-        value = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as exc:
-        raise DataError(f"{where}: not a state: {str(exc).splitlines()[0]}") from exc
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: not a state")
-    return value
+        state: dict[str, Any] = load_torch(file, where)
+        return state
 
 
 def _check_same_parents(found: Sequence[Parent], expected: Sequence[Parent], where: str) -> None:
-    before, now = {item.sha256 for item in found}, {item.sha256 for item in expected}
+    before = {item.sha256 for item in found}
     for item in expected:
         if item.sha256 not in before:
             raise DataError(f"{where}: {item.uri} has changed since: choose another --out")
-    assert now <= before

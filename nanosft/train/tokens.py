@@ -6,6 +6,7 @@ Torch-free, so that the processes that tokenise start fast.
 import hashlib
 import multiprocessing
 import os
+import signal
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -289,6 +290,7 @@ _worker_renderer: _Renderer | None = None
 
 def _start_worker(tokenizer_pickle: bytes, capacity: int, overlong: Overlong) -> None:
     global _worker_renderer  # noqa: PLW0603 - a pool's initializer has no other place to leave it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes to all processes; the first one ends the others
     _worker_renderer = _Renderer(parse_tokenizer(tokenizer_pickle, where="tokenizer.pkl"), capacity, overlong)
 
 

@@ -34,7 +34,7 @@ def warm_start(optimizer: MuonAdamW, files: Sequence[Any], *, where: str) -> Non
     """
     try:
         moments, optimizer_updates = _read_moments(optimizer.groups, files, where)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as exc:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as exc:
         raise DataError(f"{where}: not an optimizer state of nanochat's format ({exc!r}): --no-warm-start") from exc
     pairs = [(name, key, own[key]) for name, own in optimizer.state.items() for key in own]
     for name, key, tensor in pairs:

@@ -101,6 +101,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(settings, tm
 
 
 def test_sigterm_to_one_rank_saves_the_step_on_all_and_one_rank_can_go_on(settings, tmp_path):
+    settings |= {"eval_every": 1, "eval_rows": 1, "sample_tokens": 0}  # the signal leaves an evaluation for the rerun
     log = tmp_path / "log"
     whole, stopped = str(tmp_path / "whole"), str(tmp_path / "stopped")
     assert run_ranks(settings | {"out": whole}, 2, log=log) == [0, 0], log.read_text()
@@ -110,9 +111,13 @@ def test_sigterm_to_one_rank_saves_the_step_on_all_and_one_rank_can_go_on(settin
     ranks[1].terminate()  # SIGTERM
     assert wait_for(ranks) == [143, 143]
     assert saved_steps(stopped)[-1] > 5
+    assert "loss" in metrics_of(stopped)[-1]  # a signal does not wait for the step's evaluation
     assert log.read_text().count("interrupted:") == 1
     assert run_ranks(settings | {"out": stopped}, 1, log=log) == [0], log.read_text()
     assert losses_of(stopped) == pytest.approx(losses_of(whole), rel=1e-5)
+    kept = [[(line["step"], line.get("val_loss", 0.0)) for line in metrics_of(out)] for out in (whole, stopped)]
+    assert [step for step, _ in kept[1]] == [step for step, _ in kept[0]]
+    assert [loss for _, loss in kept[1]] == pytest.approx([loss for _, loss in kept[0]], rel=1e-5)
 
 
 def test_a_finished_run_is_a_chat_checkpoint_with_its_lineage_and_runs_once(settings):

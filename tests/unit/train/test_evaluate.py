@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from nanosft.errors import ConfigError
 from nanosft.train.distributed import World
-from nanosft.train.evaluate import ValidationSet, evaluate, sample_answers
+from nanosft.train.evaluate import ValidationSet, evaluate, render_prompts, sample_answers
 from nanosft.train.packing import pack_in_order
 from nanosft.train.step import LossModule
 from tests.unit.train.make import golden_base, talk, tokens_of
@@ -46,6 +47,12 @@ def test_scores_by_source_are_those_of_each_conversation_alone(shared):
 
 def test_prompts_are_answered_by_the_likeliest_tokens(shared):
     base = golden_base(shared)
-    answers = sample_answers(base.model, base.tokenizer, ("Hi", "Who?"), max_tokens=5, world=World())
+    prompts = render_prompts(base.tokenizer, ("Hi", "Who?"), context_len=256)
+    answers = sample_answers(base.model, base.tokenizer, prompts, max_tokens=5, world=World())
     assert len(answers) == 2
-    assert answers == sample_answers(base.model, base.tokenizer, ("Hi", "Who?"), max_tokens=5, world=World())
+    assert answers == sample_answers(base.model, base.tokenizer, prompts, max_tokens=5, world=World())
+
+
+def test_a_prompt_without_room_for_an_answer_is_refused_before_the_first_step(shared):
+    with pytest.raises(ConfigError, match="the model has room for 255"):
+        render_prompts(golden_base(shared).tokenizer, ["why " * 300], context_len=256)

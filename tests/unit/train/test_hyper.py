@@ -57,3 +57,8 @@ def test_a_base_that_does_not_say_asks_for_the_option():
 def test_epochs_and_steps_exclude_each_other():
     with pytest.raises(ValueError, match="exclude each other"):
         make(epochs=2, max_steps=10)
+
+
+def test_stopping_early_without_evaluations_is_refused():
+    with pytest.raises(ValueError, match="--eval-every 0 makes none"):
+        TrainSettings(base="base", data="data", out="out", early_stop=2, eval_every=0)

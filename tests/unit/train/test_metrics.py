@@ -74,3 +74,17 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 def test_the_peak_is_measured_where_no_data_sheet_knows_it():
     assert find_peak_flops(torch.device("cpu"), torch.float32) > 1e8
+
+
+def test_metrics_that_cannot_be_written_stop_nothing_and_are_written_later(tmp_path, caplog):
+    blocker = tmp_path / "out"
+    blocker.write_bytes(b"a file in the way of the directory")
+    with ThreadPoolExecutor(1) as executor:
+        log = MetricsLog(open_store(str(blocker)), executor, step=0)
+        log.write({"step": 1})
+        log.flush()
+        executor.submit(blocker.unlink).result()  # the one thread has tried and failed before this
+        log.flush()
+        log.close()
+    assert "the metrics were not written" in caplog.text
+    assert lines_of(open_store(str(blocker))) == [{"step": 1}]

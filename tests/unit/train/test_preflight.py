@@ -2,7 +2,9 @@ import logging
 
 import pytest
 
+from nanosft.dataset import put_manifest
 from nanosft.errors import NanosftError
+from nanosft.manifest import Manifest
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.train.distributed import World
@@ -39,6 +41,13 @@ def test_a_run_that_would_work_passes_and_leaves_nothing_behind(shared, tmp_path
 def test_what_would_fail_is_said_before_it_does(shared, tmp_path, changes, message):
     with pytest.raises(NanosftError, match=message):
         run_preflight(make(shared, tmp_path, **changes), World())
+
+
+def test_a_prefix_of_a_run_with_other_settings_is_found(shared, tmp_path):
+    manifest = Manifest(kind="model", name="run", objects=(), settings={"seed": 7})
+    put_manifest(open_store(str(tmp_path / "out")), manifest)
+    with pytest.raises(NanosftError, match=r"made with .*, now"):
+        run_preflight(make(shared, tmp_path), World())
 
 
 def test_ranks_that_do_not_divide_the_batch_are_found_by_one_process(shared, tmp_path):

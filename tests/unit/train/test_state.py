@@ -108,6 +108,18 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before_with_a_warning(shar
     assert "falling back to the" in caplog.text
 
 
+def test_a_state_saved_behind_damaged_ones_is_not_deleted_for_them(shared, tmp_path):
+    store = open_store(str(tmp_path))
+    save(store, make_optimizer(shared, 0.5), 6, 8)
+    for step in (6, 8):
+        store.delete(f"state/step_{step:06d}-abc/rank_00000.pt")
+    assert restore(store, World(), make_optimizer(shared), expected=MANIFEST) is None
+    save(store, make_optimizer(shared, 9.5), 2)
+    progress = restore(store, World(), make_optimizer(shared), expected=MANIFEST)
+    assert progress is not None
+    assert progress.step == 2
+
+
 def test_another_setting_or_other_data_is_refused(shared, tmp_path):
     store = open_store(str(tmp_path))
     save(store, make_optimizer(shared, 0.5), 2)
