@@ -155,6 +155,7 @@ def test_a_killed_and_a_stopped_generator_lose_nothing(
             provider = "openrouter"
             base_url = "{stub.base_url}"
             model = "stub"
+            openrouter_fields = true
             num = {num}
             concurrency = 2
             flush_rows = 4
@@ -164,7 +165,7 @@ def test_a_killed_and_a_stopped_generator_lose_nothing(
         store = open_store(f"s3://{BUCKET}/paid/generated")
 
         def flushing_pod(index: int) -> Pod:
-            cluster.run_until(lambda: list(store.list(f"rows/{index:05d}-")), timeout_s=120)
+            cluster.run_until(lambda: job.outcome or list(store.list(f"rows/{index:05d}-")), timeout_s=120)
             pod = job.pod(index)
             assert pod is not None
             assert pod.exit_code is None, cluster.report()
@@ -192,6 +193,7 @@ def test_a_wrong_key_ends_the_job_at_once_with_a_message(
             [generate]
             provider = "openrouter"
             base_url = "{base_url}"
+            openrouter_fields = true
         """
         cluster.apply(_submit(tmp_path, run, store_url, capsys, "generate"))
         outcome = cluster.wait(timeout_s=120)["nanosft-generate-refused"]
