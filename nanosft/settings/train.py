@@ -184,13 +184,13 @@ class LaunchSettings(StageSettings):
 
     nnodes: str = Field(
         default="1",
-        pattern=r"^\d+(:\d+)?$",
+        pattern=r"^[1-9]\d*(:[1-9]\d*)?$",
         description="Number of nodes, or MIN:MAX for an elastic job.",
         json_schema_extra={"env": "PET_NNODES"},
     )
     nproc_per_node: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|gpu|\d+)$",
+        pattern=r"^(auto|cpu|gpu|[1-9]\d*)$",
         description="Ranks of a node: a number, gpu (one a GPU), cpu (one a core) or auto (gpu, or 1 without).",
         json_schema_extra={"env": "PET_NPROC_PER_NODE"},
     )
@@ -214,7 +214,8 @@ class LaunchSettings(StageSettings):
     )
     rdzv_backend: str = Field(
         default="static",
-        description="Rendezvous: static, c10d, …",
+        pattern=r"^(static|c10d|etcd|etcd-v2)$",
+        description="Rendezvous: static, c10d, etcd or etcd-v2.",
         json_schema_extra={"env": "PET_RDZV_BACKEND"},
     )
     rdzv_endpoint: str = Field(

@@ -134,7 +134,8 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
         num_threads: CPU threads of this rank; None: OMP_NUM_THREADS, or the cores shared evenly.
 
     Raises:
-        ConfigError: CUDA is asked for and there is none, or fewer GPUs than ranks.
+        ConfigError: CUDA is asked for and there is none, or fewer GPUs than ranks; or WORLD_SIZE came without the
+            other variables.
         LostRankError: The ranks do not find each other.
     """
     rank, size = _env_int("RANK", 0), _env_int("WORLD_SIZE", 1)
@@ -145,6 +146,11 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
         yield World(device=chosen)
         return
     timeout = timedelta(seconds=timeout_s)
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise ConfigError(
+            f"WORLD_SIZE is {size} but {' and '.join(missing)} not set: start ranks with nanosft launch or torchrun, "
+            "or unset WORLD_SIZE"
+        )
     with lost_ranks():
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":

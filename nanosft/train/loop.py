@@ -8,9 +8,10 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from nanosft.errors import Interrupted
+from nanosft.errors import ConfigError, Interrupted
 from nanosft.nanochat.checkpoint import write_tensors
 from nanosft.nanochat.tokenizer import Tokenizer
 from nanosft.progress import Bar
@@ -138,6 +139,10 @@ def _train_step(run: Run, step: int, batches: Sequence[MicroBatch], signals: Seq
             world=run.world,
             signals=signals,
         )
+    except torch.OutOfMemoryError as exc:
+        raise ConfigError(
+            f"step {step + 1}: {str(exc).splitlines()[0]}: lower --device-batch-size, or use more ranks"
+        ) from exc
     except NonFiniteError as exc:
         items = [int(item) for row in exc.rows for item in run.plan.rows.row(row)]
         names = ", ".join(run.name_of(item) for item in items[:8]) + (", …" if len(items) > 8 else "")  # noqa: PLR2004

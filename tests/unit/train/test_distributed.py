@@ -60,3 +60,13 @@ def test_the_dtype_is_what_is_asked_for_or_what_the_hardware_multiplies_fast():
     assert choose_dtype("float32", cpu) == torch.float32
     assert choose_dtype("bfloat16", cpu) == torch.bfloat16
     assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_a_world_size_without_a_meeting_place_is_a_config_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with (
+        pytest.raises(ConfigError, match="MASTER_ADDR"),
+        open_world("cpu", timeout_s=1.0, num_threads=torch.get_num_threads()),
+    ):
+        pass

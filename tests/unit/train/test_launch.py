@@ -66,3 +66,9 @@ def test_settings_that_cannot_be_right_are_refused():
         make_config(LaunchSettings(rdzv_conf="timeout"))
     with pytest.raises(ConfigError, match="starts ranks of train"):
         run_launch(LaunchSettings(), ["mix"])
+
+
+@pytest.mark.parametrize("wrong", [{"nproc_per_node": "0"}, {"nnodes": "0"}, {"rdzv_backend": "foo"}])
+def test_counts_of_nothing_and_unknown_rendezvous_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LaunchSettings(**wrong)
