@@ -103,7 +103,7 @@ def plan_steps(
     if len(empty):
         names = [tokens.name_of(int(item)) for item in packed.row(int(starts[empty[0]]))[:4]]
         raise DataError(
-            f"step {int(empty[0])} has no supervised token (conversations {', '.join(names)}): "
+            f"step {int(empty[0]) + 1} has no supervised token (conversations {', '.join(names)}): "
             "raise --total-batch-size, or take these conversations out"
         )
     return StepPlan(packed, rows_per_step, num_supervised, num_tokens, capacity)
