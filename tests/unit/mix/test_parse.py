@@ -24,7 +24,9 @@ turns = st.lists(st.tuples(texts, texts), min_size=1, max_size=3).map(
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
 )
-metas = st.dictionaries(st.sampled_from(["cell", "row", "source", "x"]), st.one_of(st.none(), st.integers(), texts))
+metas = st.dictionaries(
+    st.sampled_from(["cell", "row", "source", "x"]), st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), texts)
+)
 
 
 def take_long_way(line: bytes, *, as_list: bool) -> tuple[bytes, str]:
