@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
+from rich.console import Console
 
 from nanosft.generate.estimate import print_dry_run
 from nanosft.generate.plan import Plan
@@ -80,8 +81,8 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
 
 
 def report_dry_run(settings: GenerateSettings, prompter: Prompter, plan: Plan, started_s: float) -> Summary:
-    """Print what the plan covers and will take."""
-    estimate = print_dry_run(console, settings, prompter, plan)
+    """Print what the plan covers and will take: to standard output, or beside the JSON that is asked for there."""
+    estimate = print_dry_run(console if settings.json_output else Console(), settings, prompter, plan)
     summary = Summary(
         out=settings.out,
         num_planned=settings.num,
