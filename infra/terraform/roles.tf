@@ -53,7 +53,7 @@ data "aws_iam_policy_document" "stage" {
 
   statement {
     sid       = "List"
-    actions   = ["s3:ListBucket"]
+    actions   = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
     resources = [aws_s3_bucket.store.arn]
   }
 

@@ -108,6 +108,9 @@ class Store(Protocol):
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
 
+    def discard_unfinished(self, prefix: str = "") -> None:
+        """Delete what killed writers have left of objects directly under a prefix, where no writer is at work now."""
+
     def delete(self, key: str) -> None:
         """Delete the object; no error when it is not there."""
 

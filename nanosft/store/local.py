@@ -146,6 +146,13 @@ class LocalStore:
         """Whether the file is there."""
         return self.stat(key) is not None
 
+    def discard_unfinished(self, prefix: str = "") -> None:
+        """Delete the temporary files of writers that are gone."""
+        folder = self._root / check_folder(prefix, root=self.uri)
+        with _translated(self.uri_of(prefix)):
+            for path in folder.glob(f"{_TEMPORARY}*"):
+                path.unlink(missing_ok=True)
+
     def delete(self, key: str) -> None:
         """Delete the file; no error when it is not there. Directories stay."""
         path = self._path(key)
@@ -284,7 +291,13 @@ def _scan(folder: Path, root: Path) -> tuple[list[ObjectInfo], list[Path]]:
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     for entry in entries:
-        if entry.is_dir():
+        try:
+            is_dir = entry.is_dir()
+        except OSError as exc:
+            if exc.errno != errno.ELOOP:
+                raise
+            continue  # a link to itself leads to no object
+        if is_dir:
             folders.append(Path(entry.path))
         elif not entry.name.startswith(_TEMPORARY):
             with suppress(FileNotFoundError):  # deleted since, or a link to nothing

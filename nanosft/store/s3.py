@@ -1,6 +1,7 @@
 """A store in an S3 bucket, of AWS or of anything that speaks S3 (MinIO, SeaweedFS, R2, Ceph …)."""
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from botocore.exceptions import ClientError
 
+from nanosft.errors import NanosftError
 from nanosft.store.base import Directory, ObjectInfo, Written, check_folder, check_key, read_chunks
 from nanosft.store.s3_client import is_absent, translated
 from nanosft.store.s3_endpoint import Endpoint, open_endpoint
@@ -18,6 +20,7 @@ from nanosft.store.s3_read import ObjectReader
 from nanosft.store.s3_write import PART_BYTES, ObjectWriter
 
 _CHUNK_BYTES: Final = 1 << 20
+_log = logging.getLogger("nanosft.store")
 
 
 class S3Store:
@@ -121,6 +124,25 @@ class S3Store:
     def exists(self, key: str) -> bool:
         """Whether the object is there; one request."""
         return self.stat(key) is not None
+
+    def discard_unfinished(self, prefix: str = "") -> None:
+        """Abort the multipart uploads of writers that are gone, as far as the endpoint lists them and lets us.
+
+        What it does not, a lifecycle rule removes: no run fails for it. One request for each upload and each 1,000.
+        """
+        folder = check_folder(prefix, root=self.uri)
+        full_prefix = f"{self._root}{folder}/" if folder else self._root
+        client = self._open().client
+        try:
+            with translated(self.uri_of(prefix)):
+                pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=full_prefix)
+                for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
+                    if "/" not in upload["Key"].removeprefix(full_prefix):
+                        client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+        except NanosftError as exc:
+            _log.warning("%s: unfinished uploads were not all looked for: %s", self.uri_of(prefix), exc)
 
     def delete(self, key: str) -> None:
         """Delete the object; no error when it is not there. One request."""

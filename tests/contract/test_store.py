@@ -11,6 +11,7 @@ import pytest
 
 from nanosft.errors import DataError
 from nanosft.store import MissingObjectError, ObjectInfo, Store, Written, join_uri, open_object, open_store
+from nanosft.store.s3 import S3Store
 
 MIB = 1 << 20
 Use = Callable[[], object]
@@ -273,3 +274,34 @@ def test_listings_stay_under_the_root(store: Store, folder: str) -> None:
         store.list_directory(folder)
     with pytest.raises(DataError, match="is no object key"):
         list(store.list(f"{folder}/"))
+
+
+def test_what_killed_writers_left_directly_under_a_prefix_is_discarded(store: Store, root: str) -> None:
+    store.write("out/kept.jsonl", b"x")
+    leave_unfinished(root, "out/half.jsonl")
+    leave_unfinished(root, "out/deep/half.jsonl")
+    assert count_unfinished(root) == 2
+    store.discard_unfinished("out")
+    assert count_unfinished(root) == 1
+    assert [info.key for info in store.list()] == ["out/kept.jsonl"]
+    store.discard_unfinished("nothing/here")
+
+
+def leave_unfinished(root: str, key: str) -> None:
+    """What a writer leaves that was killed in the middle of an object."""
+    store, full_key = open_object(join_uri(root, key))
+    if isinstance(store, S3Store):
+        client = store._open().client
+        client.create_multipart_upload(Bucket=store._bucket, Key=store._root + full_key)
+        return
+    writer = store.open_write(full_key)
+    writer.__enter__().write(b"half")
+    writer._file.close()  # type: ignore[attr-defined]  # no flush, no rename
+
+
+def count_unfinished(root: str) -> int:
+    store = open_store(root)
+    if not isinstance(store, S3Store):
+        return len(list(Path(root).rglob(".nanosft-tmp-*")))
+    found = store._open().client.list_multipart_uploads(Bucket=store._bucket, Prefix=store._root)
+    return len(found.get("Uploads", []))
