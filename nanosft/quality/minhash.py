@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.quality.words import GOLDEN, UInt64Array, hash_words, mix, random_words
+from nanosft.quality.words import GOLDEN, UInt64Array, Words, hash_words, mix, random_words
 
 UInt16Array = npt.NDArray[np.uint16]
 
@@ -43,10 +43,12 @@ EXACT_BIT: Final = np.uint64(1 << 63)
 
 _MIN_BAND_RECALL: Final = 0.9
 _EMPTY: Final = np.uint32(0xFFFFFFFF)
-_CHUNK_CHARS: Final = 1 << 18
+_CHUNK_WORDS: Final = 1 << 16
 _ATTEMPTS_AT_ONCE: Final = 16
 _NUM_ROUNDS: Final = 6
-_ROUND_STEP: Final = np.uint64(0xD1342543DE82EF95)
+_BIN_SHIFT: Final = np.uint64(64 - NUM_BINS.bit_length() + 1)
+_VALUE_SHIFT: Final = np.uint64(20)
+"""The value of a pair in its bin: 32 bits that have none of those of the bin."""
 
 
 class Keys(NamedTuple):
@@ -63,53 +65,54 @@ class Keys(NamedTuple):
 
 
 def signature(text: str) -> UInt16Array:
-    """The signature of one normalized text; see `signatures`."""
+    """The signature of one normalized text; see `sign`."""
     result: UInt16Array = signatures([text])[0]
     return result
 
 
 def signatures(texts: Sequence[str]) -> UInt16Array:
-    """One-permutation MinHash of the word pairs of normalized texts.
-
-    Args:
-        texts: What `normalize_text` returns.
-
-    Returns:
-        (len(texts), NUM_BINS) uint16: the low bits of each bin's minimum. Two texts agree in a bin with a probability
-        of their Jaccard similarity. Texts of fewer than SHORT words have zeros: edit keys alone compare them.
-    """
-    result = np.zeros((len(texts), NUM_BINS), np.uint16)
-    rows: list[int] = []
-    num_chars = 0
-    chunk: list[str] = []
-    for row, text in enumerate(texts):
-        if text.count(" ") + 1 < SHORT:
-            continue
-        rows.append(row)
-        chunk.append(text)
-        num_chars += len(text)
-        if num_chars >= _CHUNK_CHARS:
-            result[rows] = _sign(*hash_words(chunk))
-            rows, chunk, num_chars = [], [], 0
-    if rows:
-        result[rows] = _sign(*hash_words(chunk))
-    return result
+    """The signatures of normalized texts; see `sign`."""
+    return sign(hash_words(texts))
 
 
 def near_keys(texts: Sequence[str], sigs: UInt16Array, *, threshold: float = DEFAULT_THRESHOLD) -> Keys:
-    """All keys under which near-duplicates of these texts meet.
+    """The keys of normalized texts; see `make_keys`."""
+    return make_keys(hash_words(texts), sigs, threshold=threshold)
+
+
+def sign(words: Words) -> UInt16Array:
+    """One-permutation MinHash of the word pairs of texts.
+
+    Returns:
+        (texts, NUM_BINS) uint16: the low bits of each bin's minimum. Two texts agree in a bin with a probability of
+        their Jaccard similarity. Texts of fewer than SHORT words have zeros: edit keys alone compare them.
+    """
+    hashes, starts = words
+    result = np.zeros((len(starts) - 1, NUM_BINS), np.uint16)
+    long = np.flatnonzero(np.diff(starts) >= SHORT)
+    last = 0
+    while last < len(long):
+        # As many texts as have _CHUNK_WORDS words: their arrays stay in the processor's cache.
+        first, limit = last, starts[long[last]] + _CHUNK_WORDS
+        last = max(first + 1, int(np.searchsorted(starts[long + 1], limit, side="right")))
+        rows = long[first:last]
+        result[rows] = _sign(hashes, starts[rows], starts[rows + 1])
+    return result
+
+
+def make_keys(words: Words, sigs: UInt16Array, *, threshold: float = DEFAULT_THRESHOLD) -> Keys:
+    """All keys under which near-duplicates of these texts meet; a text without words has none.
 
     Args:
-        texts: Normalized texts.
+        words: Of the texts.
         sigs: Their signatures; rows of short texts are not looked at.
         threshold: The Jaccard similarity that long texts must reach; it decides how many minima make a band.
     """
-    num_words = np.array([text.count(" ") + 1 for text in texts], np.int64)
-    short, long = np.flatnonzero(num_words <= SHORT), np.flatnonzero(num_words >= SHORT)
-    hashes, starts = hash_words([texts[row] for row in short.tolist()])
-    places, edits = _edit_keys(hashes, starts)
+    num_words = np.diff(words.starts)
+    long = np.flatnonzero(num_words >= SHORT)
+    rows, edits = _edit_keys(words.hashes, words.starts)
     bands = band_keys(sigs[long], threshold=threshold)
-    rows = np.concatenate([short[places], np.repeat(long, bands.shape[1])])
+    rows = np.concatenate([rows, np.repeat(long, bands.shape[1])])
     return Keys(rows, np.concatenate([edits | EXACT_BIT, bands.ravel() & ~EXACT_BIT]))
 
 
@@ -159,30 +162,28 @@ def similarity(first: str, second: str) -> float:
     return len(pairs[0] & pairs[1]) / union if union else float(first == second)
 
 
-def _sign(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> UInt16Array:
-    """The signatures (N, NUM_BINS) of texts whose words hash to `hashes`, text i's from `starts[i]`."""
-    num_texts = len(starts) - 1
-    rows = np.repeat(np.arange(num_texts), np.diff(starts))
+def _sign(hashes: UInt64Array, begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> UInt16Array:
+    """The signatures (N, NUM_BINS) of texts, text i's words hashing to `hashes[begins[i] : ends[i]]`."""
+    num_texts, counts = len(begins), ends - begins - 1
+    # Places of the words that begin a pair: all but the last of each text.
+    places = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
     with np.errstate(over="ignore"):
-        pairs = hashes * GOLDEN
-        pairs[:-1] += hashes[1:]
-    is_pair = np.ones(len(hashes), bool)
-    is_pair[starts[1:] - 1] = False  # the last word of a text begins no pair
-    rows, pairs = rows[is_pair], pairs[is_pair]
+        pairs = mix(hashes[places] * GOLDEN + hashes[places + 1])
+    texts = np.repeat(np.arange(num_texts) * NUM_BINS, counts)
     minima = np.full(num_texts * NUM_BINS, _EMPTY, np.uint32)
-    for number in range(_NUM_ROUNDS):
+    for number, factor in enumerate(random_words(_NUM_ROUNDS, seed=5)):
         with np.errstate(over="ignore"):
-            mixed = mix(pairs + np.uint64(number) * _ROUND_STEP)
-        bins = (mixed >> np.uint64(32)) * np.uint64(NUM_BINS) >> np.uint64(32)
-        places = rows * NUM_BINS + bins.astype(np.int64)
-        values = (mixed & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+            mixed = pairs * factor
+        bins = texts + (mixed >> _BIN_SHIFT).view(np.int64)
         if number:
-            is_open = minima[places] == _EMPTY  # a bin belongs to the first round that reached it
-            places, values = places[is_open], values[is_open]
-        np.minimum.at(minima, places, values)
-        is_sparse = (minima.reshape(num_texts, NUM_BINS) == _EMPTY).any(axis=1)[rows]
-        rows, pairs = rows[is_sparse], pairs[is_sparse]
-        if not len(rows):
+            is_open = np.flatnonzero(minima[bins] == _EMPTY)  # a bin belongs to the first round that reached it
+            bins, mixed = bins[is_open], mixed[is_open]
+        np.minimum.at(minima, bins, (mixed >> _VALUE_SHIFT).astype(np.uint32))
+        is_sparse = (minima.reshape(num_texts, NUM_BINS) == _EMPTY).any(axis=1)
+        is_left = np.repeat(is_sparse, counts)
+        counts = counts * is_sparse
+        texts, pairs = texts[is_left], pairs[is_left]
+        if not len(texts):
             break
     return _densify(minima.reshape(num_texts, NUM_BINS)).astype(np.uint16)
 
@@ -222,7 +223,7 @@ def _edit_keys(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> tuple[npt.
     lengths = np.diff(starts)
     rows_out, keys_out = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     weights = random_words(SHORT, seed=4)
-    for length in np.unique(lengths[lengths <= SHORT]):
+    for length in np.unique(lengths[(lengths > 0) & (lengths <= SHORT)]):
         rows = np.flatnonzero(lengths == length)
         words = hashes[starts[rows][:, None] + np.arange(length)[None]]  # (n, length)
         with np.errstate(over="ignore"):

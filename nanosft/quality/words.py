@@ -4,11 +4,12 @@ Case, punctuation, width and white space do not count. All arithmetic is integer
 and platform gets the same hashes.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,25 @@ UInt64Array = npt.NDArray[np.uint64]
 
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio: an odd factor that spreads neighbours."""
+SPREAD: Final = np.uint64(0xBF58476D1CE4E5B9)
+"""The first factor of `mix`."""
 
-_HASHED_CHARS: Final = 1 << 16
+ROW_END, BORDER = "\x1e", "\x1f"
+"""Signs that no text needs, for texts that are normalized together."""
+
+_HASHED_CHARS: Final = 1 << 18
+_PIECE_BYTES: Final = 8
+_MAX_PIECES: Final = 8
+"""Longer words, which are hardly words, are hashed one by one."""
+_MASKS: Final = np.array([(1 << (8 * size)) - 1 for size in range(_PIECE_BYTES + 1)], np.uint64)
+"""The first bytes of a little-endian number, by how many they are."""
 # Scripts written without spaces count by the character: Thai, kana, Han.
 _UNSPACED: Final = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 # Apostrophes and invisible characters vanish; Turkish i without or with its dot is i, as upper case cannot tell them.
-_NORMAL: Final = str.maketrans(
-    {**dict.fromkeys("'\u2019\u02bc\u00ad\u200b\u200c\u200d\u2060\ufeff"), "\u0131": "i", "\u0130": "i"}
+_NORMAL: Final = (
+    *((sign, "") for sign in "'\u2019\u02bc\u00ad\u200b\u200c\u200d\u2060\ufeff"),
+    ("\u0131", "i"),
+    ("\u0130", "i"),
 )
 _ASCII_FOLD: Final = bytes(c if chr(c).isalnum() and c < 128 else 32 for c in range(256)).lower()  # noqa: PLR2004
 
@@ -34,7 +47,14 @@ _ASCII_FOLD_LINES: Final = bytes(10 if c == 10 else folded for c, folded in enum
 
 def normalize_text(conversation: Conversation) -> str:
     """The conversation's words in lower case, a space between them and ` | ` between messages."""
-    return " | ".join([normalize_words(message.text) for message in conversation.messages])
+    texts = [message.text for message in conversation.messages]
+    return " | ".join([normalize_words(text) or name_wordless(text) for text in texts])
+
+
+def name_wordless(text: str) -> str:
+    """A word that stands for a text without any, such as a picture made of signs: without, all of them were equal."""
+    shown = text.replace(ROW_END, " ").replace(BORDER, " ").strip()
+    return "wordless" + hashlib.blake2b(shown.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def normalize_words(text: str) -> str:
@@ -42,7 +62,15 @@ def normalize_words(text: str) -> str:
     if text.isascii():
         folded = text.encode().translate(_ASCII_FOLD, b"'")
         return b" ".join(folded.split()).decode()
-    return " ".join(_word().findall(unicodedata.normalize("NFKC", text).translate(_NORMAL).casefold()))
+    return normalize_marked(text.replace(ROW_END, " ").replace(BORDER, " "))
+
+
+def normalize_marked(text: str) -> str:
+    """`normalize_words` of a text of any script in which ROW_END and BORDER stay, each as a word of its own."""
+    text = unicodedata.normalize("NFKC", text)
+    for sign, plain in _NORMAL:  # a look for each is many times as fast as `str.translate`
+        text = text.replace(sign, plain)
+    return " ".join(_word().findall(text.casefold()))
 
 
 def normalize_each(sentences: Sequence[str]) -> list[str]:
@@ -54,63 +82,59 @@ def normalize_each(sentences: Sequence[str]) -> list[str]:
     return [" ".join(line.split()) for line in folded.split("\n")]
 
 
-def hash_words(texts: Sequence[str]) -> tuple[UInt64Array, npt.NDArray[np.int64]]:
-    """Hash each word of normalized texts.
+class Words(NamedTuple):
+    """Hashed words of some texts, flat.
 
-    Returns:
-        The hashes (W,) uint64 of all words in order, and where each text's begin: (len(texts) + 1,) int64 offsets.
+    Attributes:
+        hashes: (W,) uint64, of all words in order.
+        starts: (texts + 1,) int64: where each text's words begin, and where the last one's end.
     """
-    hashes, counts = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
+
+    hashes: UInt64Array
+    starts: npt.NDArray[np.int64]
+
+
+def hash_words(texts: Sequence[str]) -> Words:
+    """Hash each word of normalized texts."""
+    hashes, starts = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
     first = num_chars = 0
     for place, text in enumerate(texts, 1):
         num_chars += len(text)
         if num_chars >= _HASHED_CHARS or place == len(texts):
-            found, ends = _hash_words(texts[first:place])
-            hashes.append(found)
-            counts.append(ends + counts[-1][-1])
+            found = hash_lines("".join([f"{line}\n" for line in texts[first:place]]).encode())
+            hashes.append(found.hashes)
+            starts.append(found.starts[1:] + starts[-1][-1])
             first, num_chars = place, 0
-    return np.concatenate(hashes), np.concatenate(counts)
+    return Words(np.concatenate(hashes), np.concatenate(starts))
 
 
-def _hash_words(texts: Sequence[str]) -> tuple[UInt64Array, npt.NDArray[np.int64]]:
-    """The hashes of the words of a few texts, and where each text's end.
+def hash_lines(lines: bytes) -> Words:
+    r"""Hash each word of lines; words are what white space divides, and every line ends with `\n`.
 
-    A word's hash is the sum of its letters' numbers, each times a power of an odd base, modulo 2**64. The powers go on
-    from word to word and are taken back by the inverse base at the end: no letter's place in its word is needed.
+    A word is read as little-endian numbers of eight bytes, so that most words are one: no letter is looked at alone.
+    The hash is injective on words of up to eight bytes.
     """
-    data = np.frombuffer(("\n" + "\n".join(texts) + "\n").encode(), np.uint8)
+    data = np.frombuffer(b"\n" + lines + b"\n" * _PIECE_BYTES, np.uint8)
     is_word = data > ord(" ")
-    begins = np.flatnonzero(is_word[1:] & ~is_word[:-1]) + 1
-    ends = np.searchsorted(begins, np.flatnonzero(data == ord("\n"))[1:])
-    if not len(begins):
-        return np.empty(0, np.uint64), ends
-    powers, inverses = _powers(1 << len(data).bit_length())
+    edges = np.flatnonzero(is_word[1:] != is_word[:-1]) + 1
+    begins, sizes = edges[::2], edges[1::2] - edges[::2]
+    line_ends = np.flatnonzero(data[1 : 1 + len(lines)] == ord("\n")) + 1
+    starts = np.concatenate([np.zeros(1, np.int64), np.searchsorted(begins, line_ends)])
+    pieces = np.ndarray(len(data) - _PIECE_BYTES, "<u8", data, strides=(1,))  # of each byte and the seven behind it
+    hashes = pieces[begins] & _MASKS[np.minimum(sizes, _PIECE_BYTES)]
+    longer = np.flatnonzero((sizes > _PIECE_BYTES) & (sizes <= _MAX_PIECES * _PIECE_BYTES))
     with np.errstate(over="ignore"):
-        letters = _letters().take(data)
-        letters *= powers[: len(data)]
-        return mix(np.add.reduceat(letters, begins) * inverses[begins]), ends
-
-
-@lru_cache(maxsize=4)
-def _powers(count: int) -> tuple[UInt64Array, UInt64Array]:
-    """The first `count` powers of an odd base and of its inverse, modulo 2**64; `count` is a power of two."""
-    base = int(GOLDEN)
-    tables = []
-    for factor in (base, pow(base, -1, 1 << 64)):
-        table = np.ones(count, np.uint64)
-        with np.errstate(over="ignore"):
-            for bit in range(count.bit_length() - 1):
-                table[1 << bit : 2 << bit] = table[: 1 << bit] * np.uint64(pow(factor, 1 << bit, 1 << 64))
-        tables.append(table)
-    return tables[0], tables[1]
-
-
-@lru_cache(maxsize=1)
-def _letters() -> UInt64Array:
-    """A number for each byte, 0 for white space."""
-    table = random_words(256, seed=1).copy()
-    table[: ord(" ") + 1] = 0
-    return table
+        for place in range(1, _MAX_PIECES):
+            longer = longer[sizes[longer] > place * _PIECE_BYTES]
+            if not len(longer):
+                break
+            left = np.minimum(sizes[longer] - place * _PIECE_BYTES, _PIECE_BYTES)
+            piece = pieces[begins[longer] + place * _PIECE_BYTES] & _MASKS[left]
+            hashes[longer] += mix(piece + np.uint64(place) * GOLDEN)
+        for word in np.flatnonzero(sizes > _MAX_PIECES * _PIECE_BYTES).tolist():
+            text = lines[begins[word] - 1 : begins[word] - 1 + sizes[word]]
+            hashes[word] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+        return Words(mix(hashes), starts)
 
 
 @lru_cache(maxsize=1)
@@ -121,13 +145,14 @@ def _word() -> re.Pattern[str]:
     basic plane are left out: with them the pattern is ten times as slow.
     """
     marks = "".join(chr(point) for point in range(0x300, 0x10000) if unicodedata.category(chr(point)).startswith("M"))
-    return re.compile(rf"[{_UNSPACED}][{marks}]*|[^\W_{_UNSPACED}]+(?:[{marks}]+[^\W_{_UNSPACED}]*)*")
+    letter = rf"[^\W_{_UNSPACED}]"
+    return re.compile(rf"{letter}++(?:[{marks}]++{letter}*+)*+|[{_UNSPACED}][{marks}]*+|[{ROW_END}{BORDER}]")
 
 
 def mix(values: UInt64Array) -> UInt64Array:
     """Finalizer of SplitMix64 (Steele, Lea, Flood, 2014): a bijection in which each bit depends on all."""
     with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(30))) * SPREAD
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return values ^ (values >> np.uint64(31))
 
