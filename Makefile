@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 STAMP  := $(VENV)/.setup-done
 CHECKOV := .venv-checkov/.setup-done
+PEER   := .venv-peer/.setup-done
+AREAS  ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench image image-test lock clean
@@ -43,8 +45,14 @@ check: setup ## Run the linters, the type checker and the import contract
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-bench: setup ## Print benchmark figures and ratios, side by side
-	$(BIN)/python -m tests.bench
+# The set of packages that mix is compared with; checkov's way.
+$(PEER): requirements/peer.lock
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps -r $<
+	@touch $@
+
+bench: setup $(PEER) ## Print benchmark figures and ratios, side by side (half an hour; AREAS=mix for one)
+	$(BIN)/python -m tests.bench $(AREAS)
 
 image: ## Build the CPU image
 	docker build --target cpu -t nanosft-cpu:0.1.0 .
@@ -58,4 +66,4 @@ lock: ## Recompile the lock files from pyproject.toml
 	sh requirements/compile.sh .venv-lock/bin/pip-compile
 
 clean: ## Remove what make built
-	rm -rf $(VENV) .venv-checkov .venv-lock demo-run
+	rm -rf $(VENV) .venv-checkov .venv-lock .venv-peer demo-run

@@ -24,3 +24,6 @@ grep -o 'torch==[0-9.]*' pyproject.toml | env -u PIP_FIND_LINKS -u PIP_EXTRA_IND
     --no-emit-find-links --no-header --constraint requirements/runtime.lock --output-file requirements/torch-cuda.lock -
 echo checkov | "$pip_compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-emit-index-url \
     --no-emit-find-links --no-header --output-file requirements/checkov.lock -
+# What `make bench` compares with, in an environment of its own: nothing but its figures needs it.
+echo datasets==5.2.0 | "$pip_compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate \
+    --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/peer.lock -

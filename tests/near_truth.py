@@ -3,17 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from nanosft.mix.near import PAIR, Components, KeyFiles, check_pairs, find_candidates, signature_path
-from nanosft.quality.minhash import (
-    DEFAULT_THRESHOLD,
-    SHORT,
-    near_keys,
-    signatures,
-    similarity,
-)
-from nanosft.quality.words import normalize_words
+from nanosft.mix.near import Components, find_edges, plan_parts, save_dropped
+from nanosft.mix.spill import Spill, save_places
+from nanosft.quality.minhash import DEFAULT_THRESHOLD, SHORT, make_keys, sign, similarity
+from nanosft.quality.words import hash_words, normalize_words
 from tests.real_sets import read_chatterbot, read_chitchat
 
 
@@ -41,18 +34,25 @@ def judge_real_sets(directory: Path) -> Judged:
 
 
 def cluster(texts: list[str], directory: Path, *, batch_rows: int) -> list[int]:
-    with KeyFiles(directory) as files:
-        for base in range(0, len(texts), batch_rows):
-            batch = texts[base : base + batch_rows]
-            sigs = signatures(batch)
-            keys = near_keys(batch, sigs)
-            files.add(base, keys.rows, keys.keys, sigs)
-        paths = files.close()
-    pairs = np.unique(np.concatenate([np.empty(0, PAIR), *map(find_candidates, paths)]))
-    held = check_pairs(signature_path(directory), pairs, DEFAULT_THRESHOLD)
+    """The name of each text's cluster, with batches dealt out to two processes' files in turn."""
+    spills = [Spill(directory, number) for number in range(2)]
+    places = []
+    for batch, base in enumerate(range(0, len(texts), batch_rows)):
+        words = hash_words(texts[base : base + batch_rows])
+        sigs = sign(words)
+        spill = spills[batch % 2]
+        places.append((spill.number, base, 0, spill.add_keys(batch, make_keys(words, sigs), sigs)))
+    for spill in spills:
+        spill.finish()
+    save_places(directory, places)
+    save_dropped(directory, len(texts), iter([]))
     components = Components(directory / "components", len(texts))
-    components.unite(held["row"].tolist(), held["first"].tolist())
-    found = list(components.find(list(range(len(texts)))))
+    for parts in plan_parts(directory):
+        components.unite(find_edges(directory, parts, DEFAULT_THRESHOLD))
+    found = list(range(len(texts)))
+    for rows, names in components.iter_members():
+        for row, name in zip(rows.tolist(), names.tolist(), strict=True):
+            found[row] = name
     components.close()
     return found
 

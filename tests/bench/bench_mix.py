@@ -2,7 +2,8 @@
 
 The rows are real ones (identity sets, `chitchat-dataset`, `chatterbot-corpus`), repeated under another substitution of
 letters each time, so that lengths and turns stay real and no repetition is a duplicate; 2 % are exact copies and 3 %
-near copies. Both sides read and write the same JSONL on the same disk, each in a process of its own.
+near copies. Both sides read and write the same JSONL on the same disk, each as a process from its start to its end:
+ours is the command a user gives. Runs alternate; the table has each one's median.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from threading import Event, Thread
 
 import orjson
@@ -24,12 +26,22 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.near_truth import judge_real_sets
+from tests.planted import find_planted
 from tests.real_sets import Messages, read_chatterbot, read_chitchat, write_jsonl
 
 _MIB = 1 << 20
 _SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).parents[3] / "shared"))
-_PEER_PYTHON = os.environ.get("BENCH_PEER_PYTHON", sys.executable)
-"""A Python that imports `datasets`; it is not in the lock, as nothing but this figure needs it."""
+_PEER_VENV = Path(__file__).parents[2] / ".venv-peer/bin/python"
+_PEER_PYTHON = os.environ.get("BENCH_PEER_PYTHON", str(_PEER_VENV))
+"""A Python that imports `datasets`: by `make bench`, one of its own, as nothing but this figure needs it."""
+_SIZES = {100_000: 3, 1_000_000: 1, 5_000_000: 1}
+"""Conversations, and how often each variant is run."""
+_PEER_LIMIT = 1_000_000
+"""The most conversations that the peer is given without --full: five million take it some minutes."""
+_ROW_BYTES = 1600
+_DISK_FACTOR = 5
+"""Data, spill, segments, output, and the peer's cache."""
+_VARIANTS = (("all", 1024), ("all", 256), ("no de-duplication", 1024), ("no de-duplication", 256))
 
 _PEER = """
 import sys
@@ -44,7 +56,6 @@ num = sum(map(len, sets))
 shares = [len(item) / num for item in sets]
 mixed = datasets.interleave_datasets(sets, shares, seed=0, stopping_strategy="all_exhausted")
 mixed.shuffle(seed=0).to_json(out, num_proc=2)
-print(len(mixed))
 """
 _REAL = """
 synthetic_share = 0.3
@@ -61,54 +72,36 @@ uri = "{directory}/chitchat.jsonl"
 name = "chatterbot"
 uri = "{directory}/chatterbot.jsonl"
 """
-_OURS = """
-import os
-import sys
-from nanosft.mix.stage import make_mixture
-from nanosft.settings.mix import MixSettings
-if __name__ == "__main__":
-    recipe, out, limit, work = sys.argv[1:]
-    workers = int(os.environ.get("NUM_WORKERS", "0"))
-    report = make_mixture(
-        MixSettings(recipe=recipe, out=out, memory_limit=int(limit), work_dir=work, workers=workers)
-    )
-    print(report.num_rows + report.num_val)
-"""
 
 
 @dataclass(frozen=True)
 class Measured:
     """One run of a process tree."""
 
-    num_rows: int
     elapsed_s: float
     process_bytes: int
     tree_bytes: int
 
 
 def run(console: Console, *, quick: bool) -> None:
-    """Print the tables; `quick` stops at 100 thousand rows."""
+    """Print the tables; `quick` leaves the peer out at five million."""
     with tempfile.TemporaryDirectory(prefix="bench-mix-") as name:
         directory = Path(name)
-        table = Table(title="mix: time and memory by size", title_justify="left")
-        for heading in (
-            "rows",
-            "checks",
-            "limit",
-            "time s",
-            "rows/s",
-            "MB/s",
-            "peak of a process",
-            "all processes (PSS)",
-        ):
-            table.add_column(heading, justify="right")
-        ratios: list[str] = []
-        for num in (100_000,) if quick else (100_000, 1_000_000, 5_000_000):
-            _measure_size(directory, num, table, ratios)
-        console.print(table)
-        for line in ratios:
-            console.print(line)
+        for num, num_runs in _SIZES.items():
+            if shutil.disk_usage(directory).free < num * _ROW_BYTES * _DISK_FACTOR:
+                console.print(f"NOT MEASURED: {num:,} rows need {num * _ROW_BYTES * _DISK_FACTOR / 1e9:.0f} GB of disk")
+                continue
+            with_peer = _has_peer() and (num <= _PEER_LIMIT or not quick)
+            console.print(_measure_size(directory, num, num_runs, with_peer=with_peer))
+        if not _has_peer():
+            console.print(f"NOT COMPARED: {_PEER_PYTHON} has no `datasets`: run `make bench`, or set BENCH_PEER_PYTHON")
         _show_real(console, directory)
+        _show_planted(console, directory)
+
+
+def _mix(recipe: Path, out: Path, limit: int, work: Path, *, workers: int = 0) -> list[str]:
+    command = [sys.executable, "-m", "nanosft", "mix", "--json", "--recipe", str(recipe), "--out", str(out)]
+    return [*command, "--memory-limit", str(limit), "--work-dir", str(work), "--workers", str(workers)]
 
 
 def _show_real(console: Console, directory: Path) -> None:
@@ -122,10 +115,7 @@ def _show_real(console: Console, directory: Path) -> None:
         table.add_column(heading, justify="right")
     for workers, limit in ((1, 256), (2, 256), (1, 1024), (2, 1024)):
         out = directory / f"real-{workers}-{limit}"
-        environ = {"NUM_WORKERS": str(workers)}
-        found = measure(
-            [sys.executable, "-c", _OURS, str(recipe), str(out), str(limit), str(directory / "work")], environ
-        )
+        found = measure(_mix(recipe, out, limit, directory / "work", workers=workers))
         manifest = (out / "manifest.json").read_bytes()
         table.add_row(
             str(workers),
@@ -142,65 +132,86 @@ def _show_real(console: Console, directory: Path) -> None:
     )
 
 
-def _measure_size(directory: Path, num: int, table: Table, ratios: list[str]) -> None:
+def _show_planted(console: Console, directory: Path) -> None:
+    """Exact copies, near copies and held-out rows planted among real ones: how many are found."""
+    found = find_planted(directory / "planted")
+    console.print(
+        f"planted in real sets: {found.num_exact_found} of {found.num_exact} exact copies found, "
+        f"{found.num_near_found} of {found.num_near} near copies, {found.num_held_out_found} of {found.num_held_out} "
+        "held-out rows"
+    )
+
+
+def _measure_size(directory: Path, num: int, num_runs: int, *, with_peer: bool) -> Table:
+    table = Table(title=f"mix: {num:,} rows, median of {num_runs}", title_justify="left")
+    for heading in (
+        "checks",
+        "limit",
+        "time s",
+        "rows/s",
+        "MB/s",
+        "of datasets",
+        "peak of a process",
+        "all processes (PSS)",
+    ):
+        table.add_column(heading, justify="right")
     data = directory / "data"
     data.mkdir()
     size = write_sources(data, num)
-    rates = {}
-    for checks, limit in (("all", 1024), ("all", 256), ("no de-duplication", 1024)):
-        if checks == "all" and limit == 1024 and num > 1_000_000:
-            continue
-        recipe = _write_recipe(directory, data, dedup=checks == "all")
-        out = directory / "out"
-        found = measure([sys.executable, "-c", _OURS, str(recipe), str(out), str(limit), str(directory / "work")])
-        rates[checks, limit] = num / found.elapsed_s
-        _add_row(table, num, checks, f"{limit} MiB", size, found)
-        shutil.rmtree(out)
-    peer = _measure_peer(directory, data) if num <= 1_000_000 else None
-    if peer is None:
-        ratios.append(f"{num:,} rows: no Python with `datasets` (set BENCH_PEER_PYTHON): not compared")
-    else:
-        _add_row(table, num, "none (datasets)", "-", size, peer)
-        theirs = num / peer.elapsed_s
-        ratios += [
-            f"{num:,} rows, {checks}, {limit} MiB: {rate / theirs:.2f} x the rate of datasets"
-            for (checks, limit), rate in rates.items()
-        ]
+    found: dict[tuple[str, int], list[Measured]] = {variant: [] for variant in _VARIANTS}
+    theirs = []
+    for _ in range(num_runs):
+        for checks, limit in _VARIANTS:
+            recipe = _write_recipe(directory, data, dedup=checks == "all")
+            found[checks, limit].append(measure(_mix(recipe, directory / "out", limit, directory / "work")))
+            shutil.rmtree(directory / "out")
+        if with_peer:
+            theirs.append(_measure_peer(directory, data))
+    peer_s = median(run.elapsed_s for run in theirs) if theirs else None
+    for (checks, limit), runs in found.items():
+        _add_row(table, num, checks, f"{limit} MiB", size, runs, peer_s)
+    if theirs:
+        _add_row(table, num, "none (datasets)", "-", size, theirs, peer_s)
     shutil.rmtree(data)
+    return table
 
 
-def _add_row(table: Table, num: int, checks: str, limit: str, size: int, found: Measured) -> None:
+def _add_row(
+    table: Table, num: int, checks: str, limit: str, size: int, runs: list[Measured], peer_s: float | None
+) -> None:
+    elapsed_s = median(run.elapsed_s for run in runs)
     table.add_row(
-        f"{num:,}",
         checks,
         limit,
-        f"{found.elapsed_s:.1f}",
-        f"{num / found.elapsed_s:,.0f}",
-        f"{size / 1e6 / found.elapsed_s:.0f}",
-        f"{found.process_bytes / _MIB:.0f} MiB",
-        f"{found.tree_bytes / _MIB:.0f} MiB",
+        f"{elapsed_s:.1f}",
+        f"{num / elapsed_s:,.0f}",
+        f"{size / 1e6 / elapsed_s:.0f}",
+        f"{peer_s / elapsed_s:.2f} x" if peer_s is not None else "-",
+        f"{max(run.process_bytes for run in runs) / _MIB:.0f} MiB",
+        f"{max(run.tree_bytes for run in runs) / _MIB:.0f} MiB",
     )
 
 
-def _measure_peer(directory: Path, data: Path) -> Measured | None:
-    probe = subprocess.run([_PEER_PYTHON, "-c", "import datasets"], capture_output=True, check=False)
-    if probe.returncode:
-        return None
+def _has_peer() -> bool:
+    probe = [_PEER_PYTHON, "-c", "import datasets"]
+    return Path(_PEER_PYTHON).exists() and not subprocess.run(probe, capture_output=True, check=False).returncode
+
+
+def _measure_peer(directory: Path, data: Path) -> Measured:
     out = directory / "peer.jsonl"
     files = sorted(map(str, data.glob("*.jsonl")))
-    found = measure(
-        [_PEER_PYTHON, "-c", _PEER, str(out), *files], {"HF_HUB_OFFLINE": "1", "HF_HOME": str(directory / "hf")}
-    )
+    environ = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(directory / "hf")}
+    found = measure([_PEER_PYTHON, "-c", _PEER, str(out), *files], environ)
     out.unlink()
     shutil.rmtree(directory / "peer.jsonl.cache")
     return found
 
 
 def measure(command: list[str], environ: dict[str, str] | None = None) -> Measured:
-    """Run a command that prints its number of rows; sample the memory of its processes."""
+    """Run a command; sample the memory of its processes."""
     started_s = time.monotonic()
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, start_new_session=True, env={**os.environ, **(environ or {})}, text=True
+        command, stdout=subprocess.PIPE, start_new_session=True, env={**os.environ, **(environ or {})}
     )
     peaks = [0, 0]
     done = Event()
@@ -214,13 +225,13 @@ def measure(command: list[str], environ: dict[str, str] | None = None) -> Measur
 
     thread = Thread(target=watch)
     thread.start()
-    output, _ = process.communicate()
+    process.communicate()
     elapsed_s = time.monotonic() - started_s
     done.set()
     thread.join()
     if process.returncode:
-        raise RuntimeError(f"{command[:3]} failed with {process.returncode}")
-    return Measured(int(output.split()[-1]), elapsed_s, *peaks)
+        raise RuntimeError(f"{command[:4]} failed with {process.returncode}")
+    return Measured(elapsed_s, *peaks)
 
 
 def _read_memory(session: int) -> Iterator[tuple[int, int]]:
