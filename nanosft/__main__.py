@@ -1,5 +1,15 @@
-"""Run the command line: `python -m nanosft …`, the form that torchrun starts."""
+"""Run the command line: `nanosft …`, and `python -m nanosft …`, the form that torchrun starts.
 
-from nanosft.cli import main
+Light on purpose: worker processes import the main module anew.
+"""
 
-main()
+
+def main() -> None:
+    """See `nanosft.cli.main`."""
+    from nanosft import cli  # noqa: PLC0415 - see above
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

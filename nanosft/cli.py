@@ -77,6 +77,10 @@ def mix(settings: MixSettings) -> None:
 
     nanosft mix --recipe recipe.toml --out s3://bucket/mixture
     """
+    from nanosft.mix.workers import prepare
+
+    prepare(settings.workers, "nanosft.mix.rows")  # it imports while this process does
+
     from nanosft.mix.stage import run_mix
 
     run_mix(settings)

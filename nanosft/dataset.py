@@ -26,7 +26,8 @@ from nanosft.store import MissingObjectError, Store, Writer, open_object, open_s
 
 DATA_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _DATA_KINDS: Final[frozenset[Kind]] = frozenset({"generated", "generated-shard", "mixture", "audited"})
-_UNFINISHED_NAMES: Final = frozenset({"rows", "shards", "state"})
+UNFINISHED_NAMES: Final = frozenset({"rows", "shards", "state"})
+"""Prefixes that only a run under way has beside it, as long as there is no manifest."""
 _BLOCK_BYTES: Final = 1 << 18
 _NUM_BLOCKS_AHEAD: Final = 4
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -88,7 +89,7 @@ def list_data_objects(uri: str) -> list[DataObject]:
     if manifest is not None:
         return _list_manifest(store, manifest)
     directory = store.list_directory()
-    if unfinished := sorted(_UNFINISHED_NAMES.intersection(directory.names)):
+    if unfinished := sorted(UNFINISHED_NAMES.intersection(directory.names)):
         raise DataError(
             f"{store.uri}: unfinished: it has {unfinished[0]}/ but no {MANIFEST_KEY}: "
             "run the command that makes it again, it goes on where it stopped"

@@ -73,12 +73,13 @@ class Interrupted(NanosftError):  # noqa: N818 - a request to stop, not an error
 
     Args:
         signum: The signal's number, for instance `signal.SIGTERM`.
+        outcome: What became of the work.
     """
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by signal {signum}; everything is saved: the same command goes on from here")
-        self.signum = signum
+    def __init__(self, signum: int, outcome: str = "everything is saved: the same command goes on from here") -> None:
+        super().__init__(f"stopped by signal {signum}; {outcome}")
+        self.signum, self.outcome = signum, outcome
 
-    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
-        """How it goes from one rank to the others: made of the number again, not of the message."""
-        return type(self), (self.signum,)
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, str]]:
+        """How it goes from one rank to the others: made of its parts again, not of the message."""
+        return type(self), (self.signum, self.outcome)

@@ -5,6 +5,7 @@ Everything goes to standard error; standard output belongs to results (`--json`,
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import Any, Final, Self
@@ -16,8 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 LOG_INTERVAL_S: Final = 15.0
+_RESULT_WIDTH: Final = 160
 _log = logging.getLogger("nanosft.progress")
 console: Final = Console(stderr=True)
+
+
+def make_result_console() -> Console:
+    """Standard output for tables: as wide as the terminal, and elsewhere as any table needs to be."""
+    stdout = Console()
+    return stdout if stdout.is_terminal or "COLUMNS" in os.environ else Console(width=_RESULT_WIDTH)
 
 
 class Bar:

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, cast
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nanosft.progress import make_result_console
 from nanosft.quality.verdict import GATE_NAMES, Defect, GateName
 
 
@@ -95,7 +95,7 @@ class Audit:
 
 def print_audit(audit: Audit) -> None:
     """The table of defects with examples, on standard output."""
-    console = Console()
+    console = make_result_console()
     table = Table(title=f"audit of {escape(audit.uri)}", title_justify="left", show_lines=False)
     table.add_column("gate", no_wrap=True)
     table.add_column("defect", no_wrap=True)

@@ -16,6 +16,7 @@ from nanosft.generate.client_http import open_post, speaks_openrouter
 from nanosft.generate.limits import AdaptiveLimit
 from nanosft.generate.prompts import parse_draft, write_draft_messages
 from nanosft.knowledge import Knowledge, KnowledgeReport, check_knowledge, read_knowledge
+from nanosft.progress import make_result_console
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.store import open_object
 
@@ -34,7 +35,7 @@ def run_knowledge_check(settings: KnowledgeCheckSettings) -> KnowledgeReport:
         sys.stdout.buffer.write(orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         sys.stdout.flush()
     else:
-        Console().print(render_report(report))
+        make_result_console().print(render_report(report))
     if settings.strict and not report.is_clean:
         raise DataError(f"{settings.uri}: {_count_problems(report)} to mend: see the report")
     return report

@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
-from rich.console import Console
 
 from nanosft.generate.estimate import print_dry_run
 from nanosft.generate.plan import Plan
 from nanosft.generate.prompts import Prompter
 from nanosft.generate.run import Made
 from nanosft.manifest import MANIFEST_KEY, Manifest
-from nanosft.progress import console
+from nanosft.progress import console, make_result_console
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import join_uri
 
@@ -82,7 +81,7 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
 
 def report_dry_run(settings: GenerateSettings, prompter: Prompter, plan: Plan, started_s: float) -> Summary:
     """Print what the plan covers and will take: to standard output, or beside the JSON that is asked for there."""
-    estimate = print_dry_run(console if settings.json_output else Console(), settings, prompter, plan)
+    estimate = print_dry_run(console if settings.json_output else make_result_console(), settings, prompter, plan)
     summary = Summary(
         out=settings.out,
         num_planned=settings.num,

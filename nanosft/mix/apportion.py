@@ -47,16 +47,19 @@ def largest_remainder(weights: Sequence[Fraction], total: int) -> list[int]:
     return seats
 
 
-def fill_gap(gap: int, weights: Sequence[int]) -> list[int]:
+def fill_gap(gap: int, weights: Sequence[int], *, may_exceed: bool = True) -> list[int]:
     """Which of `weights`, tried in order, bring a sum nearest to `gap`: their indexes.
 
-    Each is taken that still fits; in the end one more, where too much by it is less than what is missing.
+    Each is taken that still fits; in the end one more, where too much by it is less than what is missing, if the sum
+    may exceed the gap.
     """
     chosen = []
     for index, weight in enumerate(weights):
         if weight <= gap:
             chosen.append(index)
             gap -= weight
+    if not may_exceed:
+        return chosen
     taken = set(chosen)
     left = [index for index, weight in enumerate(weights) if index not in taken and weight < 2 * gap]
     if left:
@@ -86,9 +89,9 @@ def apportion(
     if any(d.rest for d in demands):
         return _with_rest(demands, amounts, ratios, total, _exact(max_epochs))
     if not any(ratios):
-        if total is None:
-            return [amount if d.epochs is not None else d.available for d, amount in zip(demands, amounts, strict=True)]
-        ratios = [Fraction(d.available) for d in demands]
+        ratios = [Fraction(d.available if d.epochs is None else 0) for d in demands]
+        if not any(ratios):
+            return amounts
     left = None if total is None else total - sum(amounts)
     if left is not None and left < 0:
         raise ConfigError(
@@ -131,12 +134,18 @@ def _with_rest(
 ) -> list[int]:
     rest = sum(d.available for d in demands if d.rest)
     fixed, share = sum(amounts), sum(ratios, Fraction())
+    given = total
     if total is None:
         limits = [d.available * max_epochs / r for d, r in zip(demands, ratios, strict=True) if r]
         total = floor(min([*limits, (fixed + rest) / (1 - share)]))
     wanted = largest_remainder([*ratios, 1 - share], total)
     left = wanted.pop() - fixed
     names = ", ".join(repr(d.name) for d in demands if d.rest)
+    if left < 0 and given is None:
+        raise ConfigError(
+            f"the sources with epochs give {fixed}, more than ratios that sum to {float(share):g} leave them where "
+            f"{names} is the rest: lower epochs or ratios"
+        )
     if left < 0:
         raise ConfigError(f"epochs and ratios give {total - left}, more than the total of {total}: raise the total")
     if left > rest:

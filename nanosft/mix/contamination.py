@@ -7,7 +7,7 @@ Source: the n-gram rule of Brown et al., Language Models are Few-Shot Learners (
 instance of Lambert et al., Tulu 3 (2024), section 3.2.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,21 +16,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.conversation import Conversation
-from nanosft.quality.words import hash_words, normalize_text
+from nanosft.mix.text import drop_borders, hash_batch
+from nanosft.quality.words import GOLDEN, SPREAD, Words
 
 UInt64Array = npt.NDArray[np.uint64]
 
 _CHUNK_ROWS: Final = 2048
-_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
-_SPREAD: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT: Final = np.uint64(32)
 _ARRAYS: Final = ("grams", "items", "sizes", "table")
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """n-grams of held-out conversations; 13 bytes a word.
+    """n-grams of held-out conversations; 20 to 28 bytes a word.
 
     Attributes:
         ngram: Words in an n-gram.
@@ -48,12 +46,13 @@ class HeldOut:
     sizes: npt.NDArray[np.int32]
     table: npt.NDArray[np.bool_]
 
-    def find(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which texts (see `drop_borders`) are contaminated: (len(texts),) bool."""
-        grams, rows = hash_ngrams(texts, self.ngram)
-        totals = np.bincount(rows, minlength=len(texts))
-        found = np.zeros(len(texts), np.bool_)
+    def find(self, words: Words) -> npt.NDArray[np.bool_]:
+        """Which texts, their words given, are contaminated: (texts,) bool."""
+        grams, rows = hash_ngrams(words, self.ngram)
+        num_texts = len(words.starts) - 1
+        found = np.zeros(num_texts, np.bool_)
         maybe = self.table[grams >> np.uint64(64 - self._bits)]
+        all_grams, all_rows = grams, rows
         grams, rows = grams[maybe], rows[maybe]
         starts = np.searchsorted(self.grams, grams, side="left")
         stops = np.searchsorted(self.grams, grams, side="right")
@@ -65,7 +64,8 @@ class HeldOut:
             _, first = np.unique(grams[mine], return_index=True)
             spans = [self.items[starts[i] : stops[i]] for i in mine[first]]
             items, counts = np.unique(np.concatenate(spans), return_counts=True)
-            most = max((counts / self.sizes[items]).max(), counts.max() / totals[row])
+            total = len(np.unique(all_grams[all_rows == row]))
+            most = max((counts / self.sizes[items]).max(), counts.max() / total)
             found[row] = most > self.max_overlap
         return found
 
@@ -85,13 +85,13 @@ def load_held_out(directory: Path, ngram: int, max_overlap: float) -> HeldOut:
     return HeldOut(ngram, max_overlap, *arrays)
 
 
-def build_held_out(conversations: Iterable[Conversation], *, ngram: int, max_overlap: float) -> HeldOut:
-    """Index held-out conversations."""
+def build_held_out(rows: Iterable[str], *, ngram: int, max_overlap: float) -> HeldOut:
+    """Index held-out conversations, each as one text (`join_messages`)."""
     grams, items = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
-    texts_of = (drop_borders(normalize_text(conversation)) for conversation in conversations)
     num_items = 0
-    while texts := list(islice(texts_of, _CHUNK_ROWS)):
-        hashes, rows = hash_ngrams(texts, ngram)
+    left = iter(rows)
+    while texts := list(islice(left, _CHUNK_ROWS)):
+        hashes, rows = hash_ngrams(drop_borders(hash_batch(texts)), ngram)
         pairs = np.unique(np.stack([hashes, rows.astype(np.uint64)], axis=1), axis=0)
         grams.append(pairs[:, 0])
         items.append((pairs[:, 1] + np.uint64(num_items)).astype(np.int32))
@@ -105,14 +105,9 @@ def build_held_out(conversations: Iterable[Conversation], *, ngram: int, max_ove
     return HeldOut(ngram, max_overlap, all_grams, all_items, sizes, table)
 
 
-def drop_borders(text: str) -> str:
-    """A normalized text without the borders of its messages."""
-    return text.replace("| ", "")
-
-
-def hash_ngrams(texts: Sequence[str], ngram: int) -> tuple[UInt64Array, npt.NDArray[np.int64]]:
+def hash_ngrams(texts: Words, ngram: int) -> tuple[UInt64Array, npt.NDArray[np.int64]]:
     """Hashes of all n-grams, and the text each is of; a text of fewer words is one n-gram, one without words none."""
-    words, starts = hash_words(texts)
+    words, starts = texts
     lengths = np.diff(starts)
     short = np.flatnonzero((lengths > 0) & (lengths < ngram))
     hashes = [np.empty(0, np.uint64)]
@@ -122,8 +117,8 @@ def hash_ngrams(texts: Sequence[str], ngram: int) -> tuple[UInt64Array, npt.NDAr
             count = len(words) - ngram + 1
             sums = words[:count].copy()
             for place in range(1, ngram):
-                sums = sums * _FACTOR + words[place : place + count]
-        row_of = np.repeat(np.arange(len(texts)), lengths)
+                sums = sums * GOLDEN + words[place : place + count]
+        row_of = np.repeat(np.arange(len(lengths)), lengths)
         whole = row_of[:count] == row_of[ngram - 1 :]
         hashes.append(_finish(sums[whole]))
         rows.append(row_of[:count][whole])
@@ -131,7 +126,7 @@ def hash_ngrams(texts: Sequence[str], ngram: int) -> tuple[UInt64Array, npt.NDAr
         with np.errstate(over="ignore"):
             total = np.uint64(lengths[row])
             for word in words[starts[row] : starts[row + 1]]:
-                total = total * _FACTOR + word
+                total = total * GOLDEN + word
         hashes.append(_finish(np.array([total], np.uint64)))
         rows.append(np.array([row]))
     return np.concatenate(hashes), np.concatenate(rows)
@@ -139,5 +134,5 @@ def hash_ngrams(texts: Sequence[str], ngram: int) -> tuple[UInt64Array, npt.NDAr
 
 def _finish(sums: UInt64Array) -> UInt64Array:
     with np.errstate(over="ignore"):
-        mixed = (sums ^ (sums >> _SHIFT)) * _SPREAD
+        mixed = (sums ^ (sums >> _SHIFT)) * SPREAD
         return mixed ^ (mixed >> _SHIFT)

@@ -2,7 +2,7 @@
 """DuckDB within its memory limit, with errors that are ours."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from nanosft.errors import ConfigError, StoreError
+from nanosft.mix.near import Components
 
 _FETCH_ROWS: Final = 1 << 14
 
@@ -38,12 +39,12 @@ class Database:
         """Close the database."""
         self._db.close()
 
-    def insert(self, table: str, new: pa.Table) -> None:
-        """Append rows to a table, columns by name (by place into tables of two columns)."""
+    def insert(self, table: str, new: pa.Table, *, by_name: bool = True) -> None:
+        """Append rows to a table, columns by name or by place."""
         if not len(new):
             return
         columns = ", ".join(f'"{name}"' for name in new.column_names)
-        target = "" if table in {"clusters", "groups"} else f"({columns})"
+        target = f"({columns})" if by_name else ""
         self._db.register("new_rows", new)
         self.run(f"INSERT INTO {table} {target} SELECT {columns} FROM new_rows")
         self._db.unregister("new_rows")
@@ -68,34 +69,42 @@ class Database:
                 self.insert(table, pa.Table.from_batches([batch]))
         path.unlink()
 
+    def insert_components(self, table: str, components: Components | None) -> None:
+        """Fill a table of two columns with the rows whose components have others, and the components' names."""
+        if components is None:
+            return
+        for rows, names in components.iter_members():
+            self.insert(table, pa.table({"row": rows, "name": names}), by_name=False)
+        name = self.rows(f"SELECT name FROM pragma_table_info('{table}') WHERE cid = 1")[0][0]
+        self.run(f"INSERT INTO {table} SELECT DISTINCT {name}, {name} FROM {table}")
+        components.close()
+
     def run(self, query: str) -> None:
         """Execute statements that give nothing back."""
-        try:
+        with _translated():
             self._db.execute(query)
-        except duckdb.Error as exc:
-            raise _wrap(exc) from exc
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """All rows of a small result."""
-        try:
+        with _translated():
             return self._db.execute(query).fetchall()
-        except duckdb.Error as exc:
-            raise _wrap(exc) from exc
 
     def fetch(self, query: str) -> Iterator[pa.Table]:
         """A result of any size, in chunks, by a cursor of its own."""
-        try:
-            with self._db.cursor() as cursor:
-                for batch in cursor.sql(query).to_arrow_reader(_FETCH_ROWS):
-                    yield pa.Table.from_batches([batch])
-        except duckdb.Error as exc:
-            raise _wrap(exc) from exc
+        with _translated(), self._db.cursor() as cursor:
+            for batch in cursor.sql(query).to_arrow_reader(_FETCH_ROWS):
+                yield pa.Table.from_batches([batch])
 
 
-def _wrap(exc: duckdb.Error) -> Exception:
-    reason = str(exc).splitlines()[0]
-    if isinstance(exc, duckdb.OutOfMemoryException):
-        return ConfigError(f"--memory-limit is too small for this data: {reason}")
-    if isinstance(exc, duckdb.IOException):
-        return StoreError(f"the work directory failed: {reason}: free disk space, or set --work-dir")
-    return exc
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Let DuckDB's errors be ours: while a result is read, they come as Arrow's."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as exc:
+        reason = str(exc).partition("\n")[0]
+        if "Out of Memory" in reason:
+            raise ConfigError(f"--memory-limit is too small for this data: {reason}") from exc
+        if isinstance(exc, (duckdb.IOException, OSError)):
+            raise StoreError(f"the work directory failed: {reason}: free disk space, or set --work-dir") from exc
+        raise

@@ -1,46 +1,45 @@
 """The steps of the work between reading and writing: what is dropped, kept for validation, and taken how often."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nanosft.errors import ConfigError
 from nanosft.mix.apportion import Demand, apportion
 from nanosft.mix.intake import Intake
-from nanosft.mix.ledger import TRAIN, VAL, Ledger, Share, Supply
-from nanosft.mix.near import KeyFiles, check_pairs, find_candidates, signature_path
+from nanosft.mix.ledger import Ledger
+from nanosft.mix.near import find_edges, plan_parts
 from nanosft.mix.recipe import Recipe
 from nanosft.mix.report import Flow, Report, SourceReport
+from nanosft.mix.selection import TRAIN, VAL, Selection, Share, Supply
 from nanosft.mix.workers import Workers
 from nanosft.progress import Bar
 
 
-def decide(recipe: Recipe, intake: Intake, ledger: Ledger, workers: Workers, directory: Path) -> Report:
+def decide(
+    recipe: Recipe, intake: Intake, ledger: Ledger, workers: Workers, directory: Path
+) -> tuple[Report, Selection]:
     """Read the sources and go through the steps of the work up to the order."""
-    near = recipe.deduplicate.near != "off"
-    key_files: list[Path] = []
-    if near:
-        with KeyFiles(directory) as keys:
-            intake.read(workers, ledger, keys)
-            key_files = keys.close()
-    else:
-        intake.read(workers, ledger, None)
+    intake.read(workers, ledger)
     if recipe.deduplicate.exact:
         ledger.drop_exact()
-    if near:
-        with Bar("mix: find near duplicates", len(key_files)) as bar:
-            for pairs in workers.map(find_candidates, ((path,) for path in key_files)):
-                ledger.add_candidates(pairs)
+    if recipe.deduplicate.near != "off":
+        ledger.save_dropped()
+        parts = plan_parts(directory)
+        with Bar("mix: find near duplicates", len(parts)) as bar:
+            tasks = ((directory, item, recipe.deduplicate.threshold) for item in parts)
+            for edges in workers.map(find_edges, tasks):
+                ledger.add_edges(edges)
                 bar.advance()
-        tasks = ((signature_path(directory), pairs, recipe.deduplicate.threshold) for pairs in ledger.iter_candidates())
-        ledger.cluster(workers.map(check_pairs, tasks))
+        ledger.cluster()
     if recipe.deduplicate.near == "drop":
         ledger.drop_near()
     if recipe.decontaminate is not None:
         ledger.drop_contaminated()
-    kept = ledger.keep()
-    ledger.split(wanted_validation(recipe, kept))
-    overlap = ledger.measure_overlap()
-    supplies = ledger.limit({i: s.max_rows for i, s in enumerate(recipe.sources) if s.max_rows is not None})
+    selection = ledger.keep()
+    wanted_val = wanted_validation(recipe, selection.count())
+    selection.split(wanted_val)
+    overlap = selection.measure_overlap()
+    supplies = selection.limit({i: s.max_rows for i, s in enumerate(recipe.sources) if s.max_rows is not None})
     amounts = apportion(
         [
             Demand(
@@ -60,8 +59,9 @@ def decide(recipe: Recipe, intake: Intake, ledger: Ledger, workers: Workers, dir
     if not any(amounts):
         raise ConfigError("the mixture is empty: no source has a train row left; look at --dry-run with fewer filters")
     dropped = ledger.dropped()
-    ledger.repeat(amounts, supplies)
-    return _make_report(recipe, intake, dropped, supplies, amounts, ledger.shares(), overlap)
+    selection.repeat(amounts, supplies)
+    report = _make_report(recipe, intake, dropped, wanted_val, supplies, amounts, selection.shares(), overlap)
+    return report, selection
 
 
 def wanted_validation(recipe: Recipe, kept: Mapping[int, int]) -> dict[int, int]:
@@ -72,17 +72,28 @@ def wanted_validation(recipe: Recipe, kept: Mapping[int, int]) -> dict[int, int]
         num = kept.get(index, 0)
         wanted[index] = source.val_rows if source.val_rows is not None else round(share * num)
         if num and wanted[index] >= num:
+            own = "val_rows" if source.val_rows is not None else "val_share" if source.val_share is not None else None
+            key = f"sources[{index}].{own}" if own else "split.val_share"
             raise ConfigError(
-                f"sources[{index}].val_rows: {source.name!r} has {num} rows left, so {wanted[index]} for validation "
-                "leave none for training"
+                f"{key}: {source.name!r} has {num} rows left, so {wanted[index]} for validation leave none for training"
             )
     return wanted
+
+
+def _find_looked_for(recipe: Recipe) -> Iterator[str]:
+    """The kinds of overlap between train and validation that the recipe has the rows compared for."""
+    yield "cells"
+    if recipe.deduplicate.near != "off":
+        yield "clusters"
+    if recipe.deduplicate.exact or recipe.deduplicate.near != "off" or recipe.decontaminate is not None:
+        yield "texts"
 
 
 def _make_report(
     recipe: Recipe,
     intake: Intake,
     dropped: Mapping[tuple[int, str], int],
+    wanted_val: Mapping[int, int],
     supplies: Mapping[int, Supply],
     amounts: Sequence[int],
     shares: Mapping[tuple[int, int], Share],
@@ -101,6 +112,7 @@ def _make_report(
             num_near=dropped.get((index, "near"), 0),
             num_contaminated=dropped.get((index, "contaminated"), 0),
             num_val=val.num_rows,
+            wanted_val=wanted_val[index],
             num_train=supply.num_rows,
         )
         sources.append(
@@ -121,7 +133,7 @@ def _make_report(
         sources=tuple(sources),
         num_val=sum(source.flow.num_val for source in sources),
         overlap=overlap,
-        near_looked_for=recipe.deduplicate.near != "off",
+        looked_for=frozenset(_find_looked_for(recipe)),
         synthetic_share=recipe.synthetic_share,
         warn_epochs=recipe.warn_epochs,
     )

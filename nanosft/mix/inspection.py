@@ -11,11 +11,14 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from nanosft.conversation import Conversation, Format, parse_line
+from nanosft.conversation import Conversation, Format, parse_line, role_problem
 from nanosft.dataset import DataObject, read_object
+from nanosft.errors import DataError
 from nanosft.mix.sources import find_inputs, read_batches
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
+from nanosft.progress import make_result_console
 from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.words import normalize_text, normalize_words
 from nanosft.settings.inspect import InspectSettings
@@ -131,7 +134,9 @@ def run_inspect(settings: InspectSettings) -> None:
     if settings.json_output:
         print(json.dumps(to_json(found, num_openings=settings.openings), ensure_ascii=False))  # noqa: T201 - the result
         return
-    show(Console(), found, uri=settings.uri, num_objects=len(inputs.objects), num_openings=settings.openings)
+    show(
+        make_result_console(), found, uri=settings.uri, num_objects=len(inputs.objects), num_openings=settings.openings
+    )
 
 
 def _read(item: DataObject, format: Format) -> Iterator[Conversation]:  # noqa: A002 - the field's word
@@ -139,8 +144,11 @@ def _read(item: DataObject, format: Format) -> Iterator[Conversation]:  # noqa: 
         yield from read_object(item, format=format)
         return
     for batch in read_batches(item, source=0):
-        for number, line in enumerate(batch.data.split(b"\n"), batch.first):
-            yield parse_line(line, where=f"{item.uri}:row {number}", format=format)
+        for where, line in batch.iter_lines():
+            conversation = parse_line(line, where=where, format=format)
+            if problem := role_problem(conversation.messages):
+                raise DataError(f"{where}: the conversation {problem}")
+            yield conversation
 
 
 def to_json(found: Inspection, *, num_openings: int) -> dict[str, Any]:
@@ -192,7 +200,7 @@ def show(console: Console, found: Inspection, *, uri: str, num_objects: int, num
         console.rule(conversation.id[:12])
         for message in conversation.messages:
             text = message.text if len(message.text) <= _SAMPLE_CHARS else message.text[:_SAMPLE_CHARS] + "…"
-            console.print(f"{message.role}: {text}", markup=False, highlight=False)
+            console.print(f"{message.role}: {_printable(text)}", markup=False, highlight=False)
 
 
 def _count(found: Inspection, conversation: Conversation, tokenizer: Tokenizer | None) -> None:
@@ -216,15 +224,20 @@ def _count(found: Inspection, conversation: Conversation, tokenizer: Tokenizer |
         found.num_supervised += sum(mask)
 
 
+def _printable(text: str) -> str:
+    """The text with its control characters shown, as none may steer the terminal."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+
+
 def _make_histogram(title: str, counts: dict[str, int], total: int) -> Table:
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.add_column(title, overflow="ellipsis", max_width=60, no_wrap=True)
-    table.add_column("rows", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("")
+    table.add_column("rows", justify="right", overflow="fold")
+    table.add_column("share", justify="right", overflow="fold")
+    table.add_column("", no_wrap=True, overflow="crop")
     most = max(counts.values(), default=1) or 1
     for name, count in counts.items():
         table.add_row(
-            name.replace("[", r"\["), f"{count:,}", f"{count / total:.1%}", "█" * round(_BAR_WIDTH * count / most)
+            Text(_printable(name)), f"{count:,}", f"{count / total:.1%}", "█" * round(_BAR_WIDTH * count / most)
         )
     return table

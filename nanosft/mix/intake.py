@@ -9,13 +9,17 @@ from typing import Literal
 
 import orjson
 
+from nanosft.dataset import DataObject
 from nanosft.errors import DataError
 from nanosft.manifest import Parent
+from nanosft.mix.contamination import build_held_out
 from nanosft.mix.ledger import Ledger
-from nanosft.mix.near import KeyFiles
-from nanosft.mix.recipe import Recipe
-from nanosft.mix.rows import BadRow, RowBatch, read_batch
+from nanosft.mix.parse import parse_row
+from nanosft.mix.recipe import Decontaminate, Recipe, Source
+from nanosft.mix.rows import BadRow, RowBatch, finish_reading, read_batch
 from nanosft.mix.sources import Batch, Inputs, read_batches
+from nanosft.mix.spill import save_places
+from nanosft.mix.text import join_messages
 from nanosft.mix.workers import Workers
 from nanosft.progress import Bar
 from nanosft.store import Store
@@ -63,33 +67,60 @@ class Intake:
         self._directory = directory
         self._on_bad_row = on_bad_row
         self._max_bad_share = max_bad_share
+        self._all_inputs = list(inputs)
         self._hashed: dict[str, str] = {}
-        self._num_lines: Counter[str] = Counter()
-        self.num_batches = 0
+        self._num_lines: Counter[tuple[int, str]] = Counter()
         self.counts = [Count() for _ in recipe.sources]
 
-    def read(self, workers: Workers, ledger: Ledger, keys: KeyFiles | None) -> None:
+    def read(self, workers: Workers, ledger: Ledger) -> None:
         """Read everything.
 
         Raises:
             DataError: A line is bad and may not be skipped, too many are, or a source is empty or not what its
                 manifest says.
         """
+        places = []
         with Bar("mix: read rows", None) as bar:
-            for number, batch in enumerate(workers.map(read_batch, self._tasks())):
+            for number, batch in enumerate(workers.map(read_batch, self._tasks(workers.num_ahead))):
                 self._take_counts(batch)
-                base = ledger.add(number, batch)
-                if keys is not None:
-                    keys.add(base, batch.keys.rows, batch.keys.keys, batch.sigs)
+                places.append((batch.process, ledger.add(number, batch), batch.rows_at, batch.sigs_at))
                 bar.advance(len(batch), source=self._recipe.sources[batch.source].name)
-                self.num_batches = number + 1
+        workers.each(finish_reading)
+        save_places(self._directory, places)
         ledger.finish_adding()
         self._check()
+
+    def read_held_out(self, inputs: Inputs, wanted: Decontaminate) -> None:
+        """Read the held-out sets, and leave their n-grams for the readers of rows.
+
+        Raises:
+            DataError: They hold nothing, or a line is no conversation.
+        """
+        self._all_inputs.append(inputs)
+        texts = (text for item in inputs.objects for text in self._iter_texts(item))
+        held_out = build_held_out(texts, ngram=wanted.ngram, max_overlap=wanted.max_overlap)
+        if not len(held_out.sizes):
+            raise DataError(f"decontaminate.uri: {', '.join(wanted.uri)} holds no conversations")
+        held_out.save(self._directory)
+
+    def _iter_texts(self, item: DataObject) -> Iterator[str]:
+        source = Source(name="held-out", uri=(item.uri,))
+        for batch in self._read_batches(item, 0):
+            for where, line in batch.iter_lines():
+                yield join_messages(parse_row(line, source, where=where, as_list=True).texts)
+
+    def _read_batches(self, item: DataObject, source: int) -> Iterator[Batch]:
+        """An object's batches; its hash is kept where no manifest names it."""
+        is_bare = any(item.uri in inputs.bare for inputs in self._all_inputs)
+        digest = hashlib.sha256() if is_bare else None
+        yield from read_batches(item, source=source, digest=digest)
+        if digest is not None:
+            self._hashed[item.uri] = digest.hexdigest()
 
     @property
     def parents(self) -> tuple[Parent, ...]:
         """What was read: manifests, and the objects that none names, by URI."""
-        found = {parent.uri: parent for inputs in self._inputs for parent in inputs.manifests}
+        found = {parent.uri: parent for inputs in self._all_inputs for parent in inputs.manifests}
         found |= {uri: Parent(uri=uri, sha256=sha256) for uri, sha256 in self._hashed.items()}
         return tuple(found[uri] for uri in sorted(found))
 
@@ -99,22 +130,21 @@ class Intake:
             if self.counts[index].num_bad:
                 out.write_file(f"refused/{source.name}.jsonl", self._refused_path(index))
 
-    def _tasks(self) -> Iterator[tuple[int, Batch]]:
+    def _tasks(self, num_ahead: int) -> Iterator[tuple[int, Batch]]:
         number = 0
         for source, inputs in enumerate(self._inputs):
             for item in inputs.objects:
-                digest = hashlib.sha256() if item.uri in inputs.bare else None
-                for batch in read_batches(item, source=source, digest=digest):
-                    yield number, batch
+                for batch in self._read_batches(item, source):
+                    # A batch's file is free again when as many have been drawn after it as can be under way.
+                    path = self._directory / f"lines-{number % (num_ahead + 1)}"
+                    yield number, batch.put(path) if num_ahead else batch
                     number += 1
-                if digest is not None:
-                    self._hashed[item.uri] = digest.hexdigest()
 
     def _take_counts(self, batch: RowBatch) -> None:
         count = self.counts[batch.source]
         count.num_lines += batch.num_lines
         count.filtered += batch.filtered
-        self._num_lines[batch.uri] += batch.num_lines
+        self._num_lines[batch.source, batch.uri] += batch.num_lines
         if not batch.bad:
             return
         if self._on_bad_row == "error":
@@ -127,10 +157,12 @@ class Intake:
             file.writelines(map(_dump, batch.bad))
 
     def _check(self) -> None:
-        for source, inputs, count in zip(self._recipe.sources, self._inputs, self.counts, strict=True):
+        for index, (source, inputs, count) in enumerate(
+            zip(self._recipe.sources, self._inputs, self.counts, strict=True)
+        ):
             for item in inputs.objects:
-                if item.num_rows is not None and self._num_lines[item.uri] != item.num_rows:
-                    found = self._num_lines[item.uri]
+                found = self._num_lines[index, item.uri]
+                if item.num_rows is not None and found != item.num_rows:
                     raise DataError(f"{item.uri}: has {found} rows, its manifest says {item.num_rows}: make it again")
             if not count.num_lines:
                 raise DataError(f"source {source.name!r} is empty: {', '.join(source.uri)} holds no rows")
@@ -145,5 +177,5 @@ class Intake:
 
 
 def _dump(row: BadRow) -> bytes:
-    record = {"error": row.problem, "line": row.line.decode(errors="replace")}
+    record = {"error": row.problem, "line": row.line.decode(errors="backslashreplace")}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

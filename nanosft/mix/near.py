@@ -1,136 +1,136 @@
 """Near-duplicate clusters of any number of rows: keys sorted part by part on disk, pairs checked, pairs united.
 
-Every row has some keys (`nanosft.quality.minhash`). Rows that share a key are candidates; each is paired with the first
-row of that key, the pair's similarity is estimated where the key alone does not prove it, and the pairs that hold are
-edges. A cluster is a connected component. Rows are numbered in reading order, so clusters do not depend on how many
-processes work or how the keys are cut into parts.
+Every row has some keys (`nanosft.quality.minhash`). Rows that share a key are candidates; their similarity is estimated
+where the key alone does not prove it, and the pairs that hold are edges. A cluster is a connected component. Rows are
+numbered in reading order, so clusters do not depend on how many processes work or how the keys are cut into parts.
 """
 
 import mmap
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from nanosft.mix.spill import NUM_PARTS, SIG_BYTES, Places, measure_parts, open_spilled, read_at, read_parts, spill_path
 from nanosft.quality.minhash import EXACT_BIT, NUM_BINS, estimate_similarity
-from nanosft.quality.words import UInt64Array
 
-PAIR: Final = np.dtype([("row", "<u4"), ("first", "<u4"), ("proven", "?")])
-_ENTRY: Final = np.dtype([("key", "<u8"), ("row", "<u4")])
-_NUM_PARTS: Final = 256
-_BUFFER_ENTRIES: Final = 1 << 18
-_SIG_BYTES: Final = NUM_BINS * 2
+Rows = npt.NDArray[np.int64]
 
-
-class KeyFiles:
-    """Keys and signatures of all rows, on disk.
-
-    Args:
-        directory: Where to keep them.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._parts = [(directory / f"keys-{part:03d}").open("wb", buffering=0) for part in range(_NUM_PARTS)]
-        self._signatures = signature_path(directory).open("wb", buffering=1 << 20)
-        self._waiting: list[npt.NDArray[Any]] = []
-        self._num_waiting = 0
-
-    def add(self, base: int, rows: npt.NDArray[np.int64], keys: UInt64Array, sigs: npt.NDArray[np.uint16]) -> None:
-        """Add a batch.
-
-        Args:
-            base: Number of its first row.
-            rows: For each key its row, counted from 0 in the batch.
-            keys: The keys.
-            sigs: (rows of the batch, NUM_BINS).
-        """
-        entries = np.empty(len(keys), _ENTRY)
-        entries["key"], entries["row"] = keys, rows + base
-        self._signatures.write(sigs.tobytes())
-        self._waiting.append(entries)
-        self._num_waiting += len(entries)
-        if self._num_waiting >= _BUFFER_ENTRIES:
-            self._flush()
-
-    def _flush(self) -> None:
-        entries = np.concatenate([np.empty(0, _ENTRY), *self._waiting])
-        self._waiting, self._num_waiting = [], 0
-        # Low bits: the high one tells edit keys from band keys, which are not equally many.
-        part = (entries["key"] & np.uint64(_NUM_PARTS - 1)).astype(np.uint8)
-        entries = entries[np.argsort(part, kind="stable")]
-        ends = np.cumsum(np.bincount(part, minlength=_NUM_PARTS)).tolist()
-        for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            if end > start:
-                self._parts[index].write(entries[start:end].data)
-
-    def close(self) -> list[Path]:
-        """Finish writing; returns the files of keys that are not empty."""
-        self._flush()
-        for file in (*self._parts, self._signatures):
-            file.close()
-        return [path for path in sorted(self._directory.glob("keys-*")) if path.stat().st_size]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        for file in (*self._parts, self._signatures):
-            file.close()
+_SLICE_BYTES: Final = 8 << 20
+"""Of a part that is sorted at once; what is needed beside it is some five times as much. One key is never cut."""
+_MAX_PARTNERS: Final = 8
+"""Rows before it that a row is compared with under one key, beside the first: a boilerplate's rows are too many."""
+_ENTRIES_AT_ONCE: Final = 1 << 16
+_PAIRS_AT_ONCE: Final = 1 << 13
+_RESIDENT_BYTES: Final = 64 << 20
+_UNITED_AT_ONCE: Final = 1 << 13
+_CHUNK_ROWS: Final = 1 << 18
 
 
-def signature_path(directory: Path) -> Path:
-    """Where the signatures are, one after the other in the order of rows."""
-    return directory / "signatures"
+def plan_parts(directory: Path) -> list[range]:
+    """The parts of the keys in ranges that can be sorted at once, as far as one part can."""
+    num_ranges = min(NUM_PARTS, 1 + measure_parts(directory, range(NUM_PARTS)) // _SLICE_BYTES)
+    bounds = [NUM_PARTS * place // num_ranges for place in range(num_ranges + 1)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
-def find_candidates(path: Path) -> npt.NDArray[Any]:
-    """The pairs of one file of keys: each row with the first of its key. `PAIR`, distinct, `proven` by an edit key."""
-    entries = np.fromfile(path, _ENTRY)
-    path.unlink()
-    entries = entries[np.lexsort((entries["row"], entries["key"]))]
-    key, row = entries["key"], entries["row"]
-    starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
-    first = np.repeat(row[starts], np.diff(starts, append=len(key)))
-    shared = row != first
-    pairs = np.empty(int(shared.sum()), PAIR)
-    pairs["row"], pairs["first"] = row[shared], first[shared]
-    pairs["proven"] = (key[shared] & EXACT_BIT) != 0
-    return np.unique(pairs)
-
-
-def check_pairs(path: Path, pairs: npt.NDArray[Any], threshold: float) -> npt.NDArray[Any]:
-    """Those of the pairs that are proven, or whose estimated similarity is at least the threshold.
+def find_edges(directory: Path, parts: range, threshold: float) -> npt.NDArray[np.uint32]:
+    """The near duplicates that meet in some parts of the keys: (edges, 2), distinct; rows dropped before have none.
 
     Args:
-        path: The signatures' file.
-        pairs: `PAIR`.
-        threshold: The least similarity.
+        directory: The run's, with the spill of all processes.
+        parts: Below NUM_PARTS.
+        threshold: The least similarity of pairs that no edit key proves.
     """
-    doubtful = np.flatnonzero(~pairs["proven"])
-    holds = pairs["proven"].copy()
-    file = os.open(path, os.O_RDONLY)
-    try:
-        sides = [
-            b"".join([os.pread(file, _SIG_BYTES, row * _SIG_BYTES) for row in pairs[name][doubtful].tolist()])
-            for name in ("row", "first")
-        ]
-    finally:
-        os.close(file)
-    rows, firsts = (np.frombuffer(side, np.uint16).reshape(-1, NUM_BINS) for side in sides)
-    holds[doubtful] = estimate_similarity(rows, firsts) >= threshold
-    held: npt.NDArray[Any] = pairs[holds]
-    return held
+    places = Places.load(directory)
+    dropped = np.load(_dropped_path(directory))
+    num_slices = 1 + measure_parts(directory, parts) // (2 * _SLICE_BYTES)
+    found = [np.empty((0, 2), np.int64)]
+    for which in range(num_slices):
+        entries = read_parts(directory, parts, num_slices=num_slices, which=which)
+        rows = places.base[entries["batch"]] + entries["row"]
+        keys = entries["key"]
+        if dropped.any():
+            kept = dropped[rows >> 3] >> (rows & 7).astype(np.uint8) & 1 == 0
+            keys, rows = keys[kept], rows[kept]
+        for proven, doubtful in _iter_pairs(keys, rows):
+            found += [proven, doubtful[_check(directory, places, doubtful, threshold)]]
+    return _distinct(np.concatenate(found)).astype(np.uint32)
+
+
+def save_dropped(directory: Path, num_rows: int, chunks: Iterator[Rows]) -> None:
+    """Save which rows are dropped already, a bit each."""
+    bits = np.zeros(num_rows // 8 + 1, np.uint8)
+    for rows in chunks:
+        np.bitwise_or.at(bits, rows >> 3, np.left_shift(1, rows & 7).astype(np.uint8))
+    np.save(_dropped_path(directory), bits)
+
+
+def _iter_pairs(keys: npt.NDArray[np.uint64], rows: Rows) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of rows that share keys, (pairs, 2) each: those that an edit key proves, and those still to be checked."""
+    order = np.argsort(keys)
+    keys, rows = keys[order], rows[order]
+    same = np.concatenate([np.zeros(1, np.bool_), keys[1:] == keys[:-1]])[: len(keys)]
+    shared = same | np.concatenate([same[1:], np.zeros(1, np.bool_)])[: len(keys)]  # the few that share a key at all
+    keys, rows = keys[shared], rows[shared]
+    order = np.lexsort((rows, keys))
+    keys, rows = keys[order], rows[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(1, np.bool_), keys[1:] != keys[:-1]])[: len(keys)])
+    firsts = np.repeat(rows[starts], np.diff(starts, append=len(keys)))
+    for start in range(0, len(keys), _ENTRIES_AT_ONCE):
+        span = slice(max(0, start - _MAX_PARTNERS), start + _ENTRIES_AT_ONCE)
+        own, own_rows = keys[span], rows[span]
+        is_doubtful = own & EXACT_BIT == 0
+        pairs = [np.stack([firsts[span], own_rows], axis=1)[is_doubtful]]
+        proven = np.empty((0, 2), np.int64)
+        for distance in range(1, min(_MAX_PARTNERS, len(own) - 1) + 1):
+            both = own[distance:] == own[:-distance]
+            found = np.stack([own_rows[:-distance], own_rows[distance:]], axis=1)
+            pairs.append(found[both & is_doubtful[distance:]])
+            if distance == 1:  # a chain: neighbours of one source stay neighbours where others are left out
+                proven = found[both & ~is_doubtful[1:]]
+        yield proven, _distinct(np.concatenate(pairs))
+
+
+def _distinct(pairs: Rows) -> Rows:
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    numbers = np.unique(pairs[:, 0].astype(np.uint64) << np.uint64(32) | pairs[:, 1].astype(np.uint64))
+    return np.stack([numbers >> np.uint64(32), numbers & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
+
+
+def _check(directory: Path, places: Places, pairs: Rows, threshold: float) -> npt.NDArray[np.bool_]:
+    """Which pairs' estimated similarity is at least the threshold: (pairs,) bool."""
+    holds = [np.empty(0, np.bool_)]
+    with ExitStack() as stack:
+        files: dict[int, int] = {}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            rows, index = np.unique(pairs[start : start + _PAIRS_AT_ONCE], return_inverse=True)
+            batches = np.searchsorted(places.base, rows, side="right") - 1
+            offsets = places.sigs_at[batches] + (rows - places.base[batches]) * SIG_BYTES
+            processes = places.process[batches]
+            for process in np.unique(processes).tolist():
+                if process not in files:
+                    files[process] = stack.enter_context(open_spilled(spill_path(directory, "sigs", process)))
+            read = zip(processes.tolist(), offsets.tolist(), strict=True)
+            data = b"".join([read_at(files[process], SIG_BYTES, offset) for process, offset in read])
+            sigs = np.frombuffer(data, np.uint16).reshape(-1, NUM_BINS)
+            first, second = index.reshape(-1, 2).T
+            holds.append(estimate_similarity(sigs[first], sigs[second]) >= threshold)
+    return np.concatenate(holds)
+
+
+def _dropped_path(directory: Path) -> Path:
+    return directory / "dropped.npy"
 
 
 class Components:
     """Connected components of row numbers; the smallest row of each is its name.
 
-    Four bytes a row in a file, so that only what is in use takes memory.
+    Four bytes a row in a file, of which only a limited part stays in memory.
 
     Args:
         path: The file.
@@ -138,39 +138,53 @@ class Components:
     """
 
     def __init__(self, path: Path, num_rows: int) -> None:
+        self._num_rows = num_rows
         with path.open("wb+") as file:
-            for start in range(0, num_rows, 1 << 20):
-                file.write(np.arange(start, min(start + (1 << 20), num_rows), dtype=np.uint32).data)
+            for start in range(0, num_rows, _CHUNK_ROWS):
+                file.write(np.arange(start, min(start + _CHUNK_ROWS, num_rows), dtype=np.uint32).data)
             file.flush()
             self._map = mmap.mmap(file.fileno(), 0)
-        self._view = memoryview(self._map)
-        self._parent = self._view.cast("I")
 
-    def unite(self, rows: list[int], others: list[int]) -> None:
-        """Join the components of each row and the other beside it."""
-        parent = self._parent
-        for first, second in zip(rows, others, strict=True):
-            a, b = first, second
-            while parent[a] != a:
-                parent[a] = a = parent[parent[a]]
-            while parent[b] != b:
-                parent[b] = b = parent[parent[b]]
-            if a < b:
-                parent[b] = a
-            else:
-                parent[a] = b
+    def unite(self, pairs: npt.NDArray[Any]) -> None:
+        """Join the components of the two rows of each pair: (pairs, 2)."""
+        with memoryview(self._map) as view, view.cast("I") as parent:
+            for start in range(0, len(pairs), _UNITED_AT_ONCE):
+                chunk = pairs[start : start + _UNITED_AT_ONCE].astype(np.int64)
+                parents = np.frombuffer(parent, np.uint32)[chunk]
+                for first, second in chunk[parents[:, 0] != parents[:, 1]].tolist():
+                    a, b = first, second
+                    while parent[a] != a:
+                        parent[a] = a = parent[parent[a]]
+                    while parent[b] != b:
+                        parent[b] = b = parent[parent[b]]
+                    parent[max(a, b)] = min(a, b)
+                self._release()
 
-    def find(self, rows: list[int]) -> Iterator[int]:
-        """The component of each row."""
-        parent = self._parent
-        for row in rows:
-            place = row
-            while parent[place] != place:
-                parent[place] = place = parent[parent[place]]
-            yield place
+    def iter_members(self) -> Iterator[tuple[Rows, Rows]]:
+        """Chunks of the rows that are not their component's name: their numbers, and the names."""
+        for start in range(0, self._num_rows, _CHUNK_ROWS):
+            with memoryview(self._map) as view, view.cast("I") as parent:
+                rows, found = _follow(np.frombuffer(parent, np.uint32), start, min(start + _CHUNK_ROWS, self._num_rows))
+            self._release()
+            if len(rows):
+                yield rows, found.astype(np.int64)
 
     def close(self) -> None:
         """Release the file."""
-        self._parent.release()
-        self._view.release()
         self._map.close()
+
+    def _release(self) -> None:
+        """Give memory back; what was written stays in the file."""
+        if len(self._map) > _RESIDENT_BYTES:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _follow(parent: npt.NDArray[np.uint32], start: int, stop: int) -> tuple[Rows, npt.NDArray[np.uint32]]:
+    """The rows of a range that are not their component's name, and the names; their paths are one step long then."""
+    rows = np.arange(start, stop)
+    rows = rows[parent[rows] != rows]
+    found = parent[rows]
+    while not np.array_equal(above := parent[found], found):
+        found = above
+    parent[rows] = found
+    return rows, found

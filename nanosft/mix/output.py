@@ -1,11 +1,10 @@
 """Rows from the spill files into the output's objects, in order.
 
-A mixture that is small beside the memory limit is written by reading each row where it was spilled. A larger one is
-first dealt out: every copy of a row is appended to the file of its segment, a stretch of the output that fits into
+A mixture that the system can keep in its page cache is written by reading each row where it was spilled. A larger one
+is first dealt out: every copy of a row is appended to the file of its segment, a stretch of the output that fits into
 memory, so that the disk is read and written from end to end, and each segment is put in order when it is written.
 """
 
-import os
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import zstandard
 
+from nanosft.errors import StoreError
 from nanosft.manifest import ManifestObject
-from nanosft.mix.rows import spill_path
+from nanosft.mix.spill import Places, open_spilled, read_at, spill_path
 from nanosft.store import Writer, open_store
 
 Compression = Literal["none", "gz", "zst"]
@@ -79,17 +79,20 @@ def plan_direct(chunks: Iterable[pa.Table], shard_rows: int) -> Iterator[tuple[i
 
 def write_direct(target: Target, part: int, index: int, batches: Array, starts: Array, sizes: Array) -> ManifestObject:
     """Write one object, each row read where it was spilled."""
+    places = Places.load(target.spill)
     with ExitStack() as stack:
-        files: dict[int, int] = {}
-        for batch in np.unique(batches).tolist():
-            files[batch] = os.open(spill_path(target.spill, batch), os.O_RDONLY)
-            stack.callback(os.close, files[batch])
+        processes = places.process[batches]
+        files = {
+            process: stack.enter_context(open_spilled(spill_path(target.spill, "rows", process)))
+            for process in np.unique(processes).tolist()
+        }
 
         def read() -> Iterator[bytes]:
             for first in range(0, len(batches), _ROWS_AT_ONCE):
                 span = slice(first, first + _ROWS_AT_ONCE)
-                places = zip(batches[span].tolist(), sizes[span].tolist(), starts[span].tolist(), strict=True)
-                yield b"".join([os.pread(files[batch], size, start) for batch, size, start in places])
+                offsets = places.rows_at[batches[span]] + starts[span]
+                rows = zip(processes[span].tolist(), sizes[span].tolist(), offsets.tolist(), strict=True)
+                yield b"".join([read_at(files[process], size, offset) for process, size, offset in rows])
 
         return _write(target, object_key(part, index, target.compression), len(batches), read())
 
@@ -124,26 +127,29 @@ class Dealer:
         Returns:
             For each object its part, its index, and its segments' files in order.
         """
-        last = -1
-        for chunk in chunks:
-            part, batch, start, size, position = (
-                chunk.column(name).to_numpy() for name in ("part", "batch", "start", "size", "position")
-            )
-            edges = np.flatnonzero(np.concatenate([[True], batch[1:] != batch[:-1]])).tolist()
-            for begin, end in zip(edges, [*edges[1:], len(batch)], strict=True):
-                if batch[begin] != last and last >= 0:
-                    spill_path(self._target.spill, last).unlink()
-                last = int(batch[begin])
-                span = slice(begin, end)
-                self._deal_batch(last, part[span], start[span], size[span], position[span])
+        places = Places.load(self._target.spill)
+        paths = {process: spill_path(self._target.spill, "rows", process) for process in set(places.process.tolist())}
+        with ExitStack() as stack:
+            files = {process: stack.enter_context(open_spilled(path)) for process, path in paths.items()}
+            for chunk in chunks:
+                part, batch, start, size, position = (
+                    chunk.column(name).to_numpy() for name in ("part", "batch", "start", "size", "position")
+                )
+                edges = np.flatnonzero(np.concatenate([[True], batch[1:] != batch[:-1]])).tolist()
+                for begin, end in zip(edges, [*edges[1:], len(batch)], strict=True):
+                    span, number = slice(begin, end), batch[begin]
+                    first, last = int(start[begin]), int(start[end - 1]) + int(size[end - 1])
+                    data = read_at(files[places.process[number]], last - first, places.rows_at[number] + first)
+                    self._deal_batch(data, part[span], start[span] - first, size[span], position[span])
+        for path in paths.values():
+            path.unlink()
         self._flush()
         objects: dict[tuple[int, int], list[Path]] = defaultdict(list)
         for part_number, segment in sorted(self._segments):
             objects[part_number, segment // self._per_object].append(self._path(part_number, segment))
         return [(part_number, index, paths) for (part_number, index), paths in sorted(objects.items())]
 
-    def _deal_batch(self, batch: int, part: Array, start: Array, size: Array, position: Array) -> None:
-        data = spill_path(self._target.spill, batch).read_bytes()
+    def _deal_batch(self, data: bytes, part: Array, start: Array, size: Array, position: Array) -> None:
         within = position % self._shard_rows // self._segment_rows
         segment = position // self._shard_rows * self._per_object + within
         order = np.lexsort((segment, part))
@@ -163,9 +169,9 @@ class Dealer:
     def _flush(self) -> None:
         for key, rows in self._rows.items():
             path = self._path(*key)
-            with path.open("ab", buffering=0) as file:
+            with path.open("ab") as file:
                 file.write(b"".join(rows))
-            with path.with_suffix(".places").open("ab", buffering=0) as file:
+            with path.with_suffix(".places").open("ab") as file:
                 file.write(np.concatenate(self._places[key]).tobytes())
             self._segments.add(key)
         self._rows.clear()
@@ -187,6 +193,8 @@ def write_segments(target: Target, part: int, index: int, paths: list[Path]) -> 
             ends = np.cumsum(places["size"], dtype=np.int64)
             starts = (ends - places["size"]).tolist()
             stops = ends.tolist()
+            if len(data) != stops[-1]:
+                raise StoreError(f"{path}: the work directory lost data: run again, with another --work-dir")
             order = np.argsort(places["position"]).tolist()
             for first in range(0, len(order), _ROWS_AT_ONCE):
                 yield b"".join([data[starts[row] : stops[row]] for row in order[first : first + _ROWS_AT_ONCE]])

@@ -8,8 +8,10 @@ one's error.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from functools import lru_cache
+from typing import Any, Final, Literal
 
+import msgspec
 import orjson
 
 from nanosft.conversation import Conversation, Message, Role, parse_conversation, role_problem, to_line, to_list_line
@@ -18,7 +20,24 @@ from nanosft.mix.recipe import Source
 
 _ROLES: Final = ["user", "assistant"]
 _LINE: Final = b'{"id":"%b","messages":%b,"meta":%b}\n'
-_CANONICAL_KEYS: Final = frozenset({"id", "messages", "meta"})
+_MESSAGE_KEYS: Final = frozenset({"role", "from", "content", "value"})
+_NO_META: Final = msgspec.Raw(b"null")
+
+
+class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _PlainLine(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    messages: list[_PlainMessage]
+    id: str | None = None
+    meta: msgspec.Raw = _NO_META
+
+
+_decode: Final = msgspec.json.Decoder(list[_PlainMessage] | _PlainLine).decode
+_encode: Final = msgspec.json.Encoder().encode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(slots=True)
@@ -32,7 +51,7 @@ class Row:
         meta: JSON of its meta, with `source` set to the source's name.
         cell: Its plan cell as JSON, empty without one.
         num_turns: User and assistant pairs.
-        messages: Role and content of each message where all contents are text, else None.
+        messages: Its messages where it is plain, else None.
         conversation: Where the long way made one, else None.
     """
 
@@ -42,7 +61,7 @@ class Row:
     meta: bytes
     cell: bytes
     num_turns: int
-    messages: list[dict[str, str]] | None = None
+    messages: list[_PlainMessage] | None = None
     conversation: Conversation | None = None
 
     def to_conversation(self) -> Conversation:
@@ -50,8 +69,7 @@ class Row:
         if self.conversation is not None:
             return self.conversation
         assert self.messages is not None
-        messages = tuple(Message(cast("Role", item["role"]), item["content"]) for item in self.messages)
-        return Conversation(messages, orjson.loads(self.meta))
+        return Conversation(tuple(Message(item.role, item.content) for item in self.messages), orjson.loads(self.meta))
 
 
 def parse_row(line: bytes, source: Source, *, where: str, as_list: bool) -> Row:
@@ -66,24 +84,29 @@ def parse_row(line: bytes, source: Source, *, where: str, as_list: bool) -> Row:
     Raises:
         DataError: It is no conversation that can be trained on.
     """
+    may_be_plain = source.format == "auto" and not source.fields and not source.roles
+    if may_be_plain and (row := _parse_plain(line, source.name, as_list=as_list)):
+        return row
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as exc:
         raise DataError(f"{where}: not JSON: {exc}") from exc
     if source.fields or source.roles:
         value = map_fields(value, source.fields, source.roles)
-    elif source.format == "auto" and (row := _parse_plain(value, source.name, as_list=as_list)):
-        return row
     conversation = parse_conversation(value, where=where, format=source.format)
     if problem := role_problem(conversation.messages):
         raise DataError(f"{where}: the conversation {problem}")
     conversation = conversation.with_meta(source=source.name)
+    try:
+        meta, cell = _dump(dict(conversation.meta)), _dump_cell(conversation.meta)
+    except orjson.JSONEncodeError as exc:
+        raise DataError(f"{where}: its meta cannot be written: {exc}") from exc
     return Row(
         digest=bytes.fromhex(conversation.id),
         line=to_list_line(conversation) if as_list else to_line(conversation),
         texts=[message.text for message in conversation.messages],
-        meta=orjson.dumps(dict(conversation.meta), option=orjson.OPT_SORT_KEYS),
-        cell=_dump_cell(conversation.meta.get("cell")),
+        meta=meta,
+        cell=cell,
         num_turns=conversation.num_turns,
         conversation=conversation,
     )
@@ -94,63 +117,81 @@ def map_fields(value: Any, fields: Mapping[str, str], roles: Mapping[str, Role])
 
     Args:
         value: Decoded JSON.
-        fields: Our name to the source's, for the row's keys and for its messages' alike.
+        fields: Our name to the source's, of the row's keys and of its messages'.
         roles: The source's role names to ours.
     """
+    of_messages = {our: theirs for our, theirs in fields.items() if our in _MESSAGE_KEYS}
     if isinstance(value, list):
-        return [map_fields(item, fields, roles) for item in value]
+        return [_map_message(item, of_messages, roles) for item in value]
     if not isinstance(value, dict):
         return value
-    ours = {theirs: our for our, theirs in fields.items()}
-    mapped = {ours.get(key, key): item for key, item in value.items() if key in ours or key not in fields}
-    for key in ("role", "from"):
-        if isinstance(mapped.get(key), str):
-            mapped[key] = roles.get(mapped[key], mapped[key])
+    mapped = _rename(value, {our: theirs for our, theirs in fields.items() if our not in _MESSAGE_KEYS})
     for key in ("messages", "conversations"):
         if isinstance(mapped.get(key), list):
-            mapped[key] = map_fields(mapped[key], fields, roles)
+            mapped[key] = [_map_message(item, of_messages, roles) for item in mapped[key]]
     return mapped
 
 
-def _parse_plain(value: Any, name: str, *, as_list: bool) -> Row | None:
+def _map_message(value: Any, fields: Mapping[str, str], roles: Mapping[str, Role]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    mapped = _rename(value, fields)
+    for key in ("role", "from"):
+        if isinstance(mapped.get(key), str):
+            mapped[key] = roles.get(mapped[key], mapped[key])
+    return mapped
+
+
+def _rename(value: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    ours = {theirs: our for our, theirs in fields.items()}
+    return {ours.get(key, key): item for key, item in value.items() if key in ours or key not in fields}
+
+
+def _parse_plain(line: bytes, name: str, *, as_list: bool) -> Row | None:
     """The row of a plain line, or None where the line is not plain."""
-    meta: Any = {}
-    given = None
-    if type(value) is dict and value.keys() <= _CANONICAL_KEYS:
-        given, meta, value = value.get("id"), value.get("meta") or {}, value.get("messages")
-    if type(value) is not list or type(meta) is not dict or (plain := _plain_messages(value)) is None:
-        return None
-    texts, messages = plain
-    sha256 = hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS))
-    if given is not None and given != sha256.hexdigest():
-        return None
-    meta_json = orjson.dumps({**meta, "source": name}, option=orjson.OPT_SORT_KEYS)
-    body = orjson.dumps(messages)
-    line = body + b"\n" if as_list else _LINE % (sha256.hexdigest().encode(), body, meta_json)
-    num_turns = (len(messages) - (messages[0]["role"] == "system")) // 2
-    return Row(sha256.digest(), line, texts, meta_json, _dump_cell(meta.get("cell")), num_turns, messages)
-
-
-def _plain_messages(value: list[Any]) -> tuple[list[str], list[dict[str, str]]] | None:
-    """Texts and messages, where they are in the right order and nothing else; or None.
-
-    Written for speed: no loop of Python's own but the two that fetch.
-    """
     try:
-        roles = [item["role"] for item in value]
-        texts = [item["content"] for item in value]
-    except (TypeError, KeyError):
+        value = _decode(line)
+        messages, given, raw = (
+            (value, None, _NO_META) if isinstance(value, list) else (value.messages, value.id, value.meta)
+        )
+        meta = None if raw is _NO_META else orjson.loads(memoryview(raw))
+    except (ValueError, RecursionError):  # of every kind; the long way says what is wrong
         return None
-    num = len(roles)
+    roles = [item.role for item in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    if len(turns) < 2 or turns != (_ROLES * (num // 2 + 1))[: len(turns)]:  # noqa: PLR2004
+    if len(turns) < 2 or turns != (_ROLES * (len(turns) // 2 + 1))[: len(turns)]:  # noqa: PLR2004 - a pair
         return None
-    if set(map(type, texts)) != {str} or sum(map(len, value)) != 2 * num:
+    digest = hashlib.sha256(_encode_sorted(messages)).digest()
+    if given is not None and (meta is None or given != digest.hex()):
         return None
-    if list(map(next, map(iter, value))) != ["role"] * num:
-        value = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
-    return texts, value
+    meta_json, cell = _meta_of_source(name), b""
+    if meta is not None:
+        if type(meta) is not dict:
+            return None
+        try:
+            meta_json, cell = _dump({**meta, "source": name}), _dump_cell(meta)
+        except orjson.JSONEncodeError:
+            return None
+    body = _encode(messages)
+    return Row(
+        digest=digest,
+        line=body + b"\n" if as_list else _LINE % (digest.hex().encode(), body, meta_json),
+        texts=[item.content for item in messages],
+        meta=meta_json,
+        cell=cell,
+        num_turns=len(turns) // 2,
+        messages=messages,
+    )
 
 
-def _dump_cell(cell: Any) -> bytes:
-    return b"" if cell is None else orjson.dumps(cell, option=orjson.OPT_SORT_KEYS)
+@lru_cache
+def _meta_of_source(name: str) -> bytes:
+    return orjson.dumps({"source": name})
+
+
+def _dump(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _dump_cell(meta: Mapping[str, Any]) -> bytes:
+    return b"" if meta.get("cell") is None else _dump(meta["cell"])

@@ -18,7 +18,8 @@ What a source adds is said by one of `ratio`, `epochs` and `rest`; without any o
 
 import tomllib
 from collections import Counter
-from typing import Annotated, Any, Literal, Self
+from fractions import Fraction
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -42,11 +43,16 @@ def _refuse_empty(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+_MAX_EPOCHS: Final = 10_000
+_MAX_TOKENS: Final = 1 << 50
+_MAX_ROWS: Final = 1 << 40
+"""Of any number of rows, turns or characters: beyond it is a slip, and far below what 64 bits hold."""
+Count = Annotated[int, Field(ge=1, le=_MAX_ROWS)]
 URIs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_refuse_empty)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Filter(_Table):
@@ -61,11 +67,11 @@ class Filter(_Table):
         gates: Quality gates that a row must pass, those of `nanosft audit`; none where the list is empty.
     """
 
-    min_turns: int | None = Field(default=None, ge=1)
-    max_turns: int | None = Field(default=None, ge=1)
-    min_chars: int | None = Field(default=None, ge=0)
-    max_chars: int | None = Field(default=None, ge=1)
-    max_tokens: int | None = Field(default=None, ge=1)
+    min_turns: Count | None = None
+    max_turns: Count | None = None
+    min_chars: int | None = Field(default=None, ge=0, le=_MAX_ROWS)
+    max_chars: Count | None = None
+    max_tokens: Count | None = None
     gates: tuple[Gate, ...] = ()
 
     def over(self, base: "Filter") -> "Filter":
@@ -98,12 +104,12 @@ class Source(_Table):
     fields: dict[str, str] = Field(default_factory=dict)
     roles: dict[str, Literal["system", "user", "assistant"]] = Field(default_factory=dict)
     ratio: float | None = Field(default=None, gt=0)
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=_MAX_EPOCHS)
     rest: bool = False
-    max_rows: int | None = Field(default=None, ge=1)
+    max_rows: Count | None = None
     synthetic: bool = False
     val_share: float | None = Field(default=None, ge=0, lt=1)
-    val_rows: int | None = Field(default=None, ge=0)
+    val_rows: int | None = Field(default=None, ge=0, le=_MAX_ROWS)
     filter: Filter = Filter()
 
     @model_validator(mode="after")
@@ -184,15 +190,15 @@ class Recipe(_Table):
     """
 
     sources: tuple[Source, ...] = Field(min_length=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     by: Unit = "rows"
     synthetic_share: float | None = Field(default=None, gt=0, lt=1)
-    total_rows: int | None = Field(default=None, ge=1)
-    total_tokens: int | None = Field(default=None, ge=1)
-    max_epochs: float = Field(default=1.0, gt=0)
+    total_rows: Count | None = None
+    total_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
+    max_epochs: float = Field(default=1.0, gt=0, le=_MAX_EPOCHS)
     warn_epochs: float = Field(default=4.0, gt=0)
     tokenizer: str | None = None
-    shard_rows: int = Field(default=50_000, ge=1)
+    shard_rows: Count = 50_000
     output: Literal["canonical", "list"] = "canonical"
     compression: Literal["none", "gz", "zst"] = "none"
     filter: Filter = Filter()
@@ -224,9 +230,13 @@ class Recipe(_Table):
             if self.by != "rows":
                 raise _problem("tokenizer", f'by = "{self.by}" needs the URI of the base\'s tokenizer')
             for index, source in enumerate(self.sources):
-                if source.filter.over(self.filter).max_tokens is not None:
+                wanted = source.filter.over(self.filter)
+                if wanted.max_tokens is not None:
                     key = "filter" if source.filter.max_tokens is None else f"sources[{index}].filter"
                     raise _problem(f"{key}.max_tokens", "needs 'tokenizer', the URI of the base's tokenizer")
+                if "tokens" in wanted.gates:
+                    key = f"sources[{index}].filter" if "tokens" in source.filter.gates else "filter"
+                    raise _problem(f"{key}.gates", "'tokens' needs 'tokenizer', the URI of the base's tokenizer")
 
     def _check_shares(self) -> None:
         if self.synthetic_share is None:
@@ -248,11 +258,10 @@ class Recipe(_Table):
 
     def _check_rest(self) -> None:
         takers = [source for source in self.sources if source.rest]
-        ratios = [source.ratio for source in self.sources if source.ratio is not None]
+        ratios = [Fraction(repr(source.ratio)) for source in self.sources if source.ratio is not None]
         if takers and sum(ratios) >= 1:
-            raise _problem(
-                "sources", f"ratios beside a source with rest = true must sum to less than 1, not {sum(ratios):g}"
-            )
+            whole = float(sum(ratios))
+            raise _problem("sources", f"ratios beside a source with rest = true must sum to less than 1, not {whole:g}")
         plain = [i for i, s in enumerate(self.sources) if s.ratio is None and s.epochs is None and not s.rest]
         if plain and ratios:
             raise _problem(
@@ -290,7 +299,11 @@ def parse_recipe(data: bytes, *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as exc:
-        raise ConfigError("; ".join(f"{where}: {_message(error)}" for error in exc.errors())) from exc
+        errors = exc.errors()
+        # Where a source is wrong, pydantic says of the list of sources too that it is too short.
+        inner = any(len(error["loc"]) > 1 for error in errors)
+        shown = [error for error in errors if not (inner and error["type"] == "too_short")]
+        raise ConfigError("; ".join(f"{where}: {_message(error)}" for error in shown)) from exc
 
 
 def _problem(key: str, text: str) -> PydanticCustomError:
@@ -301,5 +314,8 @@ def _message(error: ErrorDetails) -> str:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
     key = str(error.get("ctx", {}).get("key", ""))
     name = f"{path}.{key}".strip(".") if key else path.strip(".")
-    text = "is no key of a recipe" if error["type"] == "extra_forbidden" else error["msg"]
+    text = {
+        "extra_forbidden": "is no key of a recipe",
+        "tuple_type": "must be a list; tables of a list stand under double brackets: [[sources]]",
+    }.get(error["type"], error["msg"])
     return f"{name}: {text[0].lower()}{text[1:]}"

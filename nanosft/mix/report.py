@@ -9,6 +9,8 @@ from rich.table import Table
 
 from nanosft.mix.recipe import Unit
 
+_MISSING_VAL_SHARE: Final = 0.05
+"""Of the validation rows wanted, that may be missing without a warning."""
 _UNIT_NAMES: Final[Mapping[Unit, str]] = {"rows": "rows", "tokens": "tokens", "supervised_tokens": "supervised tokens"}
 
 
@@ -24,6 +26,7 @@ class Flow:
         num_near: Near duplicates dropped.
         num_contaminated: Dropped for repeating held-out sets.
         num_val: Kept for validation.
+        wanted_val: Wanted for it; fewer are kept where rows that belong together are more than are still wanted.
         num_train: Left to be taken for training, each once.
     """
 
@@ -34,6 +37,7 @@ class Flow:
     num_near: int = 0
     num_contaminated: int = 0
     num_val: int = 0
+    wanted_val: int = 0
     num_train: int = 0
 
 
@@ -78,7 +82,7 @@ class Report:
         sources: In the recipe's order.
         num_val: Validation rows.
         overlap: Validation rows that share a text, a cluster or a cell with a train row; all zero.
-        near_looked_for: Whether near duplicates were looked for: else the overlap in clusters says nothing.
+        looked_for: The kinds of `overlap` that were looked for: without, its number says nothing.
         synthetic_share: As wanted, or None.
         warn_epochs: From where on repetition is warned of.
     """
@@ -87,7 +91,7 @@ class Report:
     sources: tuple[SourceReport, ...]
     num_val: int
     overlap: Mapping[str, int]
-    near_looked_for: bool
+    looked_for: frozenset[str]
     synthetic_share: float | None
     warn_epochs: float
 
@@ -116,6 +120,12 @@ class Report:
             if source.epochs > self.warn_epochs:
                 limit = f"warn_epochs = {self.warn_epochs:g}"
                 yield f"{source.name} is repeated {source.epochs:.1f} times, more than {limit}"
+            missing = source.flow.wanted_val - source.flow.num_val
+            if missing > max(1, _MISSING_VAL_SHARE * source.flow.wanted_val):
+                yield (
+                    f"{source.name} has {source.flow.num_val:,} validation rows where {source.flow.wanted_val:,} were "
+                    "wanted: rows of one plan cell or near-duplicate cluster stay together, and these are too many"
+                )
             if source.num_rows == 0:
                 yield f"{source.name} adds no row"
         if overlap := {name: num for name, num in self.overlap.items() if num}:
@@ -128,7 +138,7 @@ class Report:
             "train_rows": self.num_rows,
             "train_amount": self.amount,
             "val_rows": self.num_val,
-            "overlap": dict(self.overlap),
+            "overlap": {kind: num for kind, num in self.overlap.items() if kind in self.looked_for},
             "synthetic_share": round(self.synthetic_achieved, 6),
             "sources": {source.name: self._count(source) for source in self.sources},
         }
@@ -158,9 +168,9 @@ def make_flow_table(report: Report) -> Table:
     """What became of each source's lines, a column for each step of the work."""
     headings = ("read", "bad", "filtered", "exact dup.", "near dup.", "held out", "val", "train")
     table = Table(title="Rows through the steps of the work", title_justify="left")
-    table.add_column("source")
+    table.add_column("source", overflow="fold")
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     rows = [
         (
             item.name,
@@ -187,9 +197,9 @@ def make_flow_table(report: Report) -> Table:
 def make_share_table(report: Report) -> Table:
     """Wanted and achieved shares of the train part."""
     table = Table(title=f"Train part, shares by {_UNIT_NAMES[report.by]}", title_justify="left")
-    table.add_column("source")
+    table.add_column("source", overflow="fold")
     for heading in ("wanted", "achieved", "epochs", "rows", "tokens", "supervised"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     wanted = max(sum(item.wanted for item in report.sources), 1)
     for item in report.sources:
         table.add_row(
@@ -222,9 +232,10 @@ def describe(report: Report) -> list[str]:
     lines = []
     if report.synthetic_share is not None:
         lines.append(f"synthetic share: wanted {report.synthetic_share:.3%}, achieved {report.synthetic_achieved:.3%}")
-    near = f"{report.overlap.get('clusters', 0)}" if report.near_looked_for else "not looked for"
-    lines.append(
-        f"validation: {report.num_val:,} rows; overlap with train: {report.overlap.get('texts', 0)} texts, "
-        f"{near} near-duplicate clusters, {report.overlap.get('cells', 0)} plan cells"
-    )
+    words = {"texts": "texts", "clusters": "near-duplicate clusters", "cells": "plan cells"}
+    found = [
+        f"{report.overlap.get(kind, 0)} {name}" if kind in report.looked_for else f"{name} not looked for"
+        for kind, name in words.items()
+    ]
+    lines.append(f"validation: {report.num_val:,} rows; overlap with train: {', '.join(found)}")
     return [*lines, *(f"warning: {warning}" for warning in report.warnings)]

@@ -1,36 +1,37 @@
 """What happens to a row on its own: parse, filter, measure, and spill. Runs in worker processes.
 
-A worker gets a batch of lines and returns narrow columns; the rows themselves go to a spill file of the batch, already
-in the form in which they will be put out, and are not looked at again until they are written.
+A worker gets a batch of lines and returns narrow columns; the rows themselves go to its spill file, already in the form
+in which they will be put out, and are not looked at again until they are written. So do the keys of near duplicates.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from nanosft.conversation import Conversation
 from nanosft.errors import DataError
-from nanosft.mix.contamination import HeldOut, drop_borders, load_held_out
+from nanosft.mix.contamination import HeldOut, load_held_out
 from nanosft.mix.parse import Row, parse_row
 from nanosft.mix.recipe import Filter, Gate, Recipe
 from nanosft.mix.sources import Batch
-from nanosft.mix.text import normalize_batch
-from nanosft.quality.minhash import NUM_BINS, Keys, near_keys, signatures
+from nanosft.mix.spill import Spill
+from nanosft.mix.text import digest_texts, drop_borders, hash_batch, join_messages
+from nanosft.quality.minhash import make_keys, sign
 from nanosft.quality.verdict import GATE_NAMES
 
 if TYPE_CHECKING:
     from nanosft.nanochat.tokenizer import Tokenizer
 
 _NO_CELL: Final = bytes(8)
-_NO_KEYS: Final = Keys(np.empty(0, np.int64), np.empty(0, np.uint64))
-_NO_SIGS: Final = np.empty((0, NUM_BINS), np.uint16)
+_NO_TOKENS: Final = (0, 0)
+_SHORT_BYTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class RowBatch:
             its normalized text, or again of its id where no duplicates are looked for), `meta` (64 of its meta),
             `cell` (64 of its plan cell, 0 without), `tokens`, `supervised`, `size` (bytes in the spill file), `clean`
             (not held out elsewhere).
-        keys: Keys under which near-duplicates meet; `rows` count from 0 in the batch.
-        sigs: (rows, NUM_BINS) uint16, or (0, NUM_BINS) where near-duplicates are not looked for.
+        process: Whose spill files its rows are in.
+        rows_at: Where in that file they begin, in bytes.
+        sigs_at: Where their signatures begin, in bytes.
         filtered: Rows that a filter or gate refused, by its name.
         bad: Lines that are no conversations.
     """
@@ -63,8 +65,9 @@ class RowBatch:
     uri: str
     num_lines: int
     columns: dict[str, npt.NDArray[Any]]
-    keys: Keys
-    sigs: npt.NDArray[np.uint16]
+    process: int
+    rows_at: int
+    sigs_at: int
     filtered: Counter[str] = field(default_factory=Counter)
     bad: list[BadRow] = field(default_factory=list)
 
@@ -77,105 +80,124 @@ class RowReader:
 
     Args:
         recipe: The recipe.
-        spill: Directory for the rows.
+        spill: For the rows, and for the keys of near duplicates.
         held_out: The held-out sets' n-grams, or None without decontamination.
     """
 
-    def __init__(self, recipe: Recipe, spill: Path, held_out: HeldOut | None) -> None:
+    def __init__(self, recipe: Recipe, spill: Spill, held_out: HeldOut | None) -> None:
         self._recipe = recipe
         self._spill = spill
         self._held_out = held_out
-        self._filters = [source.filter.over(recipe.filter) for source in recipe.sources]
-        self._gates = [_make_gate(wanted.gates) if wanted.gates else None for wanted in self._filters]
+        dedup = recipe.deduplicate
+        self._compares = dedup.exact or dedup.near != "off" or held_out is not None
         self._tokenizer = _load_tokenizer(recipe.tokenizer) if recipe.tokenizer is not None else None
+        self._refusals = [self._make_refusal(source.filter.over(recipe.filter)) for source in recipe.sources]
 
     def read(self, number: int, batch: Batch) -> RowBatch:
-        """Read one batch; its rows go to the spill file of `number`."""
-        source, wanted = self._recipe.sources[batch.source], self._filters[batch.source]
-        gate = self._gates[batch.source]
+        """Read one batch, the one of this number."""
+        source, refuse_row = self._recipe.sources[batch.source], self._refusals[batch.source]
         as_list = self._recipe.output == "list"
         kept = _Kept()
         bad: list[BadRow] = []
         filtered: Counter[str] = Counter()
         num_lines = 0
-        for line_number, raw in enumerate(batch.data.split(b"\n"), batch.first):
-            line = raw.strip(b" \t\r")
-            if not line:
-                continue
+        for where, line in batch.iter_lines():
             num_lines += 1
-            where = f"{batch.uri}:{batch.unit} {line_number}"
             try:
                 row = parse_row(line, source, where=where, as_list=as_list)
             except DataError as exc:
                 bad.append(BadRow(str(exc), line))
                 continue
-            tokens = self._count_tokens(row)
-            reason = refuse(row, wanted, tokens[0])
-            if reason is None and gate is not None:
-                reason = gate(row.to_conversation())
-            if reason is not None:
+            tokens = self._count_tokens(row) if self._tokenizer is not None else _NO_TOKENS
+            if refuse_row is not None and (reason := refuse_row(row, tokens[0])):
                 filtered[reason] += 1
-            else:
-                kept.add(row, tokens)
-        spill_path(self._spill, number).write_bytes(b"".join(kept.lines))
-        columns, keys, sigs = self._measure(kept)
-        return RowBatch(batch.source, batch.uri, num_lines, columns, keys, sigs, filtered, bad)
+                continue
+            # Nothing of a row that is not needed may stay: memory used again at once is what makes parsing fast.
+            kept.digests.append(row.digest)
+            kept.lines.append(row.line)
+            kept.metas.append(_hash_short(row.meta) if len(row.meta) <= _SHORT_BYTES else _hash_64(row.meta))
+            kept.cells.append(_hash_64(row.cell) if row.cell else _NO_CELL)
+            kept.tokens.append(tokens)
+            if self._compares:
+                kept.texts.append(join_messages(row.texts))
+        columns, sigs_at = self._measure(number, kept)
+        return RowBatch(
+            source=batch.source,
+            uri=batch.uri,
+            num_lines=num_lines,
+            columns=columns,
+            process=self._spill.number,
+            rows_at=self._spill.add_rows(kept.lines),
+            sigs_at=sigs_at,
+            filtered=filtered,
+            bad=bad,
+        )
+
+    def finish(self) -> None:
+        """Complete the spill files."""
+        self._spill.finish()
 
     def _count_tokens(self, row: Row) -> tuple[int, int]:
-        if self._tokenizer is None:
-            return 0, 0
+        assert self._tokenizer is not None
         ids, mask = self._tokenizer.render(row.to_conversation())
         return len(ids), sum(mask)
 
-    def _measure(self, kept: "_Kept") -> tuple[dict[str, npt.NDArray[Any]], Keys, npt.NDArray[np.uint16]]:
-        dedup = self._recipe.deduplicate
-        if not dedup.exact and dedup.near == "off" and self._held_out is None:
-            return self._columns(kept, b"".join(digest[:16] for digest in kept.digests), None), _NO_KEYS, _NO_SIGS
-        texts = normalize_batch(kept.texts)
-        hashed = b"".join(
-            hashlib.blake2b(b"\0" + orjson.dumps(raw) if text is None else text.encode(), digest_size=16).digest()
-            for text, raw in zip(texts, kept.texts, strict=True)
-        )
-        clean = None
-        if self._held_out is not None:
-            clean = ~self._held_out.find([drop_borders(text or "") for text in texts])
-        columns = self._columns(kept, hashed, clean)
-        if dedup.near == "off":
-            return columns, _NO_KEYS, _NO_SIGS
-        compared = np.array([row for row, text in enumerate(texts) if text is not None], np.int64)
-        sigs = np.zeros((len(texts), NUM_BINS), np.uint16)
-        comparable = [text for text in texts if text is not None]
-        sigs[compared] = signatures(comparable)
-        keys = near_keys(comparable, sigs[compared], threshold=dedup.threshold)
-        return columns, Keys(compared[keys.rows], keys.keys), sigs
-
-    @staticmethod
-    def _columns(kept: "_Kept", texts: bytes, clean: npt.NDArray[np.bool_] | None) -> dict[str, npt.NDArray[Any]]:
-        return {
+    def _measure(self, number: int, kept: "_Kept") -> tuple[dict[str, npt.NDArray[Any]], int]:
+        """The columns of the rows kept, and where their signatures are."""
+        tokens = np.array(kept.tokens, np.int32).reshape(-1, 2)
+        columns: dict[str, npt.NDArray[Any]] = {
             **_split_words("id", b"".join(kept.digests), 4),
-            **_split_words("text", texts, 2),
             "meta": np.frombuffer(b"".join(kept.metas), ">u8").astype(np.uint64),
             "cell": np.frombuffer(b"".join(kept.cells), ">u8").astype(np.uint64),
-            "tokens": np.array([item[0] for item in kept.tokens], np.int32),
-            "supervised": np.array([item[1] for item in kept.tokens], np.int32),
+            "tokens": tokens[:, 0],
+            "supervised": tokens[:, 1],
             "size": np.array([len(line) for line in kept.lines], np.int32),
-            "clean": np.ones(len(kept.lines), np.bool_) if clean is None else clean,
+            "clean": np.ones(len(kept.lines), np.bool_),
         }
+        if not self._compares:
+            return {**columns, "text_hi": columns["id_hi"], "text_lo": columns["id_lo"]}, 0
+        words = hash_batch(kept.texts)
+        if self._held_out is not None:
+            columns["clean"] = ~self._held_out.find(drop_borders(words))
+        digests = digest_texts(words)
+        columns |= {"text_hi": digests[:, 0], "text_lo": digests[:, 1]}
+        if self._recipe.deduplicate.near == "off":
+            return columns, 0
+        sigs = sign(words)
+        return columns, self._spill.add_keys(
+            number, make_keys(words, sigs, threshold=self._recipe.deduplicate.threshold), sigs
+        )
+
+    def _make_refusal(self, wanted: Filter) -> Callable[[Row, int], str | None] | None:
+        """What names the first filter or gate that refuses a row; None where all pass."""
+        if wanted == Filter():
+            return None
+        gate = _make_gate(wanted.gates, self._tokenizer) if wanted.gates else None
+
+        def refuse_row(row: Row, num_tokens: int) -> str | None:
+            return refuse(row, wanted, num_tokens) or (gate(row.to_conversation()) if gate is not None else None)
+
+        return refuse_row
 
 
 _readers: dict[str, RowReader] = {}
 
 
-def start_reader(recipe: Recipe, directory: Path) -> None:
+def start_reader(process: int, recipe: Recipe, directory: Path) -> None:
     """Make this process's reader: the set-up of a worker."""
     wanted = recipe.decontaminate
     held_out = load_held_out(directory, wanted.ngram, wanted.max_overlap) if wanted is not None else None
-    _readers["reader"] = RowReader(recipe, directory, held_out)
+    _readers["reader"] = RowReader(recipe, Spill(directory, process), held_out)
 
 
 def read_batch(number: int, batch: Batch) -> RowBatch:
     """`RowReader.read` with this process's reader: a worker's task."""
     return _readers["reader"].read(number, batch)
+
+
+def finish_reading() -> None:
+    """`RowReader.finish` with this process's reader, after its last batch."""
+    _readers.pop("reader").finish()
 
 
 def refuse(row: Row, wanted: Filter, num_tokens: int) -> str | None:
@@ -194,36 +216,23 @@ def refuse(row: Row, wanted: Filter, num_tokens: int) -> str | None:
     return None
 
 
-def spill_path(spill: Path, number: int) -> Path:
-    """Where the rows of batch `number` are."""
-    return spill / f"rows-{number:08d}"
-
-
+@dataclass(slots=True)
 class _Kept:
-    """Columns in the making."""
+    """Columns in the making, an item a row."""
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.digests: list[bytes] = []
-        self.texts: list[list[str]] = []
-        self.metas: list[bytes] = []
-        self.cells: list[bytes] = []
-        self.tokens: list[tuple[int, int]] = []
-
-    def add(self, row: Row, tokens: tuple[int, int]) -> None:
-        self.lines.append(row.line)
-        self.digests.append(row.digest)
-        self.texts.append(row.texts)
-        self.metas.append(_hash_64(row.meta))
-        self.cells.append(_hash_64(row.cell) if row.cell else _NO_CELL)
-        self.tokens.append(tokens)
+    lines: list[bytes] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    metas: list[bytes] = field(default_factory=list)
+    cells: list[bytes] = field(default_factory=list)
+    tokens: list[tuple[int, int]] = field(default_factory=list)
 
 
-def _make_gate(names: Collection[Gate]) -> Callable[[Conversation], str | None]:
+def _make_gate(names: Collection[Gate], tokenizer: "Tokenizer | None") -> Callable[[Conversation], str | None]:
     """What tells the first reason for which some quality gates refuse a conversation."""
     from nanosft.quality.gates import Context, Gates, check  # noqa: PLC0415 - 0.1 s that only gates need
 
-    context = Context(Gates(**{name: name in names for name in GATE_NAMES}))
+    context = Context(Gates(**{name: name in names for name in GATE_NAMES}), tokenizer=tokenizer)
     return lambda conversation: next(iter(check(conversation, context).reasons), None)
 
 
@@ -235,6 +244,10 @@ def _load_tokenizer(uri: str) -> "Tokenizer":
 
 def _hash_64(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=8).digest()
+
+
+_hash_short = lru_cache(maxsize=1024)(_hash_64)
+"""`_hash_64` of what most rows of a source have the same."""
 
 
 def _split_words(name: str, data: bytes, num_words: int) -> dict[str, npt.NDArray[np.uint64]]:

@@ -4,16 +4,28 @@ Objects are read in order of their URI, so the order of a listing or of a recipe
 """
 
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import unquote
 
+import numpy as np
 import orjson
 
-from nanosft.dataset import DataObject, list_data_objects, read_ahead, read_blocks, read_manifest
+from nanosft.dataset import (
+    DATA_SUFFIXES,
+    UNFINISHED_NAMES,
+    DataObject,
+    list_data_objects,
+    read_ahead,
+    read_blocks,
+    read_manifest,
+)
 from nanosft.errors import DataError
-from nanosft.manifest import Parent
+from nanosft.manifest import MANIFEST_KEY, Parent
 from nanosft.store import Store, open_object, open_store
 
 if TYPE_CHECKING:
@@ -36,14 +48,39 @@ class Batch:
         uri: The object's.
         first: Number of the first line, from 1.
         unit: What errors call a line: Parquet has rows.
-        data: The lines; the last may lack its end.
+        pieces: The lines, cut anywhere; the last may lack its end. None where they are in a file.
+        path: The file.
+        size_bytes: Of all lines.
     """
 
     source: int
     uri: str
     first: int
     unit: Literal["line", "row"]
-    data: bytes
+    pieces: tuple[bytes, ...] | None
+    path: Path | None = None
+    size_bytes: int = 0
+
+    def put(self, path: Path) -> "Batch":
+        """The batch with its lines in a file, which may hold others from before: a shorter way than through a pipe."""
+        assert self.pieces is not None
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT), "wb") as file:  # noqa: PTH123 - not truncated
+            size_bytes = sum(map(file.write, self.pieces))
+        return replace(self, pieces=None, path=path, size_bytes=size_bytes)
+
+    def iter_lines(self) -> Iterator[tuple[str, bytes]]:
+        """Lines that are not blank, each with what errors call it."""
+        for number, raw in enumerate(self.take().split(b"\n"), self.first):
+            if line := raw.strip(b" \t\r"):
+                yield f"{self.uri}:{self.unit} {number}", line
+
+    def take(self) -> bytes:
+        """The lines."""
+        if self.pieces is not None:
+            return b"".join(self.pieces)
+        assert self.path is not None
+        with self.path.open("rb") as file:
+            return file.read(self.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +136,20 @@ def read_batches(item: DataObject, *, source: int, digest: "hashlib._Hash | None
         return
     first, pieces, size = 1, list[bytes](), 0
     for block in _without_mark(read_ahead(read_blocks(item, digest))):
-        pieces.append(block)
         size += len(block)
-        if size < BATCH_BYTES:
-            continue
-        data = b"".join(pieces)
-        cut = data.rfind(b"\n") + 1
+        cut = block.rfind(b"\n") + 1 if size >= BATCH_BYTES else 0
+        pieces.append(block[:cut] if cut else block)
         if cut:
-            yield Batch(source, item.uri, first, "line", data[:cut])
-            first += data.count(b"\n", 0, cut)
-        pieces, size = [data[cut:]], len(data) - cut
-    if data := b"".join(pieces):
-        yield Batch(source, item.uri, first, "line", data)
+            yield Batch(source, item.uri, first, "line", tuple(pieces))
+            first += sum(map(_count_ends, pieces))
+            pieces = [block[cut:]]
+            size = len(pieces[0])
+    if any(pieces):
+        yield Batch(source, item.uri, first, "line", tuple(pieces))
+
+
+def _count_ends(block: bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))  # a third of the time of `bytes.count`
 
 
 def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -131,11 +170,11 @@ def _read_parquet(item: DataObject, source: int, digest: "hashlib._Hash | None")
         with pq.ParquetFile(_RangeFile(item), pre_buffer=False) as file:
             first = 1
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                rows = batch.to_pylist()
-                yield Batch(source, item.uri, first, "row", b"\n".join(map(orjson.dumps, rows)))
-                first += len(rows)
-    except (pa.ArrowException, orjson.JSONEncodeError) as exc:
-        reason = str(exc).splitlines()[0]
+                lines = [orjson.dumps(row, default=repr) for row in batch.to_pylist()]
+                yield Batch(source, item.uri, first, "row", (b"\n".join(lines),))
+                first += len(lines)
+    except (pa.ArrowException, orjson.JSONEncodeError, OSError, UnicodeDecodeError) as exc:
+        reason = str(exc).partition("\n")[0]
         raise DataError(f"{item.uri}: not a Parquet file of conversations: {reason}") from exc
 
 
@@ -176,19 +215,20 @@ def _list(uri: str) -> list[DataObject]:
         if info is not None:
             return [DataObject(store, key, info.size_bytes)]
     try:
-        return list_data_objects(uri)
+        items = list_data_objects(uri)
     except DataError:
-        parquet = _list_parquet(open_store(uri))
-        if not parquet:
-            raise
-        return parquet
+        if items := _list_parquet(open_store(uri)):
+            return items
+        raise
+    is_file = uri.endswith(DATA_SUFFIXES) and len(items) == 1
+    return items if is_file or any(item.sha256 for item in items) else items + _list_parquet(open_store(uri))
 
 
 def _list_parquet(store: Store) -> list[DataObject]:
     if read_manifest(store) is not None:
         return []
     directory = store.list_directory()
-    if {"rows", "shards", "state"} & set(directory.names):
+    if UNFINISHED_NAMES & set(directory.names):
         return []
     return [DataObject(store, info.key, info.size_bytes) for info in directory.objects if info.key.endswith(_PARQUET)]
 
@@ -198,11 +238,15 @@ def _match(uri: str) -> list[DataObject]:
     assert wild is not None
     root, _, pattern = uri[: wild.start()].rpartition("/")
     pattern += uri[wild.start() :]
+    if uri.startswith("file:"):
+        pattern = unquote(pattern)
     store = open_store(root or ("/" if uri.startswith("/") else "."))
     expression = re.compile(_translate(pattern))
-    prefix = pattern[: _WILD.search(pattern).start()]  # type: ignore[union-attr]  # it has one
+    prefix = _WILD.split(pattern)[0]
     items = [
-        DataObject(store, info.key, info.size_bytes) for info in store.list(prefix) if expression.fullmatch(info.key)
+        DataObject(store, info.key, info.size_bytes)
+        for info in store.list(prefix)
+        if expression.fullmatch(info.key) and info.key.rpartition("/")[2] != MANIFEST_KEY
     ]
     if not items:
         raise DataError(f"{uri}: no object matches: check the pattern, or list the prefix")

@@ -1,21 +1,20 @@
 """`nanosft mix`: a recipe's sources into train and validation objects and a manifest."""
 
 import json
+import os
+import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
-from rich.console import Console
-
-from nanosft.dataset import put_manifest, read_conversations, read_manifest
+from nanosft.dataset import put_manifest, read_manifest
 from nanosft.errors import ConfigError, DataError, Interrupted
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
-from nanosft.mix.contamination import build_held_out
 from nanosft.mix.decision import decide
 from nanosft.mix.intake import Intake
 from nanosft.mix.ledger import Ledger
@@ -23,18 +22,32 @@ from nanosft.mix.output import PART_NAMES, Dealer, Target, plan_direct, write_di
 from nanosft.mix.recipe import Recipe, parse_recipe
 from nanosft.mix.report import Report, describe, make_flow_table, make_share_table
 from nanosft.mix.rows import start_reader
-from nanosft.mix.sources import find_inputs
+from nanosft.mix.selection import Selection
+from nanosft.mix.sources import Inputs, find_inputs
 from nanosft.mix.workers import Workers, count_cpus
-from nanosft.mix.workspace import open_workspace
-from nanosft.progress import Bar
+from nanosft.mix.workspace import cacheable_bytes, open_workspace
+from nanosft.progress import Bar, make_result_console
 from nanosft.settings.mix import MixSettings
 from nanosft.store import Store, open_object, open_store
 
+_MARK_KEY: Final = "state/mix.json"
+"""There while the output is written: without a manifest, readers take a prefix with `state/` for unfinished.
+
+A process killed right after the manifest may leave it: the manifest outweighs it.
+"""
+_PART_KEY: Final = re.compile(rf"({'|'.join(PART_NAMES)})-[0-9]{{5,}}\.jsonl(\.gz|\.zst)?")
 _MIB: Final = 1 << 20
 _BASE_BYTES: Final = 192 * _MIB
 """What the first process holds apart from DuckDB's buffers: Python, NumPy, Arrow, and the batches in flight."""
 _DATABASE_BYTES_PER_THREAD: Final = 64 * _MIB
+"""What DuckDB works well with: three times as much made five million rows no faster, three quarters a fifth slower."""
+_DATABASE_BYTES_LEAST: Final = 48 * _MIB
+"""What DuckDB needs: with 40 it could not join five million rows."""
 _SMALL_BYTES: Final = 16 * _MIB
+_PLAN_ROW_BYTES: Final = 12
+"""Of a row's place in the plan of an object; the plans of all objects under way are in memory."""
+_COMPRESSION: Final = 5
+"""How many times as large compressed conversations become, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +56,21 @@ class Budget:
 
     Attributes:
         database_bytes: For DuckDB.
+        database_threads: For DuckDB.
         segment_bytes: For one stretch of the output, and for what waits to be dealt out.
-        direct_bytes: The largest mixture whose rows are read where they were spilled.
     """
 
     database_bytes: int
+    database_threads: int
     segment_bytes: int
-    direct_bytes: int
 
 
-def divide_memory(limit_bytes: int) -> Budget:
-    """Share out a process's memory limit of at least 256 MiB."""
-    return Budget(max(64 * _MIB, (limit_bytes - _BASE_BYTES) // 2), limit_bytes // 16, limit_bytes // 2)
+def divide_memory(limit_bytes: int, num_workers: int) -> Budget:
+    """Share out a process's memory limit of at least 256 MiB; what it allows beyond what helps is left alone."""
+    left = (limit_bytes - _BASE_BYTES) // 2
+    num_threads = max(1, min(num_workers, left // _DATABASE_BYTES_PER_THREAD))
+    database_bytes = max(_DATABASE_BYTES_LEAST, min(left, num_threads * _DATABASE_BYTES_PER_THREAD))
+    return Budget(database_bytes, num_threads, min(limit_bytes // 16, _DATABASE_BYTES_PER_THREAD))
 
 
 def run_mix(settings: MixSettings) -> None:
@@ -68,7 +84,7 @@ def run_mix(settings: MixSettings) -> None:
     if settings.json_output:
         print(json.dumps(report.to_counts() if report else {"finished_before": True}))  # noqa: T201 - the result
         return
-    stdout = Console()
+    stdout = make_result_console()
     if report is None:
         stdout.print(f"{settings.out}: finished before, with the same settings", highlight=False)
         return
@@ -93,33 +109,41 @@ def make_mixture(settings: MixSettings) -> Report | None:
         "on_bad_row": settings.on_bad_row,
     }
     out = None if settings.dry_run or settings.out is None else open_store(settings.out)
-    if out is not None and (found := read_manifest(out)):
-        check_same_settings(found, identity, where=out.uri_of(MANIFEST_KEY))
-        _check_same_parents(found, recipe)
+    if out is not None and _is_finished(out, recipe, identity):
         return None
     inputs = [find_inputs(source.uri) for source in recipe.sources]
-    budget = divide_memory(settings.memory_limit * _MIB)
-    num_bytes = sum(item.size_bytes for found in inputs for item in found.objects)
+    held_out = find_inputs(recipe.decontaminate.uri) if recipe.decontaminate is not None else None
+    if out is not None:
+        _check_apart(out.uri, [*inputs, held_out] if held_out is not None else inputs)
+    num_bytes = sum(
+        item.size_bytes * (1 if item.key.endswith(".jsonl") else _COMPRESSION)
+        for found in inputs
+        for item in found.objects
+    )
     num_workers = settings.workers or choose_workers(recipe, num_bytes)
+    budget = divide_memory(settings.memory_limit * _MIB, num_workers)
     with open_workspace(settings.work_dir, out.uri if out else None) as directory:
-        _prepare_held_out(recipe, directory)
         intake = Intake(recipe, inputs, directory, on_bad_row=settings.on_bad_row, max_bad_share=settings.max_bad_share)
+        if recipe.decontaminate is not None and held_out is not None:
+            intake.read_held_out(held_out, recipe.decontaminate)
         with (
             Workers(num_workers, start_reader, recipe, directory) as workers,
             Ledger(
                 directory,
                 recipe,
-                in_memory=num_bytes <= budget.direct_bytes,
+                in_memory=num_bytes <= settings.memory_limit * _MIB // 2,
                 memory_bytes=budget.database_bytes,
-                num_threads=num_workers if budget.database_bytes >= _DATABASE_BYTES_PER_THREAD * num_workers else 1,
+                num_threads=budget.database_threads,
             ) as ledger,
         ):
-            report = decide(recipe, intake, ledger, workers, directory)
+            report, selection = decide(recipe, intake, ledger, workers, directory)
             if out is None:
                 return report
-            _clear(out)
+            if _is_finished(out, recipe, identity):  # by another process, since
+                return None
+            _begin(out, [source.name for source in recipe.sources])
             target = Target(out.uri, recipe.compression, directory)
-            objects = _write(ledger, workers, target, recipe, budget)
+            objects = _write(selection, workers, target, recipe, budget)
         intake.put_refused(out)
     manifest = Manifest(
         kind="mixture",
@@ -130,6 +154,7 @@ def make_mixture(settings: MixSettings) -> Report | None:
         settings=identity,
     )
     put_manifest(out, manifest)
+    out.delete(_MARK_KEY)
     return report
 
 
@@ -138,7 +163,7 @@ def _interruptible() -> Iterator[None]:
     """Let SIGTERM raise, so that files and processes are cleaned up."""
 
     def stop(signum: int, _: object) -> None:
-        raise Interrupted(signum)
+        raise Interrupted(signum, "the mixture is not finished: the same command cleans up and begins anew")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -169,36 +194,59 @@ def load_recipe(uri: str) -> Recipe:
     return parse_recipe(data, where=uri)
 
 
+def _is_finished(out: Store, recipe: Recipe, identity: dict[str, Any]) -> bool:
+    """Whether the mixture is there; raises where another is."""
+    found = read_manifest(out)
+    if found is None:
+        return False
+    check_same_settings(found, identity, where=out.uri_of(MANIFEST_KEY))
+    _check_same_parents(found, recipe)
+    return True
+
+
 def _check_same_parents(found: Manifest, recipe: Recipe) -> None:
-    """Refuse to call a mixture finished when a source with a manifest has become another set since."""
+    """Refuse to call a mixture finished when an input with a manifest has become another set since."""
     before = {parent.uri: parent.sha256 for parent in found.parents}
-    for uri in (uri for source in recipe.sources for uri in source.uri if uri in before):
+    uris = [uri for source in recipe.sources for uri in source.uri]
+    uris += recipe.decontaminate.uri if recipe.decontaminate is not None else ()
+    for uri in (uri for uri in uris if uri in before):
         manifest = read_manifest(open_store(uri))
         if manifest is not None and manifest.sha256 != before[uri]:
             raise ConfigError(f"{uri}: has changed since the mixture was made: choose another --out")
 
 
-def _prepare_held_out(recipe: Recipe, directory: Path) -> None:
-    if recipe.decontaminate is not None:
-        wanted = recipe.decontaminate
-        conversations = chain.from_iterable(read_conversations(uri) for uri in wanted.uri)
-        build_held_out(conversations, ngram=wanted.ngram, max_overlap=wanted.max_overlap).save(directory)
+def _check_apart(out_uri: str, inputs: Iterable[Inputs]) -> None:
+    """Refuse an output that holds an input: writing begins with deleting."""
+    for item in (item for found in inputs for item in found.objects):
+        if _locate(item.uri).startswith(f"{_locate(out_uri).rstrip('/')}/"):
+            raise ConfigError(f"{item.uri}: lies under --out {out_uri}, which gets the mixture: choose another --out")
 
 
-def _clear(out: Store) -> None:
-    """Delete what a killed run has left."""
-    for prefix in (*(f"{name}-" for name in PART_NAMES), "refused/"):
-        for info in list(out.list(prefix)):
+def _locate(uri: str) -> str:
+    """A URI by which two names of one file are the same."""
+    return os.path.realpath(unquote(urlsplit(uri).path)) if uri.startswith("file:") else uri
+
+
+def _begin(out: Store, names: Iterable[str]) -> None:
+    """Mark the output as unfinished and delete what a killed run has left, its objects alone."""
+    out.write(_MARK_KEY, b'{"command":"mix"}\n')
+    refused = {f"refused/{name}.jsonl" for name in names}
+    for info in list(out.list()):
+        if _PART_KEY.fullmatch(info.key) or info.key in refused:
             out.delete(info.key)
+    out.discard_unfinished()
 
 
-def _write(ledger: Ledger, workers: Workers, target: Target, recipe: Recipe, budget: Budget) -> list[ManifestObject]:
-    shares = ledger.shares().values()
+def _write(
+    selection: Selection, workers: Workers, target: Target, recipe: Recipe, budget: Budget
+) -> list[ManifestObject]:
+    shares = selection.shares().values()
     num_rows, size = sum(share.num_rows for share in shares), sum(share.size_bytes for share in shares)
     with Bar("mix: write rows", num_rows) as bar:
         results: Iterator[ManifestObject]
-        if size <= budget.direct_bytes:
-            chunks = ledger.iter_in_order()
+        plan_bytes = min(num_rows, recipe.shard_rows) * _PLAN_ROW_BYTES * (workers.num_ahead + 2)
+        if size <= cacheable_bytes() and plan_bytes <= budget.segment_bytes:
+            chunks = selection.iter_in_order()
             results = workers.map(write_direct, ((target, *item) for item in plan_direct(chunks, recipe.shard_rows)))
         else:
             dealer = Dealer(
@@ -207,7 +255,7 @@ def _write(ledger: Ledger, workers: Workers, target: Target, recipe: Recipe, bud
                 segment_rows=max(1, budget.segment_bytes * num_rows // size),
                 buffer_bytes=budget.segment_bytes,
             )
-            results = workers.map(write_segments, ((target, *item) for item in dealer.deal(ledger.iter_by_batch())))
+            results = workers.map(write_segments, ((target, *item) for item in dealer.deal(selection.iter_by_batch())))
         objects = []
         for item in results:
             objects.append(item)

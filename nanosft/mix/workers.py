@@ -1,13 +1,16 @@
 """Processes that work on tasks in parallel and give their results back in the order of the tasks."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -15,29 +18,42 @@ from nanosft.errors import StoreError
 
 ResultT = TypeVar("ResultT")
 
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 32 << 20
 _TASKS_AHEAD: Final = 2
 """Per process: one it works on, one that waits. More would only hold memory."""
 
 
 class Workers:
-    """A fixed number of processes; with one, the calling process does the work itself.
+    """A fixed number of processes, each known by its number; with one, the calling process does the work itself.
+
+    Each is a pool of its own, so that a process can keep files and buffers from task to task and be told to give them
+    up (`each`): a shared pool cannot address one of its processes.
 
     Args:
         num: How many.
-        setup: Called once in each process before its first task, with `arguments`.
+        setup: Called once in each process before its first task, with the process's number and `arguments`.
         arguments: Picklable.
     """
 
     def __init__(self, num: int, setup: Callable[..., None], *arguments: Any) -> None:
         self.num = num
-        self._pool: ProcessPoolExecutor | None = None
+        self._pools: list[ProcessPoolExecutor] = []
+        self._setups: list[Future[None]] = []
         if num == 1:
-            setup(*arguments)
+            setup(0, *arguments)
             return
-        # Neither fork (threads and connections of this process would be copied) nor spawn (imports once per process).
+        prepare(num, setup.__module__)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", setup.__module__])
-        self._pool = ProcessPoolExecutor(num, mp_context=context, initializer=_start, initargs=(setup, *arguments))
+        self._pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_start) for _ in range(num)]
+        # A task as others, not the initializer: its errors come back as they are.
+        self._setups = [pool.submit(setup, number, *arguments) for number, pool in enumerate(self._pools)]
+
+    @property
+    def num_ahead(self) -> int:
+        """Tasks that `map` has drawn and not given back when it draws another, at the most."""
+        return _TASKS_AHEAD * self.num if self._pools else 0
 
     def map(self, function: Callable[..., ResultT], tasks: Iterable[tuple[Any, ...]]) -> Iterator[ResultT]:
         """`function(*task)` for each task, in order; tasks are drawn as results are taken.
@@ -45,39 +61,88 @@ class Workers:
         Raises:
             StoreError: A worker process died, most likely of too little memory.
         """
-        if self._pool is None:
+        if not self._pools:
             yield from (function(*task) for task in tasks)
             return
-        waiting: deque[Future[ResultT]] = deque()
+        waiting: deque[tuple[int, Future[ResultT]]] = deque()
         try:
             for task in tasks:
-                waiting.append(self._pool.submit(function, *task))
-                if len(waiting) > _TASKS_AHEAD * self.num:
-                    yield waiting.popleft().result()
+                number = self._least_busy(waiting)
+                waiting.append((number, self._pools[number].submit(function, *task)))
+                if len(waiting) > self.num_ahead:
+                    yield self._result(waiting.popleft()[1])
             while waiting:
-                yield waiting.popleft().result()
+                yield self._result(waiting.popleft()[1])
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def each(self, function: Callable[[], ResultT]) -> list[ResultT]:
+        """`function()` in each process, after the tasks it has; the results by its number."""
+        if not self._pools:
+            return [function()]
+        return [self._result(future) for future in [pool.submit(function) for pool in self._pools]]
+
+    def _result(self, future: "Future[ResultT]") -> ResultT:
+        try:
+            if not future.done():
+                wait([future])
+            for setup in self._setups:
+                if setup.done():
+                    setup.result()
+            return future.result()
         except BrokenProcessPool as exc:
             raise StoreError(
                 "a worker process was killed, most likely for memory: set --workers 1 or allow more"
             ) from exc
-        finally:
-            for future in waiting:
-                future.cancel()
+
+    def _least_busy(self, waiting: Iterable[tuple[int, Future[Any]]]) -> int:
+        num_left = [0] * self.num
+        for number, future in waiting:
+            num_left[number] += not future.done()
+        return num_left.index(min(num_left))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            pool.shutdown(wait=True)
 
 
-def _start(setup: Callable[..., None], *arguments: Any) -> None:
+def prepare(num: int, module: str) -> None:
+    """Start the process that workers are forked from, and have it import a module; returns at once.
+
+    Where there will be one worker, this process, it does nothing. Called early, its imports go on beside those of this
+    process. Neither fork would do (threads and connections of this process would be copied) nor spawn (each process
+    would import anew).
+    """
+    if num == 1:
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload([module])
+    forkserver.ensure_running()
+
+
+def _start() -> None:
     """Begin a worker: signals are the first process's business, and without it there is no work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    setup(*arguments)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed, up to a limit: every batch needs as much again.
+
+    By default it returns memory to the system when a batch is done, and the next pays for each page anew: a sixth of
+    the time where near duplicates are looked for. Other C libraries than glibc have no such call.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            library.mallopt(parameter, _KEPT_BYTES)
 
 
 def _end_with_parent() -> None:

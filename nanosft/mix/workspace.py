@@ -1,14 +1,24 @@
 """The local directory of one run: locked while it lives, emptied when a killed run left it behind."""
 
+import errno
 import fcntl
 import hashlib
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from nanosft.errors import ConfigError, StoreError
+
+_FREE_MEMORY: Final = {
+    "/proc/meminfo": re.compile(r"^MemAvailable: +([0-9]+) kB$", re.MULTILINE),
+    "/sys/fs/cgroup/memory.max": re.compile(r"^([0-9]+)$"),
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes": re.compile(r"^([0-9]+)$"),
+}
 
 
 @contextmanager
@@ -20,12 +30,17 @@ def open_workspace(root: str | None, out: str | None) -> Iterator[Path]:
         out: The output's URI: runs with the same one share a directory, so that the next cleans up after a killed one.
 
     Raises:
-        ConfigError: Another process of this machine writes to the same output.
-        StoreError: The directory cannot be made.
+        ConfigError: Another process of this machine writes to the same output, or the directory cannot be used.
+        StoreError: The disk fails or is full.
     """
     parent = Path(root or tempfile.gettempdir())
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "it may not be written to")
+    except OSError as exc:
+        raise ConfigError(f"{parent}: cannot be the work directory: {exc.strerror}: set --work-dir") from exc
+    try:
         if out is None:
             with tempfile.TemporaryDirectory(prefix="nanosft-mix-", dir=parent) as name:
                 yield Path(name)
@@ -45,4 +60,17 @@ def open_workspace(root: str | None, out: str | None) -> Iterator[Path]:
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
     except OSError as exc:
-        raise StoreError(f"{parent}: the work directory failed: {exc.strerror}: set --work-dir") from exc
+        raise StoreError(
+            f"{parent}: the work directory failed: {exc.strerror or exc}: free disk space, or set --work-dir"
+        ) from exc
+
+
+def cacheable_bytes() -> int:
+    """Bytes of files that the system may keep in memory: half of what is free, or of the container's limit if less."""
+    free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for name, pattern in _FREE_MEMORY.items():
+        with suppress(OSError):
+            found = pattern.search(Path(name).read_text(encoding="ascii"))
+            if found:
+                free.append(int(found[1]) * (1024 if "meminfo" in name else 1))
+    return min(free[1:] or free) // 2

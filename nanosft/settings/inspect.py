@@ -18,7 +18,7 @@ class InspectSettings(StageSettings):
         json_schema_extra={"argument": True},
     )
     format: Format = Field(default="auto", description="Format of the rows (default: told by their keys).")
-    tokenizer: str | None = Field(default=None, description="URI of the base: lengths in its tokens too.")
+    tokenizer: str | None = Field(default=None, description="URI of the base: count its tokens too.")
     samples: int = Field(default=3, ge=0, le=100, description="Conversations to show, chosen by the seed.")
     openings: int = Field(default=10, ge=0, le=1000, description="Most frequent first messages to show.")
     seed: int = Field(default=0, ge=0, description="Seed of the samples.")

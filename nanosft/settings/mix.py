@@ -28,11 +28,15 @@ class MixSettings(StageSettings):
     )
     workers: int = Field(default=0, ge=0, le=256, description="Processes that read and write rows (0: one a CPU).")
     memory_limit: int = Field(
-        default=1024, ge=256, description="Peak resident memory of each process, in MiB, however large the data."
+        default=1024,
+        ge=256,
+        description="Peak resident memory of each process, in MiB, however large the sources; what held-out sets take "
+        "is not in it.",
     )
     work_dir: str | None = Field(
         default=None,
-        description="Local directory for what is spilled, about twice the data (default: the system's temporary one).",
+        description="Local directory for what is spilled, up to two and a half times the data (default: the system's "
+        "temporary one).",
     )
     json_output: bool = Field(
         default=False, description="Print the report as one JSON object.", json_schema_extra={"flag": "--json"}

@@ -1,8 +1,8 @@
 """Run the benchmarks: `python -m tests.bench [area …] [--full]`, or `make bench`.
 
-Without names every area runs, in half an hour in all: quick sizes of everything but mix, which goes to five million rows
-and 40 GB of temporary files. `--full` takes the sizes that ARCHITECTURE.md quotes. Machines are shared and noisy: quote
-ratios of one run rather than figures of two.
+Without names every area runs, in half an hour in all: quick sizes of everything but mix, which goes to five million
+rows and 40 GB of temporary files. `--full` takes the sizes that ARCHITECTURE.md quotes. Machines are shared and noisy:
+quote ratios of one run rather than figures of two.
 """
 
 import argparse

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nanosft.dataset import read_manifest
+from nanosft.dataset import read_conversations, read_manifest
+from nanosft.errors import DataError
 from nanosft.store import open_store
 from tests.real_sets import read_chatterbot, read_chitchat, write_jsonl
 
@@ -64,6 +65,28 @@ def test_a_killed_run_leaves_no_manifest_and_the_next_one_cleans_up(recipe: Path
     assert "overlap with train: 0 texts, 0 near-duplicate clusters, 0 plan cells" in " ".join(output.split())
     assert hash_objects(tmp_path / "out") == hash_objects(tmp_path / "whole")
     assert not list((tmp_path / "work").glob("*/*"))
+
+
+def test_a_run_killed_while_it_writes_is_not_read_and_the_next_one_cleans_up(recipe: Path, tmp_path: Path):
+    sharded = tmp_path / "sharded.toml"
+    sharded.write_text('shard_rows = 20\ncompression = "gz"\n' + recipe.read_text())
+    with start(sharded, tmp_path, "out", "--workers", "2") as process:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while len(list((tmp_path / "out").glob("train-*"))) < 3:
+            assert time.monotonic() < deadline_s, "no object was written"
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert read_manifest(open_store(str(tmp_path / "out"))) is None
+    with pytest.raises(DataError, match="unfinished"):
+        list(read_conversations(str(tmp_path / "out")))
+    with start(sharded, tmp_path, "out", "--workers", "1") as process:
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    manifest = read_manifest(open_store(str(tmp_path / "out")))
+    assert manifest is not None
+    there = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert there == {"manifest.json", *(item.key for item in manifest.objects)}
 
 
 def test_a_terminated_run_ends_with_143_and_leaves_nothing(recipe: Path, tmp_path: Path):

@@ -1,9 +1,12 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from nanosft.conversation import Conversation, Message
+from nanosft.conversation import Conversation, Message, to_line
+from nanosft.errors import DataError
 from nanosft.mix.inspection import guess_language, inspect_conversations, run_inspect
 from nanosft.settings.inspect import InspectSettings
 
@@ -38,6 +41,30 @@ def test_figures_of_a_small_set():
 )
 def test_languages_are_guessed(text: str, language: str):
     assert guess_language(text) == language
+
+
+def test_conversations_without_words_are_told_apart():
+    rows = [make("\U0001f600", "\U0001f44d"), make("?", "!!!"), make("==>", "<=="), make("?", " !!! ")]
+    found = inspect_conversations(rows)
+    assert (found.num_exact, found.num_near) == (1, 0)
+
+
+def test_markup_and_control_characters_of_the_data_are_shown_as_they_are(tmp_path, capsys):
+    lines = [to_line(make("\\[/]", "\x1b[31mred\x07", source="x\\[/y]")), to_line(make("[/bold] [red]", "ok"))]
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    run_inspect(InspectSettings(uri=str(tmp_path / "a.jsonl"), samples=2))
+    shown = capsys.readouterr().out
+    assert "x\\[/y]" in shown
+    assert "user: [/bold] [red]" in shown
+    assert "assistant: \\x1b[31mred\\x07" in shown
+
+
+@pytest.mark.parametrize("messages", [[], [{"role": "assistant", "content": "a"}]])
+def test_a_parquet_row_that_is_no_conversation_is_named(tmp_path: Path, messages: list[dict[str, str]]):
+    good = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    pq.write_table(pa.Table.from_pylist([{"messages": good}, {"messages": messages}]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet:row 2: the conversation"):
+        run_inspect(InspectSettings(uri=str(tmp_path / "a.parquet")))
 
 
 def test_published_sets_are_described(shared: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +12,11 @@ from tests.near_truth import cluster, judge_real_sets
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40))
 def test_components_are_those_of_a_search(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, int]]):
     components = Components(tmp_path_factory.mktemp("c") / "file", 31)
-    components.unite([a for a, _ in pairs], [b for _, b in pairs])
-    found = list(components.find(list(range(31))))
+    components.unite(np.array(pairs, np.uint32).reshape(-1, 2))
+    found = list(range(31))
+    for rows, others in components.iter_members():
+        for row, name in zip(rows.tolist(), others.tolist(), strict=True):
+            found[row] = name
     components.close()
     names = list(range(31))
     for _ in names:

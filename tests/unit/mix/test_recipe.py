@@ -66,6 +66,15 @@ def test_the_example_recipe_is_right_and_shows_every_key():
         ("seed = 0", "[deduplicate]\npriority = ['x']", "deduplicate.priority: 'x' is no source"),
         ("seed = 0", "[filter]\nmax_tokens = 9", "filter.max_tokens: needs 'tokenizer'"),
         ("synthetic = true", "synthetic = true\nfilter.gates = ['no']", "sources[0].filter.gates[0]"),
+        ("synthetic = true", "synthetic = true\nratio = inf", "sources[0].ratio: input should be a finite number"),
+        (
+            "synthetic = true",
+            "synthetic = true\nepochs = 1e30",
+            "sources[0].epochs: input should be less than or equal",
+        ),
+        ("seed = 0", f"seed = {1 << 63}", "recipe.toml: seed: "),
+        ("seed = 0", f"total_rows = {10**22}", "recipe.toml: total_rows: "),
+        ("seed = 0", f"shard_rows = {10**22}", "recipe.toml: shard_rows: "),
     ],
 )
 def test_a_wrong_recipe_names_its_key(old: str, new: str, message: str):
@@ -75,6 +84,20 @@ def test_a_wrong_recipe_names_its_key(old: str, new: str, message: str):
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert message in str(caught.value)
+
+
+def test_ratios_are_the_decimals_that_are_written():
+    shares = "".join(f'[[sources]]\nname="{ratio}"\nuri="x"\nratio={ratio}\n' for ratio in (0.7, 0.2, 0.1))
+    with pytest.raises(ConfigError, match="must sum to less than 1, not 1"):  # as floats they sum to a bit less
+        parse(shares + '[[sources]]\nname="b"\nuri="b"\nrest=true')
+
+
+def test_a_wrong_source_is_no_error_of_the_list_too():
+    with pytest.raises(ConfigError) as caught:
+        parse('[[sources]]\nname="a"\nuri="a"\nbogus=1')
+    assert str(caught.value) == "recipe.toml: sources[0].bogus: is no key of a recipe"
+    with pytest.raises(ConfigError, match=r"sources: must be a list; tables of a list .* \[\[sources\]\]"):
+        parse('[sources]\nname="a"\nuri="a"')
 
 
 def test_ratios_beside_a_rest_must_leave_some():

@@ -25,7 +25,7 @@ def test_batches_are_whole_lines_with_their_numbers(tmp_path: Path, monkeypatch,
     found = {}
     for batch in read_batches(item, source=3):
         assert batch.source == 3
-        for number, line in enumerate(batch.data.split(b"\n"), batch.first):
+        for number, line in enumerate(batch.take().split(b"\n"), batch.first):
             if line.strip():
                 found[number] = line.strip()
     assert found == dict(enumerate(LINES, 1))
@@ -35,7 +35,7 @@ def test_a_line_longer_than_a_batch_stays_whole(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(sources, "BATCH_BYTES", 10)
     (tmp_path / "a.jsonl").write_bytes(b"short\n" + b"y" * 1_000_000 + b"\nlast")
     (item,) = find_inputs([str(tmp_path / "a.jsonl")]).objects
-    assert b"".join(batch.data for batch in read_batches(item, source=0)) == b"short\n" + b"y" * 1_000_000 + b"\nlast"
+    assert b"".join(batch.take() for batch in read_batches(item, source=0)) == b"short\n" + b"y" * 1_000_000 + b"\nlast"
 
 
 def test_objects_come_in_order_and_once(tmp_path: Path):
@@ -66,7 +66,7 @@ def test_parquet_rows_are_json_lines(tmp_path: Path):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=500)
     (item,) = find_inputs([str(tmp_path)]).objects
     batches = list(read_batches(item, source=0))
-    assert [orjson.loads(line) for batch in batches for line in batch.data.split(b"\n")] == rows
+    assert [orjson.loads(line) for batch in batches for line in batch.take().split(b"\n")] == rows
     assert [batch.first for batch in batches][:2] == [1, 513]
 
 

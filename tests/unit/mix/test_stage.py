@@ -1,9 +1,12 @@
 """The whole stage on small sets."""
 
+import decimal
 import gzip
 import hashlib
+import io
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from rich.console import Console
 
+from nanosft import dataset
 from nanosft.dataset import read_conversations, read_manifest
 from nanosft.errors import ConfigError, DataError
-from nanosft.mix import database, ledger, output, stage
-from nanosft.mix.report import Report
+from nanosft.mix import database, decision, ledger, near, output, sources, spill, stage
+from nanosft.mix.report import Report, describe, make_flow_table
 from nanosft.mix.stage import make_mixture
 from nanosft.settings.mix import MixSettings
 from nanosft.store import open_store
@@ -55,7 +60,9 @@ def mix(tmp_path: Path) -> Mix:
 
 
 def hash_objects(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir()) if path.is_file()
+    }
 
 
 TWO = """
@@ -105,14 +112,28 @@ def test_the_bytes_depend_on_neither_workers_nor_memory_nor_listing(mix: Mix, tm
         "two",
         workers=2,
     )
-    small = stage.Budget(database_bytes=64 << 20, segment_bytes=10_000, direct_bytes=0)
-    monkeypatch.setattr(stage, "divide_memory", lambda _: small)
+    small = stage.Budget(database_bytes=64 << 20, database_threads=1, segment_bytes=10_000)
+    monkeypatch.setattr(stage, "cacheable_bytes", lambda: 0)
+    monkeypatch.setattr(stage, "divide_memory", lambda *_: small)
     monkeypatch.setattr(ledger, "_INSERT_ROWS", 100)
     monkeypatch.setattr(database, "_FETCH_ROWS", 64)
+    monkeypatch.setattr(dataset, "_BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(sources, "BATCH_BYTES", 5_000)
+    monkeypatch.setattr(spill, "_BUFFER_ENTRIES", 700)
+    for name, number in {
+        "_SLICE_BYTES": 1000,
+        "_ENTRIES_AT_ONCE": 16,
+        "_PAIRS_AT_ONCE": 8,
+        "_UNITED_AT_ONCE": 8,
+        "_CHUNK_ROWS": 50,
+        "_RESIDENT_BYTES": 100,
+    }.items():
+        monkeypatch.setattr(near, name, number)
     mix(recipe, "three", workers=1, memory_limit=256)
-    one, two, three = (hash_objects(tmp_path / name) for name in ("one", "two", "three"))
+    mix(recipe, "four", workers=2, memory_limit=256)  # a process writes its lines over those of another batch
+    one, two, three, four = (hash_objects(tmp_path / name) for name in ("one", "two", "three", "four"))
     assert len(one) == 4 + 1 + 1
-    assert one == three
+    assert one == three == four
     del one["manifest.json"], two["manifest.json"]  # it names other URIs
     assert one == two
 
@@ -342,3 +363,265 @@ def test_a_source_that_has_changed_since_is_no_finished_mixture(mix: Mix, tmp_pa
     mix(recipe.replace("NAME", "raw.jsonl"), "made")
     with pytest.raises(ConfigError, match="made: has changed since the mixture was made"):
         mix(recipe.replace("NAME", "made"))
+
+
+def test_the_output_may_not_hold_a_source(mix: Mix, tmp_path: Path):
+    path = write(tmp_path / "set/train-data.jsonl", map(talk, range(50)))
+    with pytest.raises(ConfigError, match=r"train-data\.jsonl: lies under --out .*: choose another --out"):
+        mix(BAD.replace("a.jsonl", "set/"), "set")
+    with pytest.raises(ConfigError, match="choose another --out"):
+        mix(BAD.replace("a.jsonl", "set/"), "link/../set")
+    held = '\n[decontaminate]\nuri = "DATA/set/train-data.jsonl"'
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    with pytest.raises(ConfigError, match="choose another --out"):
+        mix(BAD + held, "set")
+    assert len(read(path)) == 50
+
+
+def test_only_objects_of_a_mixture_are_cleaned_up(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    foreign = ["train-00000-of-00001.parquet", "val-mine.jsonl", "train-extra/notes.txt", "refused/other.jsonl"]
+    for name in foreign:
+        write(tmp_path / "out" / name, [1])
+    for name in ("train-00007.jsonl", "val-00001.jsonl.zst", "refused/a.jsonl", ".nanosft-tmp-0123"):
+        write(tmp_path / "out" / name, [1])
+    mix(BAD)
+    there = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert there == {*foreign, "manifest.json", "train-00000.jsonl", "val-00000.jsonl"}
+
+
+def test_a_half_written_mixture_is_not_read(mix: Mix, tmp_path: Path, monkeypatch):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    monkeypatch.setattr(stage, "put_manifest", lambda *_: pytest.fail("killed here"))
+    with pytest.raises(pytest.fail.Exception):
+        mix(BAD)
+    assert (tmp_path / "out/train-00000.jsonl").exists()
+    with pytest.raises(DataError, match="unfinished"):
+        list(read_conversations(str(tmp_path / "out")))
+    monkeypatch.undo()
+    mix(BAD)
+    assert len(list(read_conversations(str(tmp_path / "out")))) == 50
+
+
+def test_a_message_without_a_word_does_not_hide_the_rest_of_its_row(mix: Mix, tmp_path: Path):
+    sign = [{"role": "user", "content": "\U0001f44d"}, {"role": "assistant", "content": "?!"}]
+    held = [talk(seed) for seed in range(10)]
+    write(tmp_path / "held.jsonl", held)
+    shouted = [[{**item, "content": item["content"].upper()} for item in [*talk(100 + i), *sign]] for i in range(10)]
+    rows = [[*row, *sign] for row in held] + [[*talk(100 + i), *sign] for i in range(10)] + shouted
+    write(tmp_path / "a.jsonl", [*rows, *map(talk, range(200, 260))])
+    report = mix(BAD + '\n[decontaminate]\nuri = "DATA/held.jsonl"')
+    assert report is not None
+    assert (report.sources[0].flow.num_exact, report.sources[0].flow.num_contaminated) == (10, 10)
+
+
+def test_held_out_sets_are_read_like_sources_and_are_parents(mix: Mix, tmp_path: Path):
+    held = [talk(seed) for seed in range(20)]
+    pq.write_table(pa.Table.from_pylist([{"messages": row} for row in held[:10]]), tmp_path / "held-1.parquet")
+    write(tmp_path / "held-2.jsonl", held[10:])
+    write(tmp_path / "a.jsonl", [*held, *map(talk, range(100, 150))])
+    report = mix(BAD + '\n[decontaminate]\nuri = "DATA/held-*"')
+    assert report is not None
+    assert report.sources[0].flow.num_contaminated == 20
+    manifest = read_manifest(open_store(str(tmp_path / "out")))
+    assert manifest is not None
+    assert [parent.uri.rpartition("/")[2] for parent in manifest.parents] == [
+        "a.jsonl",
+        "held-1.parquet",
+        "held-2.jsonl",
+    ]
+    write(tmp_path / "held-2.jsonl", [])
+    with pytest.raises(DataError, match=r"decontaminate\.uri: .*held-2\.jsonl holds no conversations"):
+        mix(BAD + '\n[decontaminate]\nuri = "DATA/held-2.jsonl"', None, dry_run=True)
+
+
+def test_a_prefix_of_both_kinds_is_read_whole(mix: Mix, tmp_path: Path):
+    write(tmp_path / "set/a.jsonl", map(talk, range(30)))
+    pq.write_table(pa.Table.from_pylist([{"messages": talk(i)} for i in range(30, 50)]), tmp_path / "set/b.parquet")
+    report = mix('[[sources]]\nname = "a"\nuri = "DATA/set"', None, dry_run=True)
+    assert report is not None
+    assert report.sources[0].flow.num_lines == 50
+
+
+def test_the_tokens_gate_refuses_what_does_not_end_in_an_answer(mix: Mix, tmp_path: Path, shared: Path):
+    write(tmp_path / "a.jsonl", [*map(talk, range(30)), [*talk(99), {"role": "user", "content": "And?"}]])
+    gate = BAD + '\nfilter.gates = ["tokens"]'
+    report = mix(f'tokenizer = "{shared}/nanochat_base"\n{gate}', None, dry_run=True)
+    assert report is not None
+    assert report.sources[0].flow.filtered == {"tokens/no_assistant_end": 1}
+    with pytest.raises(ConfigError, match=r"sources\[0\]\.filter\.gates: 'tokens' needs 'tokenizer'"):
+        mix(gate, None, dry_run=True)
+
+
+def test_without_across_no_row_is_dropped_for_one_of_another_source(mix: Mix, tmp_path: Path):
+    def ask(text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]
+
+    words = "alpha beta gamma delta epsilon zeta eta theta"
+    first = [ask(words), ask(words.replace("gamma", "one").replace("eta theta", "two theta"))]  # two words apart
+    write(tmp_path / "a.jsonl", [*first, *map(talk, range(20))])
+    write(tmp_path / "b.jsonl", [ask(words.replace("gamma", "one")), *map(talk, range(30, 50))])  # one from each
+    recipe = TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", "")
+    for across, dropped in (("false", [0, 0]), ("true", [1, 1])):
+        report = mix(f"{recipe}\n[deduplicate]\nacross = {across}", None, dry_run=True)
+        assert report is not None
+        assert [source.flow.num_near for source in report.sources] == dropped
+
+
+def test_a_group_larger_than_the_validation_part_stays_in_train_and_is_told(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", [{"messages": talk(seed), "meta": {"cell": "one"}} for seed in range(10)])
+    report = mix(BAD + "\nval_rows = 6", None, dry_run=True)
+    assert report is not None
+    assert report.num_val == 0
+    assert report.warnings[0].startswith("a has 0 validation rows where 6 were wanted: rows of one plan cell")
+
+
+def test_overlap_that_was_not_looked_for_is_not_called_zero(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    report = mix(BAD + '\n[deduplicate]\nexact = false\nnear = "off"', None, dry_run=True)
+    assert report is not None
+    assert report.to_counts()["overlap"] == {"cells": 0}
+    assert describe(report)[0].endswith("texts not looked for, near-duplicate clusters not looked for, 0 plan cells")
+
+
+def test_max_epochs_counts_where_sources_have_no_ratio(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    for max_epochs, num_rows in ((2, 100), (0.5, 25)):
+        report = mix(f"max_epochs = {max_epochs}\n{BAD}\n[split]\nval_share = 0.0", None, dry_run=True)
+        assert report is not None
+        assert report.num_rows == num_rows
+
+
+def test_meta_too_deep_to_be_written_is_a_bad_line(mix: Mix, tmp_path: Path):
+    deep = b"[" * 300 + b"]" * 300
+    path = write(tmp_path / "a.jsonl", map(talk, range(50)))
+    path.write_bytes(path.read_bytes() + b'{"messages":%b,"meta":{"x":%b}}\n' % (orjson.dumps(talk(99)), deep))
+    with pytest.raises(DataError, match=r"a\.jsonl:line 51: its meta cannot be written"):
+        mix(BAD)
+    report = mix(BAD, on_bad_row="skip", max_bad_share=0.05)
+    assert report is not None
+    assert report.sources[0].flow.num_bad == 1
+
+
+def test_damaged_parquet_is_named(mix: Mix, tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([{"messages": talk(i)} for i in range(50)]), path, compression="none")
+    data = path.read_bytes()
+    path.write_bytes(data[:10] + b"\xaa" * 390 + data[400:])
+    with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file of conversations"):
+        mix(BAD.replace("jsonl", "parquet"))
+
+
+def test_a_columns_foreign_type_does_not_keep_a_parquet_from_being_read(mix: Mix, tmp_path: Path):
+    rows = [{"messages": talk(i), "hash": b"\x00\xff", "price": decimal.Decimal("1.5")} for i in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    report = mix(BAD.replace("jsonl", "parquet"), None, dry_run=True)
+    assert report is not None
+    assert report.num_rows == 20
+
+
+def test_a_file_as_work_directory_is_a_wrong_setting(tmp_path: Path):
+    path = write(tmp_path / "a.jsonl", map(talk, range(50)))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(BAD.replace("DATA", str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"a\.jsonl: cannot be the work directory: .*: set --work-dir"):
+        make_mixture(MixSettings(recipe=str(recipe), out=str(tmp_path / "out"), work_dir=str(path)))
+
+
+def test_numbers_are_whole_in_tables_where_there_is_no_terminal(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(50)))
+    report = mix(BAD, None, dry_run=True)
+    assert report is not None
+    (source,) = report.sources
+    huge = replace(source, flow=replace(source.flow, num_lines=4_123_456_789, num_near=1_234_567_890))
+    console = Console(width=160, file=io.StringIO())
+    console.print(make_flow_table(replace(report, sources=(huge,))))
+    assert isinstance(console.file, io.StringIO)
+    assert "4,123,456,789" in console.file.getvalue()
+    assert "\u2026" not in console.file.getvalue()
+
+
+def test_filters_that_refuse_every_row_are_told(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(20)))
+    with pytest.raises(ConfigError, match="the mixture is empty: no source has a train row left"):
+        mix(BAD + "\nfilter.min_turns = 50", None, dry_run=True)
+
+
+def test_without_across_duplicates_of_a_source_are_found_behind_one_of_another(mix: Mix, tmp_path: Path):
+    def ask(word: str) -> list[dict[str, str]]:
+        text = f"alpha beta {word} delta epsilon zeta eta theta"
+        return [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]
+
+    write(tmp_path / "a.jsonl", [ask("gamma"), *map(talk, range(20))])
+    write(tmp_path / "b.jsonl", [ask("one"), ask("two"), *map(talk, range(30, 50))])
+    recipe = TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", "")
+    report = mix(f"{recipe}\n[deduplicate]\nacross = false", None, dry_run=True)
+    assert report is not None
+    assert [source.flow.num_near for source in report.sources] == [0, 1]
+
+
+def test_a_wrong_tokenizer_is_named_though_workers_load_it(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(20)))
+    with pytest.raises(DataError, match=r"nowhere.*tokenizer"):
+        mix(f'tokenizer = "{tmp_path}/nowhere"\n{BAD}', None, dry_run=True, workers=2)
+
+
+def test_a_file_does_not_bring_the_parquet_beside_it(mix: Mix, tmp_path: Path):
+    write(tmp_path / "set/chat.json", map(talk, range(20)))
+    pq.write_table(pa.Table.from_pylist([{"messages": talk(i)} for i in range(30, 50)]), tmp_path / "set/b.parquet")
+    report = mix(BAD.replace("a.jsonl", "set/chat.json"), None, dry_run=True)
+    assert report is not None
+    assert report.sources[0].flow.num_lines == 20
+
+
+def test_two_sources_may_read_the_same_set(mix: Mix, tmp_path: Path):
+    write(tmp_path / "a.jsonl", map(talk, range(40)))
+    mix(BAD, "made")
+    both = "".join(f'[[sources]]\nname = "{name}"\nuri = "DATA/made"\n' for name in "ab")
+    report = mix(both, None, dry_run=True)
+    assert report is not None
+    assert [source.flow.num_exact for source in report.sources] == [0, 40]
+
+
+def test_a_mixture_finished_meanwhile_by_another_process_is_left_alone(mix: Mix, tmp_path: Path, monkeypatch):
+    write(tmp_path / "a.jsonl", map(talk, range(40)))
+    mix(BAD, "other")
+
+    def decide_late(*arguments: Any) -> Any:
+        decided = decision.decide(*arguments)
+        (tmp_path / "other").rename(tmp_path / "out")
+        return decided
+
+    monkeypatch.setattr(stage, "decide", decide_late)
+    before = hash_objects(tmp_path / "other")
+    assert mix(BAD) is None
+    assert hash_objects(tmp_path / "out") == before
+
+
+def test_bad_lines_do_not_wait_in_memory_for_good_ones(mix: Mix, tmp_path: Path, monkeypatch):
+    waiting: list[int] = []
+    add = ledger.Ledger.add
+
+    def add_and_look(self: ledger.Ledger, *arguments: Any) -> int:
+        base = add(self, *arguments)
+        waiting.append(len(self._waiting))
+        return base
+
+    monkeypatch.setattr(ledger.Ledger, "add", add_and_look)
+    monkeypatch.setattr(dataset, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(sources, "BATCH_BYTES", 100)
+    write(tmp_path / "a.jsonl", [*[{"no": "x" * 200}] * 50, *map(talk, range(3))])
+    mix(BAD, None, dry_run=True, on_bad_row="skip", max_bad_share=1.0)
+    assert len(waiting) > 10
+    assert max(waiting) <= 3
+
+
+def test_a_row_that_says_an_excerpt_twice_is_as_contaminated_as_one_that_says_it_once(mix: Mix, tmp_path: Path):
+    held = talk(1, num_words=100)
+    excerpt = " ".join(held[1]["content"].split(" ")[:60])
+    write(tmp_path / "held.jsonl", [held, talk(2)])
+    twice = [{"role": "user", "content": excerpt}, {"role": "assistant", "content": excerpt}]
+    write(tmp_path / "a.jsonl", [twice, *map(talk, range(10, 40))])
+    report = mix(BAD + '\n[decontaminate]\nuri = "DATA/held.jsonl"', None, dry_run=True)
+    assert report is not None
+    assert report.sources[0].flow.num_contaminated == 1
