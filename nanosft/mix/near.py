@@ -22,8 +22,11 @@ Rows = npt.NDArray[np.int64]
 
 _SLICE_BYTES: Final = 8 << 20
 """Of a part that is sorted at once; what is needed beside it is some five times as much. One key is never cut."""
-_MAX_PARTNERS: Final = 8
-"""Rows before it that a row is compared with under one key, beside the first: a boilerplate's rows are too many."""
+_MAX_PARTNERS: Final = 64
+_MIN_PARTNERS: Final = 8
+_KEY_PAIRS: Final = 4096
+"""Of one band key, about: up to 64 rows of it are all compared with each other, more rows with fewer each, down to the
+first and the 8 before: those of a boilerplate are too many."""
 _ENTRIES_AT_ONCE: Final = 1 << 16
 _PAIRS_AT_ONCE: Final = 1 << 13
 _RESIDENT_BYTES: Final = 64 << 20
@@ -80,7 +83,9 @@ def _iter_pairs(keys: npt.NDArray[np.uint64], rows: Rows) -> Iterator[tuple[Rows
     order = np.lexsort((rows, keys))
     keys, rows = keys[order], rows[order]
     starts = np.flatnonzero(np.concatenate([np.ones(1, np.bool_), keys[1:] != keys[:-1]])[: len(keys)])
-    firsts = np.repeat(rows[starts], np.diff(starts, append=len(keys)))
+    sizes = np.diff(starts, append=len(keys))
+    firsts = np.repeat(rows[starts], sizes)
+    num_partners = np.repeat(np.clip(_KEY_PAIRS // sizes, _MIN_PARTNERS, _MAX_PARTNERS), sizes)
     for start in range(0, len(keys), _ENTRIES_AT_ONCE):
         span = slice(max(0, start - _MAX_PARTNERS), start + _ENTRIES_AT_ONCE)
         own, own_rows = keys[span], rows[span]
@@ -89,8 +94,10 @@ def _iter_pairs(keys: npt.NDArray[np.uint64], rows: Rows) -> Iterator[tuple[Rows
         proven = np.empty((0, 2), np.int64)
         for distance in range(1, min(_MAX_PARTNERS, len(own) - 1) + 1):
             both = own[distance:] == own[:-distance]
+            if not both.any():
+                break
             found = np.stack([own_rows[:-distance], own_rows[distance:]], axis=1)
-            pairs.append(found[both & is_doubtful[distance:]])
+            pairs.append(found[both & is_doubtful[distance:] & (num_partners[span][distance:] >= distance)])
             if distance == 1:  # a chain: neighbours of one source stay neighbours where others are left out
                 proven = found[both & ~is_doubtful[1:]]
         yield proven, _distinct(np.concatenate(pairs))

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanosft.dataset import read_conversations
 from nanosft.mix.near import Components
+from nanosft.quality.duplicates import NearDuplicateIndex
+from nanosft.quality.words import normalize_text
 from tests.near_truth import cluster, judge_real_sets
 
 
@@ -40,3 +43,13 @@ def test_hardly_any_row_of_clean_real_sets_is_taken_for_a_duplicate(tmp_path: Pa
     found = judge_real_sets(tmp_path)
     assert found.num_dropped > 100
     assert found.num_wrong / found.num_rows < 0.005
+
+
+def test_no_near_duplicate_is_left_of_a_set_made_of_the_same_sentences(tmp_path: Path, shared: Path):
+    """Of identity_b, whose answers are a few sentences in many orders, eight partners a row left three."""
+    texts = list(dict.fromkeys(map(normalize_text, read_conversations(str(shared / "data/identity_b.jsonl")))))
+    names = cluster(texts, tmp_path, batch_rows=100)
+    index = NearDuplicateIndex()
+    kept = [text for row, text in enumerate(texts) if names[row] == row]
+    assert 400 < len(kept) < 600
+    assert [index.find_or_add(text) for text in kept] == [None] * len(kept)
