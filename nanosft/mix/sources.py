@@ -4,7 +4,6 @@ Objects are read in order of their URI, so the order of a listing or of a recipe
 """
 
 import io
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -64,7 +63,7 @@ class Batch:
     def put(self, path: Path) -> "Batch":
         """The batch with its lines in a file, which may hold others from before: a shorter way than through a pipe."""
         assert self.pieces is not None
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT), "wb") as file:  # noqa: PTH123 - not truncated
+        with path.open("r+b" if path.exists() else "wb") as file:
             size_bytes = sum(map(file.write, self.pieces))
         return replace(self, pieces=None, path=path, size_bytes=size_bytes)
 

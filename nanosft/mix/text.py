@@ -32,8 +32,8 @@ def _fold(letter: int) -> int:
     """What a byte of UTF-8 becomes: lower case, a space for punctuation; those beyond ASCII are folded before."""
     marks = {ord(ROW_END): ord("\n"), ord(BORDER): ord("|")}
     sign = chr(letter)
-    plain = sign.lower() if sign.isalnum() or not sign.isascii() else " "
-    return marks.get(letter, letter if letter > 127 else ord(plain))  # noqa: PLR2004 - ASCII ends there
+    plain = sign if not sign.isascii() else sign.lower() if sign.isalnum() else " "
+    return marks.get(letter, ord(plain))
 
 
 _TABLE: Final = bytes(map(_fold, range(256)))
