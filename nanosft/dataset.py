@@ -68,11 +68,15 @@ def read_object(item: DataObject, *, format: Format = "auto") -> Iterator[Conver
     """Every conversation of one object, streamed; raises as `read_conversations` does."""
     uri = item.uri
     for number, line in iter_lines(item):
-        where = f"{uri}:line {number}"
-        conversation = parse_line(line, where=where, format=format)
-        if problem := role_problem(conversation.messages):
-            raise DataError(f"{where}: the conversation {problem}")
-        yield conversation
+        yield parse_trainable(line, where=f"{uri}:line {number}", format=format)
+
+
+def parse_trainable(line: bytes, *, where: str, format: Format = "auto") -> Conversation:  # noqa: A002
+    """`parse_line` of a conversation that can be trained on; raises DataError for any other."""
+    conversation = parse_line(line, where=where, format=format)
+    if problem := role_problem(conversation.messages):
+        raise DataError(f"{where}: the conversation {problem}")
+    return conversation
 
 
 def list_data_objects(uri: str) -> list[DataObject]:

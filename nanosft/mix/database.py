@@ -75,8 +75,7 @@ class Database:
             return
         for rows, names in components.iter_members():
             self.insert(table, pa.table({"row": rows, "name": names}), by_name=False)
-        name = self.rows(f"SELECT name FROM pragma_table_info('{table}') WHERE cid = 1")[0][0]
-        self.run(f"INSERT INTO {table} SELECT DISTINCT {name}, {name} FROM {table}")
+        self.run(f"INSERT INTO {table} SELECT DISTINCT name, name FROM {table} AS members(rid, name)")
         components.close()
 
     def run(self, query: str) -> None:

@@ -85,7 +85,7 @@ def _find_looked_for(recipe: Recipe) -> Iterator[str]:
     yield "cells"
     if recipe.deduplicate.near != "off":
         yield "clusters"
-    if recipe.deduplicate.exact or recipe.deduplicate.near != "off" or recipe.decontaminate is not None:
+    if recipe.compares_texts:
         yield "texts"
 
 

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nanosft.conversation import Conversation, Format, parse_line, role_problem
-from nanosft.dataset import DataObject, read_object
-from nanosft.errors import DataError
+from nanosft.conversation import Conversation, Format
+from nanosft.dataset import DataObject, parse_trainable, read_object
 from nanosft.mix.sources import find_inputs, read_batches
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
 from nanosft.progress import make_result_console
@@ -145,10 +144,7 @@ def _read(item: DataObject, format: Format) -> Iterator[Conversation]:  # noqa: 
         return
     for batch in read_batches(item, source=0):
         for where, line in batch.iter_lines():
-            conversation = parse_line(line, where=where, format=format)
-            if problem := role_problem(conversation.messages):
-                raise DataError(f"{where}: the conversation {problem}")
-            yield conversation
+            yield parse_trainable(line, where=where, format=format)
 
 
 def to_json(found: Inspection, *, num_openings: int) -> dict[str, Any]:

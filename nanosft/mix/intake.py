@@ -15,7 +15,7 @@ from nanosft.manifest import Parent
 from nanosft.mix.contamination import build_held_out
 from nanosft.mix.ledger import Ledger
 from nanosft.mix.parse import parse_row
-from nanosft.mix.recipe import Decontaminate, Recipe, Source
+from nanosft.mix.recipe import Recipe, Source
 from nanosft.mix.rows import BadRow, RowBatch, finish_reading, read_batch
 from nanosft.mix.sources import Batch, Inputs, read_batches
 from nanosft.mix.spill import save_places
@@ -90,12 +90,14 @@ class Intake:
         ledger.finish_adding()
         self._check()
 
-    def read_held_out(self, inputs: Inputs, wanted: Decontaminate) -> None:
+    def read_held_out(self, inputs: Inputs) -> None:
         """Read the held-out sets, and leave their n-grams for the readers of rows.
 
         Raises:
             DataError: They hold nothing, or a line is no conversation.
         """
+        wanted = self._recipe.decontaminate
+        assert wanted is not None, "the recipe names none"
         self._all_inputs.append(inputs)
         texts = (text for item in inputs.objects for text in self._iter_texts(item))
         held_out = build_held_out(texts, ngram=wanted.ngram, max_overlap=wanted.max_overlap)

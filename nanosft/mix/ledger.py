@@ -20,6 +20,7 @@ from nanosft.mix.near import Components, save_dropped
 from nanosft.mix.recipe import Recipe
 from nanosft.mix.rows import RowBatch
 from nanosft.mix.selection import BEST, Selection
+from nanosft.quality.words import to_offsets
 
 _MAX_ROWS: Final = 1 << 32
 _INSERT_ROWS: Final = 1 << 16
@@ -80,15 +81,14 @@ class Ledger:
         batches = [columns for _, _, columns in self._waiting]
         counts = [len(columns["size"]) for columns in batches]
         sources = np.repeat([source for _, source, _ in self._waiting], counts)
-        ends = np.cumsum(np.concatenate([columns["size"] for columns in batches]), dtype=np.int64)
-        first = np.concatenate([np.zeros(1, np.int64), ends])
-        begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        starts = to_offsets(np.concatenate([columns["size"] for columns in batches]))[:-1]
+        first_starts = starts[to_offsets(np.array(counts))[:-1]]
         columns = {
             "rid": np.arange(self.num_rows - self._num_waiting, self.num_rows, dtype=np.uint32),
             "source": sources.astype(np.uint16),
             "rank": self._ranks[sources],
             "batch": np.repeat(np.array([number for number, _, _ in self._waiting], np.uint32), counts),
-            "start": (first[:-1] - np.repeat(first[begins[:-1]], counts)).astype(np.uint32),
+            "start": (starts - np.repeat(first_starts, counts)).astype(np.uint32),
             **{name: np.concatenate([columns[name] for columns in batches]) for name in batches[0]},
         }
         self._waiting, self._num_waiting = [], 0
@@ -146,7 +146,7 @@ class Ledger:
     def keep(self) -> Selection:
         """Close the dropping; returns what goes on with the rows that are left."""
         twin, join = "0", ""
-        if not (self._recipe.deduplicate.exact and self._recipe.deduplicate.across):
+        if not self._recipe.deduplicate.leaves_texts_distinct:
             self._db.run("CREATE TABLE twins (rid UINTEGER, twin UINTEGER)")
             groups = self._iter_groups("rows ANTI JOIN dropped USING (rid)", "id_hi, id_lo")
             self._db.insert_all("twins", (pa.table({"rid": rids, "twin": places}) for rids, places in groups))

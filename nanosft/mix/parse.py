@@ -159,7 +159,7 @@ def _parse_plain(line: bytes, name: str, *, as_list: bool) -> Row | None:
         return None
     roles = [item.role for item in messages]
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    if len(turns) < 2 or turns != (_ROLES * (len(turns) // 2 + 1))[: len(turns)]:  # noqa: PLR2004 - a pair
+    if turns[:2] != _ROLES or turns != (_ROLES * (len(turns) // 2 + 1))[: len(turns)]:
         return None
     digest = hashlib.sha256(_encode_sorted(messages)).digest()
     if given is not None and (meta is None or given != digest.hex()):

@@ -140,6 +140,11 @@ class Deduplicate(_Table):
     across: bool = True
     priority: tuple[str, ...] = ()
 
+    @property
+    def leaves_texts_distinct(self) -> bool:
+        """Whether no two rows are left whose normalized texts are equal."""
+        return self.exact and self.across
+
 
 class Decontaminate(_Table):
     """Which held-out sets no row may repeat.
@@ -277,6 +282,11 @@ class Recipe(_Table):
     def total(self) -> int | None:
         """Size of the train part in the unit `by`; None is as much as the scarcest source allows."""
         return self.total_rows if self.by == "rows" else self.total_tokens
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether any step of the work compares the rows' texts."""
+        return self.deduplicate.exact or self.deduplicate.near != "off" or self.decontaminate is not None
 
     @property
     def ranks(self) -> tuple[int, ...]:

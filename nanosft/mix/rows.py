@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from nanosft.nanochat.tokenizer import Tokenizer
 
 _NO_CELL: Final = bytes(8)
-_NO_TOKENS: Final = (0, 0)
 _SHORT_BYTES: Final = 256
 
 
@@ -88,15 +87,13 @@ class RowReader:
         self._recipe = recipe
         self._spill = spill
         self._held_out = held_out
-        dedup = recipe.deduplicate
-        self._compares = dedup.exact or dedup.near != "off" or held_out is not None
         self._tokenizer = _load_tokenizer(recipe.tokenizer) if recipe.tokenizer is not None else None
         self._refusals = [self._make_refusal(source.filter.over(recipe.filter)) for source in recipe.sources]
 
     def read(self, number: int, batch: Batch) -> RowBatch:
         """Read one batch, the one of this number."""
         source, refuse_row = self._recipe.sources[batch.source], self._refusals[batch.source]
-        as_list = self._recipe.output == "list"
+        as_list, compares_texts = self._recipe.output == "list", self._recipe.compares_texts
         kept = _Kept()
         bad: list[BadRow] = []
         filtered: Counter[str] = Counter()
@@ -108,7 +105,7 @@ class RowReader:
             except DataError as exc:
                 bad.append(BadRow(str(exc), line))
                 continue
-            tokens = self._count_tokens(row) if self._tokenizer is not None else _NO_TOKENS
+            tokens = self._count_tokens(row)
             if refuse_row is not None and (reason := refuse_row(row, tokens[0])):
                 filtered[reason] += 1
                 continue
@@ -118,7 +115,7 @@ class RowReader:
             kept.metas.append(_hash_short(row.meta) if len(row.meta) <= _SHORT_BYTES else _hash_64(row.meta))
             kept.cells.append(_hash_64(row.cell) if row.cell else _NO_CELL)
             kept.tokens.append(tokens)
-            if self._compares:
+            if compares_texts:
                 kept.texts.append(join_messages(row.texts))
         columns, sigs_at = self._measure(number, kept)
         return RowBatch(
@@ -138,7 +135,8 @@ class RowReader:
         self._spill.finish()
 
     def _count_tokens(self, row: Row) -> tuple[int, int]:
-        assert self._tokenizer is not None
+        if self._tokenizer is None:
+            return 0, 0
         ids, mask = self._tokenizer.render(row.to_conversation())
         return len(ids), sum(mask)
 
@@ -154,7 +152,7 @@ class RowReader:
             "size": np.array([len(line) for line in kept.lines], np.int32),
             "clean": np.ones(len(kept.lines), np.bool_),
         }
-        if not self._compares:
+        if not self._recipe.compares_texts:
             return {**columns, "text_hi": columns["id_hi"], "text_lo": columns["id_lo"]}, 0
         words = hash_batch(kept.texts)
         if self._held_out is not None:

@@ -104,7 +104,7 @@ class Selection:
         links = [("cell", "(SELECT * FROM kept WHERE cell <> 0)")]
         if self._has_clusters:
             links.append(("cluster", "(SELECT * FROM kept JOIN clusters USING (rid))"))
-        if not (self._recipe.deduplicate.exact and self._recipe.deduplicate.across):  # else no two texts are equal
+        if not self._recipe.deduplicate.leaves_texts_distinct:
             links.append(("text_hi, text_lo", "kept"))
         components: Components | None = None
         for keys, rows in links:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanosft.quality.minhash import NUM_BINS, Keys
+from nanosft.quality.words import to_offsets
 
 ENTRY: Final = np.dtype([("key", "<u8"), ("batch", "<u4"), ("row", "<u4")])
 """A key, and the row that has it, counted from 0 in its batch."""
@@ -68,8 +69,7 @@ class Spill:
         # Low bits: the high one tells edit keys from band keys, which are not equally many.
         part = (entries["key"] & np.uint64(NUM_PARTS - 1)).astype(np.uint8)
         start = self._append("keys", entries[np.argsort(part, kind="stable")].tobytes())
-        ends = np.cumsum(np.bincount(part, minlength=NUM_PARTS))
-        self._runs.append(start + np.concatenate([np.zeros(1, np.int64), ends]) * ENTRY.itemsize)
+        self._runs.append(start + to_offsets(np.bincount(part, minlength=NUM_PARTS)) * ENTRY.itemsize)
 
     def _append(self, name: str, data: bytes) -> int:
         with spill_path(self._directory, name, self.number).open("ab") as file:

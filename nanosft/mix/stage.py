@@ -112,9 +112,9 @@ def make_mixture(settings: MixSettings) -> Report | None:
     if out is not None and _is_finished(out, recipe, identity):
         return None
     inputs = [find_inputs(source.uri) for source in recipe.sources]
-    held_out = find_inputs(recipe.decontaminate.uri) if recipe.decontaminate is not None else None
+    held_out = [find_inputs(recipe.decontaminate.uri)] if recipe.decontaminate is not None else []
     if out is not None:
-        _check_apart(out.uri, [*inputs, held_out] if held_out is not None else inputs)
+        _check_apart(out.uri, [*inputs, *held_out])
     num_bytes = sum(
         item.size_bytes * (1 if item.key.endswith(".jsonl") else _COMPRESSION)
         for found in inputs
@@ -124,8 +124,8 @@ def make_mixture(settings: MixSettings) -> Report | None:
     budget = divide_memory(settings.memory_limit * _MIB, num_workers)
     with open_workspace(settings.work_dir, out.uri if out else None) as directory:
         intake = Intake(recipe, inputs, directory, on_bad_row=settings.on_bad_row, max_bad_share=settings.max_bad_share)
-        if recipe.decontaminate is not None and held_out is not None:
-            intake.read_held_out(held_out, recipe.decontaminate)
+        for found in held_out:
+            intake.read_held_out(found)
         with (
             Workers(num_workers, start_reader, recipe, directory) as workers,
             Ledger(

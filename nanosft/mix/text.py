@@ -22,6 +22,7 @@ from nanosft.quality.words import (
     name_wordless,
     normalize_marked,
     normalize_words,
+    to_offsets,
 )
 
 _TYPESET: Final = (("\u2019", "'"), *((sign, " ") for sign in "\u2014\u2013\u201c\u201d\u2018\u2026\u00a0"))
@@ -55,16 +56,12 @@ def hash_batch(rows: Sequence[str]) -> Words:
         normal = normalize_marked(ROW_END.join([texts[place] for place in others])).split(ROW_END)
         for place, text in zip(others, normal, strict=True):
             texts[place] = text
-    words = _hash_folded(texts)
+    words = hash_lines("".join([text + ROW_END for text in texts]).encode().translate(_TABLE, b"'"))
     wordless = _find_wordless(words)
     if wordless.any():
         named = [_name_wordless(rows[place]) for place in np.flatnonzero(wordless).tolist()]
         words = _replace_texts(words, wordless, hash_batch(named))
     return words
-
-
-def _hash_folded(texts: Sequence[str]) -> Words:
-    return hash_lines("".join([text + ROW_END for text in texts]).encode().translate(_TABLE, b"'"))
 
 
 def _name_wordless(row: str) -> str:
@@ -91,8 +88,7 @@ def drop_borders(words: Words) -> Words:
 
 
 def _select(words: Words, kept: npt.NDArray[np.bool_]) -> Words:
-    num_kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-    return Words(words.hashes[kept], num_kept[words.starts])
+    return Words(words.hashes[kept], to_offsets(kept)[words.starts])
 
 
 def _replace_texts(words: Words, replaced: npt.NDArray[np.bool_], others: Words) -> Words:
@@ -103,7 +99,7 @@ def _replace_texts(words: Words, replaced: npt.NDArray[np.bool_], others: Words)
     is_new = np.repeat(replaced, sizes)
     hashes = np.empty(len(is_new), np.uint64)
     hashes[~is_new], hashes[is_new] = kept, others.hashes
-    return Words(hashes, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]))
+    return Words(hashes, to_offsets(sizes))
 
 
 @lru_cache

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import forkserver
@@ -85,16 +85,15 @@ class Workers:
 
     def _result(self, future: "Future[ResultT]") -> ResultT:
         try:
-            if not future.done():
-                wait([future])
-            for setup in self._setups:
-                if setup.done():
-                    setup.result()
             return future.result()
         except BrokenProcessPool as exc:
             raise StoreError(
                 "a worker process was killed, most likely for memory: set --workers 1 or allow more"
             ) from exc
+        except Exception:
+            for setup in self._setups:
+                setup.result()  # without its set-up a process fails at every task, for that one reason
+            raise
 
     def _least_busy(self, waiting: Iterable[tuple[int, Future[Any]]]) -> int:
         num_left = [0] * self.num

@@ -20,11 +20,10 @@ from nanosft.quality.minhash import (
     NUM_BINS,
     UInt16Array,
     estimate_similarity,
-    near_keys,
-    signature,
-    signatures,
+    make_keys,
+    sign,
 )
-from nanosft.quality.words import UInt64Array
+from nanosft.quality.words import UInt64Array, hash_words
 
 _BUFFER_KEYS: Final = 4096
 
@@ -67,8 +66,9 @@ class NearDuplicateIndex:
 
     def find_or_add_all(self, texts: Sequence[str]) -> list[int | None]:
         """`find_or_add` of each text in turn, with the same result; signing them together takes a third of the time."""
-        sigs = signatures(texts)
-        rows, keys = near_keys(texts, sigs, threshold=self._threshold)
+        words = hash_words(texts)
+        sigs = sign(words)
+        rows, keys = make_keys(words, sigs, threshold=self._threshold)
         order = np.argsort(rows, kind="stable")
         bounds = np.searchsorted(rows[order], np.arange(len(texts) + 1))
         places: list[int | None] = []
@@ -81,8 +81,9 @@ class NearDuplicateIndex:
         return places
 
     def _sign(self, text: str) -> tuple[UInt16Array, UInt64Array]:
-        sig = signature(text)
-        return sig, near_keys([text], sig[None], threshold=self._threshold).keys
+        words = hash_words([text])
+        sigs = sign(words)
+        return sigs[0], make_keys(words, sigs, threshold=self._threshold).keys
 
     def _find(self, sig: UInt16Array, keys: UInt64Array) -> int | None:
         exact: list[int] = []

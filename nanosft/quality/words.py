@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,11 @@ class Words(NamedTuple):
 
     hashes: UInt64Array
     starts: npt.NDArray[np.int64]
+
+
+def to_offsets(sizes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where each of some stretches begins when they follow one another, and where the last ends: (len(sizes) + 1,)."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
 def hash_words(texts: Sequence[str]) -> Words:

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from nanosft.conversation import parse_line, role_problem
-from nanosft.dataset import DataObject, iter_lines, read_blocks
+from nanosft.dataset import DataObject, iter_lines, parse_trainable, read_blocks
 from nanosft.errors import ConfigError, DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
 from nanosft.store.base import Store
@@ -242,9 +241,7 @@ class _Renderer:
         sources: list[str] = []
         names = bytearray()
         for where, line in lines:
-            conversation = parse_line(line, where=where)
-            if problem := role_problem(conversation.messages):
-                raise DataError(f"{where}: the conversation {problem}")
+            conversation = parse_trainable(line, where=where)
             ids, mask = self._tokenizer.render(conversation)
             length = len(ids)
             if length > self._capacity:
