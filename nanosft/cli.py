@@ -13,18 +13,14 @@ import typer
 from nanosft import __version__
 from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, Interrupted, NanosftError
 from nanosft.settings import StageSettings, unknown_variables
-from nanosft.settings.audit import AuditSettings
+from nanosft.settings.audit import AuditSettings, InspectSettings
 from nanosft.settings.chat import ChatSettings
-from nanosft.settings.demo import DemoSettings
-from nanosft.settings.describe import DescribeSettings
 from nanosft.settings.generate import GenerateSettings
-from nanosft.settings.inspect import InspectSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.options import command, launcher
-from nanosft.settings.submit import SubmitSettings
+from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
-from nanosft.settings.wait import WaitSettings
 
 app = typer.Typer(
     name="nanosft",
@@ -77,9 +73,9 @@ def mix(settings: MixSettings) -> None:
 
     nanosft mix --recipe recipe.toml --out s3://bucket/mixture
     """
-    from nanosft.mix.workers import prepare
+    from nanosft.parallel import prepare
 
-    prepare(settings.workers, "nanosft.mix.rows")  # it imports while this process does
+    prepare(settings.workers, "nanosft.mix.reading.rows")  # it imports while this process does
 
     from nanosft.mix.stage import run_mix
 
@@ -131,7 +127,7 @@ def audit(settings: AuditSettings) -> None:
 
     nanosft audit s3://bucket/identity --out s3://bucket/audited
     """
-    from nanosft.generate.audit import run_audit
+    from nanosft.audit.stage import run_audit
 
     run_audit(settings)
 
@@ -142,7 +138,7 @@ def inspect(settings: InspectSettings) -> None:
 
     nanosft inspect s3://bucket/mixture
     """
-    from nanosft.mix.inspection import run_inspect
+    from nanosft.audit.inspection import run_inspect
 
     run_inspect(settings)
 

@@ -32,13 +32,13 @@ from nanosft.nanochat import (
 )
 from nanosft.progress import Bar, console
 from nanosft.settings.chat import ChatSettings
-from nanosft.settings.demo import DemoSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.mix import MixSettings
+from nanosft.settings.run import DemoSettings
 from nanosft.settings.train import TrainSettings
 from nanosft.store import join_uri, open_object, open_store
 from nanosft.train.batch import batch_from_rows
-from nanosft.train.optimizer import MuonAdamW, OptimizerConfig, group_parameters
+from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.stage import run_train
 from nanosft.train.step import LossModule, train_step
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import orjson
 
-from nanosft.dataset import read_manifest
+from nanosft.data.conversations import read_manifest
 from nanosft.errors import DataError, NanosftError
 from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, parse_manifest
-from nanosft.settings.describe import DescribeSettings
+from nanosft.settings.run import DescribeSettings
 from nanosft.store import MissingObjectError, open_object, open_store
 
 _LONGEST_VALUE = 80

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nanosft.dataset import DATA_SUFFIXES
+from nanosft.data.conversations import DATA_SUFFIXES
 from nanosft.errors import StoreError
 from nanosft.manifest import MANIFEST_KEY
-from nanosft.settings.wait import WaitSettings
+from nanosft.settings.run import WaitSettings
 from nanosft.store import open_object, open_store
 
 LOG_INTERVAL_S: Final = 60.0

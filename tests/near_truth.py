@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from nanosft.mix.near import Components, find_edges, plan_parts, save_dropped
-from nanosft.mix.spill import Spill, save_places
-from nanosft.quality.minhash import DEFAULT_THRESHOLD, SHORT, make_keys, sign, similarity
-from nanosft.quality.words import hash_words, normalize_words
+from nanosft.dedup.minhash import DEFAULT_THRESHOLD, SHORT, make_keys, sign, similarity
+from nanosft.dedup.words import hash_words, normalize_words
+from nanosft.mix.disk.spill import Spill, save_places
+from nanosft.mix.selecting.near import Components, find_edges, plan_parts, save_dropped
 from tests.real_sets import read_chatterbot, read_chitchat
 
 

@@ -27,9 +27,9 @@ from typing import Any
 
 import orjson
 
-from nanosft.generate.dimensions import read_dimensions
-from nanosft.generate.plan import Plan, PlanRow, make_plan, plan_row
-from nanosft.generate.providers import request_seed
+from nanosft.generate.planning.dimensions import read_dimensions
+from nanosft.generate.planning.plan import Plan, PlanRow, make_plan, plan_row
+from nanosft.generate.writers import request_seed
 from nanosft.knowledge import read_knowledge
 
 KNOWLEDGE = str(Path(__file__).parents[1] / "knowledge" / "self_knowledge.md")

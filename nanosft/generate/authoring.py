@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from nanosft.errors import ConfigError, DataError, ProviderError
-from nanosft.generate.answers import Answer
-from nanosft.generate.client import ChatClient, ChatRequest, ClientOptions
-from nanosft.generate.client_http import open_post, speaks_openrouter
-from nanosft.generate.limits import AdaptiveLimit
-from nanosft.generate.prompts import parse_draft, write_draft_messages
+from nanosft.generate.provider.answers import Answer
+from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
+from nanosft.generate.provider.http import open_post, speaks_openrouter
+from nanosft.generate.provider.limits import AdaptiveLimit
+from nanosft.generate.provider.prompts import parse_draft, write_draft_messages
 from nanosft.knowledge import Knowledge, KnowledgeReport, check_knowledge, read_knowledge
 from nanosft.progress import make_result_console
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings

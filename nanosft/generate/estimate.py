@@ -6,10 +6,10 @@ from typing import Final
 from rich.console import Console, Group
 from rich.markup import escape
 
-from nanosft.generate.coverage import cover, render_coverage
-from nanosft.generate.plan import Plan, PlanRow, plan_row
-from nanosft.generate.prompts import Prompter, estimate_row_tokens, write_messages
-from nanosft.generate.providers import is_from_memory, model_name, prices_usd
+from nanosft.generate.planning.coverage import cover, render_coverage
+from nanosft.generate.planning.plan import Plan, PlanRow, plan_row
+from nanosft.generate.provider.prompts import Prompter, estimate_row_tokens, write_messages
+from nanosft.generate.writers import is_from_memory, model_name, prices_usd
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
 

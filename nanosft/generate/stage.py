@@ -14,17 +14,30 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nanosft.conversation import parse_conversation
-from nanosft.dataset import read_manifest
+from nanosft.data.conversations import read_manifest
+from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup.words import normalize_text
 from nanosft.errors import ConfigError, DataError
-from nanosft.generate.budget import Budget, read_ledgers, split_budget
-from nanosft.generate.dimensions import Dimensions, read_dimensions
 from nanosft.generate.estimate import estimate_row
-from nanosft.generate.finalize import PlanRecord, check_same_plan, finalize, find_plan, register_plan, shard_manifest
-from nanosft.generate.judge import Judge
-from nanosft.generate.parts import PartBuffer, PlanState, RowState, read_state
-from nanosft.generate.plan import Plan, make_plan, plan_row
-from nanosft.generate.prompts import Prompter, make_prompter
-from nanosft.generate.providers import (
+from nanosft.generate.planning.dimensions import Dimensions, read_dimensions
+from nanosft.generate.planning.plan import Plan, make_plan, plan_row
+from nanosft.generate.provider.prompts import Prompter, make_prompter
+from nanosft.generate.records.finalize import (
+    PlanRecord,
+    check_same_plan,
+    finalize,
+    find_plan,
+    register_plan,
+    shard_manifest,
+)
+from nanosft.generate.records.parts import PartBuffer, PlanState, RowState, read_state
+from nanosft.generate.records.totals import usd_of
+from nanosft.generate.rows.budget import Budget, read_ledgers, split_budget
+from nanosft.generate.rows.judge import Judge
+from nanosft.generate.rows.row import Attempts, RowMaker
+from nanosft.generate.rows.runner import Job, Made, Runner, Timing
+from nanosft.generate.summary import Summary, report, report_dry_run, summarize
+from nanosft.generate.writers import (
     check_budget,
     check_key,
     make_attempts,
@@ -33,19 +46,13 @@ from nanosft.generate.providers import (
     open_provider,
     source_name,
 )
-from nanosft.generate.rows import Attempts, RowMaker
-from nanosft.generate.run import Job, Made, Runner, Timing
-from nanosft.generate.summary import Summary, report, report_dry_run, summarize
-from nanosft.generate.tally import usd_of
 from nanosft.knowledge import Knowledge, read_knowledge
 from nanosft.manifest import Parent, parse_manifest
 from nanosft.nanochat import load_tokenizer
 from nanosft.progress import Bar
-from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.grounding import make_reference
 from nanosft.quality.style import BANNED_PHRASES
-from nanosft.quality.words import normalize_text
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
 

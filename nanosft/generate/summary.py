@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from nanosft.generate.estimate import print_dry_run
-from nanosft.generate.plan import Plan
-from nanosft.generate.prompts import Prompter
-from nanosft.generate.run import Made
+from nanosft.generate.planning.plan import Plan
+from nanosft.generate.provider.prompts import Prompter
+from nanosft.generate.rows.runner import Made
 from nanosft.manifest import MANIFEST_KEY, Manifest
 from nanosft.progress import console, make_result_console
 from nanosft.settings.generate import GenerateSettings

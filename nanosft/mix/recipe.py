@@ -25,8 +25,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from nanosft.conversation import Format
+from nanosft.dedup.minhash import DEFAULT_THRESHOLD
 from nanosft.errors import ConfigError
-from nanosft.quality.minhash import DEFAULT_THRESHOLD
 
 Unit = Literal["rows", "tokens", "supervised_tokens"]
 Gate = Literal["structure", "completeness", "identity", "style", "repetition", "tokens"]

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from nanosft.dataset import put_manifest, read_manifest
+from nanosft.data.conversations import put_manifest, read_manifest
+from nanosft.data.sources import Inputs, find_inputs
 from nanosft.errors import ConfigError, DataError, Interrupted
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
-from nanosft.mix.decision import decide
-from nanosft.mix.intake import Intake
-from nanosft.mix.ledger import Ledger
-from nanosft.mix.output import PART_NAMES, Dealer, Target, plan_direct, write_direct, write_segments
+from nanosft.mix.disk.output import PART_NAMES, Dealer, Target, plan_direct, write_direct, write_segments
+from nanosft.mix.disk.workspace import cacheable_bytes, open_workspace
+from nanosft.mix.reading.reader import Intake
+from nanosft.mix.reading.rows import start_reader
 from nanosft.mix.recipe import Recipe, parse_recipe
 from nanosft.mix.report import Report, describe, make_flow_table, make_share_table
-from nanosft.mix.rows import start_reader
-from nanosft.mix.selection import Selection
-from nanosft.mix.sources import Inputs, find_inputs
-from nanosft.mix.workers import Workers, count_cpus
-from nanosft.mix.workspace import cacheable_bytes, open_workspace
+from nanosft.mix.selecting.ledger import Ledger
+from nanosft.mix.selecting.selection import Selection
+from nanosft.mix.selecting.steps import decide
+from nanosft.parallel import Workers, count_cpus
 from nanosft.progress import Bar, make_result_console
 from nanosft.settings.mix import MixSettings
 from nanosft.store import Store, open_object, open_store

@@ -4,7 +4,7 @@
     verdict = check(conversation, context, num_messages=4, names_itself=True)
     verdict.accepted, verdict.reasons, verdict.explain(), verdict.conversation
 
-Near-duplicates need the other conversations: see `nanosft.quality.duplicates`; the switch and threshold are here.
+Near-duplicates need the other conversations: see `nanosft.dedup.index`; the switch and threshold are here.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from nanosft.conversation import Conversation
+from nanosft.dedup.minhash import DEFAULT_THRESHOLD
 from nanosft.quality.completeness import find_completeness_defects
 from nanosft.quality.grounding import Reference, find_grounding_defects
 from nanosft.quality.identity import find_identity_defects
-from nanosft.quality.minhash import DEFAULT_THRESHOLD
 from nanosft.quality.prose import Prose, read_prose
 from nanosft.quality.repetition import find_repetition_defects
 from nanosft.quality.structure import Renderer, find_structure_defects, find_token_defects

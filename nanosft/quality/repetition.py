@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
+from nanosft.dedup.words import normalize_each
 from nanosft.quality.prose import Prose, split_sentences
 from nanosft.quality.verdict import Defect
-from nanosft.quality.words import normalize_each
 
 _MIN_WORDS: Final = {"assistant": 7, "user": 8, "system": 8}
 _MIN_ECHO_WORDS: Final = 5

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Final
 
 from nanosft.errors import ConfigError
-from nanosft.settings.submit import SubmitSettings
+from nanosft.settings.run import SubmitSettings
 from nanosft.submit.overlay import STAGES, Overlay, build_overlay, rename_account
 from nanosft.submit.run_file import parse_run
 

@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 from nanosft.settings.base import ENV_PREFIX
-from nanosft.settings.submit import Stage
+from nanosft.settings.run import Stage
 from nanosft.store import join_uri
 from nanosft.submit.run_file import Run, Sft
 

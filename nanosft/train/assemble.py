@@ -16,12 +16,12 @@ from nanosft.nanochat.layout import TOKEN_BYTES_KEY
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.train.batch import MicroBatch, build_micro_batch
-from nanosft.train.data import Data
+from nanosft.train.data.dataset import Data
+from nanosft.train.data.packing import pack_in_order
+from nanosft.train.data.plan import StepPlan
 from nanosft.train.distributed import World
 from nanosft.train.evaluate import ValidationSet
-from nanosft.train.hyper import Hyper
-from nanosft.train.packing import pack_in_order
-from nanosft.train.plan import StepPlan
+from nanosft.train.optim.hyperparameters import Hyper
 
 _LENGTH_MULTIPLE: Final = 256
 """Flattened batches on CUDA are filled up to a multiple of this: kernels and allocator see few lengths."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nanosft.nanochat.attention import Documents
-from nanosft.train.packing import IntArray
-from nanosft.train.tokens import TokenSet
+from nanosft.train.data.packing import IntArray
+from nanosft.train.data.tokens import TokenSet
 
 AttentionScope = Literal["document", "row"]
 

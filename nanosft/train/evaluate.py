@@ -14,11 +14,11 @@ from nanosft.nanochat.engine import Engine
 from nanosft.nanochat.model import GPT
 from nanosft.nanochat.tokenizer import Tokenizer
 from nanosft.train.batch import AttentionScope, build_micro_batch
+from nanosft.train.data.packing import PackedRows
+from nanosft.train.data.plan import split_rows
+from nanosft.train.data.tokens import TokenSet
 from nanosft.train.distributed import World
-from nanosft.train.packing import PackedRows
-from nanosft.train.plan import split_rows
 from nanosft.train.step import LossModule
-from nanosft.train.tokens import TokenSet
 
 
 @dataclass(frozen=True, slots=True)

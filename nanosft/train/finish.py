@@ -4,13 +4,13 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from nanosft.dataset import put_manifest, read_manifest
+from nanosft.data.conversations import put_manifest, read_manifest
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
 from nanosft.nanochat.checkpoint import Checkpoint, read_tensors, save_checkpoint
 from nanosft.store.base import Store
-from nanosft.train.data import Data
-from nanosft.train.hyper import Hyper
+from nanosft.train.data.dataset import Data
 from nanosft.train.loop import Run
+from nanosft.train.optim.hyperparameters import Hyper
 from nanosft.train.state import BEST_PREFIX, Progress
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any, Final
 
-from nanosft.dataset import read_manifest
+from nanosft.data.conversations import read_manifest
 from nanosft.manifest import Parent
 from nanosft.nanochat.layout import CheckpointRef
 from nanosft.settings.train import TrainSettings

@@ -18,12 +18,12 @@ from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
 from nanosft.store.base import Store
 from nanosft.train.batch import MicroBatch
+from nanosft.train.data.plan import StepPlan
 from nanosft.train.distributed import World
 from nanosft.train.evaluate import ValidationSet, evaluate, sample_answers
 from nanosft.train.metrics import MetricsLog, peak_memory_bytes
-from nanosft.train.optimizer import MuonAdamW
-from nanosft.train.plan import StepPlan
-from nanosft.train.schedule import Schedule, muon_momentum
+from nanosft.train.optim.optimizer import MuonAdamW
+from nanosft.train.optim.schedule import Schedule, muon_momentum
 from nanosft.train.state import BEST_PREFIX, Progress, StateSaver
 from nanosft.train.step import LossModule, NonFiniteError, train_step
 

@@ -9,20 +9,20 @@ from typing import Any, Final
 
 import torch
 
-from nanosft.dataset import DataObject, read_blocks, read_manifest
+from nanosft.data.conversations import DataObject, read_blocks, read_manifest
 from nanosft.errors import ConfigError, NanosftError
 from nanosft.manifest import MANIFEST_KEY, check_same_settings
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
-from nanosft.train.data import split_objects
+from nanosft.train.data.dataset import split_objects
+from nanosft.train.data.plan import count_rows_per_step
 from nanosft.train.distributed import World, choose_dtype
-from nanosft.train.hyper import Hyper, inherit
 from nanosft.train.lineage import find_content
 from nanosft.train.loss import CHUNK_TOKENS
-from nanosft.train.optimizer import Group, group_parameters
-from nanosft.train.plan import count_rows_per_step
+from nanosft.train.optim.hyperparameters import Hyper, inherit
+from nanosft.train.optim.optimizer import Group, group_parameters
 from nanosft.train.state import list_states
 
 _ACTIVATIONS_PER_CHANNEL: Final = 34

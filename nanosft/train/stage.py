@@ -20,20 +20,20 @@ from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
 from nanosft.train.assemble import flops_per_token, make_builder, make_validation
-from nanosft.train.data import Data, load_data
+from nanosft.train.data.dataset import Data, load_data
+from nanosft.train.data.plan import StepPlan, count_rows_per_step, plan_steps
 from nanosft.train.distributed import World, catch_signals, choose_dtype, open_world
 from nanosft.train.evaluate import render_prompts
 from nanosft.train.finish import TrainSummary, find_finished, finish
-from nanosft.train.hyper import Hyper, inherit
 from nanosft.train.lineage import find_base_parent, find_content
 from nanosft.train.loop import Run, train
 from nanosft.train.metrics import MetricsLog, Sink, find_peak_flops, open_sinks
-from nanosft.train.optimizer import MuonAdamW, group_parameters
-from nanosft.train.plan import StepPlan, count_rows_per_step, plan_steps
+from nanosft.train.optim.hyperparameters import Hyper, inherit
+from nanosft.train.optim.optimizer import MuonAdamW, group_parameters
+from nanosft.train.optim.warm_start import warm_start
 from nanosft.train.preflight import run_preflight
 from nanosft.train.state import Progress, StateSaver, restore
 from nanosft.train.step import LossModule, replicate
-from nanosft.train.warm_start import warm_start
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, che
 from nanosft.nanochat.checkpoint import load_torch, write_tensors
 from nanosft.store.base import Store
 from nanosft.train.distributed import World
-from nanosft.train.optimizer import MuonAdamW
+from nanosft.train.optim.optimizer import MuonAdamW
 
 BEST_PREFIX: Final = "best/"
 _PREFIX: Final = "state/"

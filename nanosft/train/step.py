@@ -23,7 +23,7 @@ from nanosft.nanochat.model import GPT
 from nanosft.train.batch import MicroBatch, empty_micro_batch
 from nanosft.train.distributed import World, lost_ranks
 from nanosft.train.loss import sum_losses, token_losses
-from nanosft.train.optimizer import MuonAdamW
+from nanosft.train.optim.optimizer import MuonAdamW
 
 
 class LossModule(nn.Module):

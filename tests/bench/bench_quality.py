@@ -18,20 +18,20 @@ from rich.console import Console
 from rich.table import Table
 
 from nanosft.conversation import Conversation, Message, parse_conversation
-from nanosft.dataset import read_conversations
+from nanosft.data.conversations import read_conversations
+from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup.minhash import near_keys, signatures
+from nanosft.dedup.words import normalize_text, normalize_words
 from nanosft.knowledge import DEFAULT_URI, read_knowledge
 from nanosft.nanochat.tokenizer import load_tokenizer
 from nanosft.quality.completeness import find_completeness_defects
-from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.grounding import find_grounding_defects, make_reference
 from nanosft.quality.identity import find_identity_defects
-from nanosft.quality.minhash import near_keys, signatures
 from nanosft.quality.prose import Prose, read_prose
 from nanosft.quality.repetition import find_repetition_defects
 from nanosft.quality.structure import find_structure_defects, find_token_defects
 from nanosft.quality.style import BANNED_PHRASES, find_style_defects
-from nanosft.quality.words import normalize_text, normalize_words
 from tests.real_sets import read_chatterbot, read_chitchat
 
 _SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).parents[3] / "shared"))

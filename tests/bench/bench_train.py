@@ -21,15 +21,15 @@ from rich.console import Console
 from rich.table import Table
 
 from nanosft.conversation import Conversation, Message, to_list_line
-from nanosft.dataset import list_data_objects, read_conversations
+from nanosft.data.conversations import list_data_objects, read_conversations
 from nanosft.nanochat import Checkpoint, estimate_flops_per_token, load_checkpoint
 from nanosft.store import open_store
 from nanosft.train.batch import AttentionScope, MicroBatch, build_micro_batch
+from nanosft.train.data.plan import StepPlan, plan_steps
+from nanosft.train.data.tokens import Line, TokenSet, read_lines, read_tokens, tokenize, write_tokens
 from nanosft.train.metrics import measure_matmul_flops
-from nanosft.train.optimizer import MuonAdamW, OptimizerConfig, group_parameters
-from nanosft.train.plan import StepPlan, plan_steps
+from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.step import LossModule, train_step
-from nanosft.train.tokens import Line, TokenSet, read_lines, read_tokens, tokenize, write_tokens
 
 ROW_LEN: Final = 2048
 ROWS_PER_STEP: Final = 8

@@ -12,21 +12,21 @@ import orjson
 import pytest
 
 from nanosft.conversation import Conversation, Message, to_line
-from nanosft.dataset import read_conversations, read_manifest
+from nanosft.data.conversations import read_conversations, read_manifest
+from nanosft.dedup.index import NearDuplicateIndex
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
-from nanosft.generate import dimensions as dimensions_module
-from nanosft.generate.answers import Answer, Usage
-from nanosft.generate.dimensions import read_dimensions
-from nanosft.generate.judge import Judge
-from nanosft.generate.limits import AdaptiveLimit
-from nanosft.generate.parts import PartBuffer, RowState
-from nanosft.generate.plan import PlanRow, make_plan, plan_row
-from nanosft.generate.rows import Attempts, RowMaker
+from nanosft.generate.planning import dimensions as dimensions_module
+from nanosft.generate.planning.dimensions import read_dimensions
+from nanosft.generate.planning.plan import PlanRow, make_plan, plan_row
+from nanosft.generate.provider.answers import Answer, Usage
+from nanosft.generate.provider.limits import AdaptiveLimit
+from nanosft.generate.records.parts import PartBuffer, RowState
+from nanosft.generate.records.totals import Tally
+from nanosft.generate.rows.judge import Judge
+from nanosft.generate.rows.row import Attempts, RowMaker
 from nanosft.generate.stage import run_generate
-from nanosft.generate.tally import Tally
 from nanosft.knowledge import read_knowledge
 from nanosft.manifest import Manifest
-from nanosft.quality.duplicates import NearDuplicateIndex
 from nanosft.quality.gates import Context, Gates
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store

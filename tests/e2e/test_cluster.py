@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from nanosft.dataset import read_conversations, read_manifest
+from nanosft.data.conversations import read_conversations, read_manifest
 from nanosft.manifest import Manifest
-from nanosft.settings.submit import Stage, SubmitSettings
+from nanosft.settings.run import Stage, SubmitSettings
 from nanosft.store import open_store
 from nanosft.submit import run_submit
 from tests.cluster.cluster import Cluster

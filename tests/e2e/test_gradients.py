@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nanosft.train.batch import build_micro_batch
+from nanosft.train.data.packing import from_rows
+from nanosft.train.data.plan import split_rows
 from nanosft.train.distributed import open_world
-from nanosft.train.packing import from_rows
-from nanosft.train.plan import split_rows
 from nanosft.train.step import LossModule, compute_gradients, replicate
 from tests.ranks import find_free_port
 from tests.unit.train.make import golden_base, make_tokens

@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 import pytest
 
-from nanosft.dataset import put_manifest
+from nanosft.data.conversations import put_manifest
 from nanosft.describe import Ancestor, read_lineage, run_describe
 from nanosft.errors import DataError
 from nanosft.manifest import Manifest, ManifestObject, Parent
-from nanosft.settings.describe import DescribeSettings
+from nanosft.settings.run import DescribeSettings
 from nanosft.store import open_store
 
 SHA256 = "0" * 64

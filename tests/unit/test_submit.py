@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nanosft.errors import ConfigError
-from nanosft.settings.submit import SubmitSettings
+from nanosft.settings.run import SubmitSettings
 from nanosft.submit import run_submit
 from nanosft.submit.run_file import parse_run
 from tests.cluster.manifests import K8S, find, pod_specs, read

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nanosft.errors import ConfigError, StoreError
-from nanosft.settings.wait import WaitSettings
+from nanosft.settings.run import WaitSettings
 from nanosft.store.local import LocalStore
 from nanosft.wait import run_wait
 

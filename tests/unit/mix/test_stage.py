@@ -17,11 +17,15 @@ import pytest
 import zstandard
 from rich.console import Console
 
-from nanosft import dataset
-from nanosft.dataset import read_conversations, read_manifest
+from nanosft.data import conversations as dataset
+from nanosft.data import sources
+from nanosft.data.conversations import read_conversations, read_manifest
 from nanosft.errors import ConfigError, DataError
-from nanosft.mix import database, decision, ledger, near, output, sources, spill, stage
+from nanosft.mix import stage
+from nanosft.mix.disk import output, spill
 from nanosft.mix.report import Report, describe, make_flow_table
+from nanosft.mix.selecting import database, ledger, near
+from nanosft.mix.selecting import steps as decision
 from nanosft.mix.stage import make_mixture
 from nanosft.settings.mix import MixSettings
 from nanosft.store import open_store

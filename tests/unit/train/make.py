@@ -7,7 +7,7 @@ import numpy as np
 
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.nanochat import Checkpoint, load_checkpoint
-from nanosft.train.tokens import TokenSet, tokenize
+from nanosft.train.data.tokens import TokenSet, tokenize
 
 
 def make_tokens(lengths: Sequence[int], supervised: Sequence[int] | None = None, *, vocab_size: int = 700) -> TokenSet:

@@ -6,9 +6,9 @@ import torch
 from nanosft.errors import ConfigError, DataError
 from nanosft.settings.train import TrainSettings
 from nanosft.train.assemble import make_validation
-from nanosft.train.data import Data
+from nanosft.train.data.dataset import Data
 from nanosft.train.distributed import World
-from nanosft.train.hyper import inherit
+from nanosft.train.optim.hyperparameters import inherit
 from tests.unit.train.make import golden_base, talk, tokens_of
 
 

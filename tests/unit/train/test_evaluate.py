@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from nanosft.errors import ConfigError
+from nanosft.train.data.packing import pack_in_order
 from nanosft.train.distributed import World
 from nanosft.train.evaluate import ValidationSet, evaluate, render_prompts, sample_answers
-from nanosft.train.packing import pack_in_order
 from nanosft.train.step import LossModule
 from tests.unit.train.make import golden_base, talk, tokens_of
 

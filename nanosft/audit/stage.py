@@ -1,0 +1,287 @@
+"""`nanosft audit`: every quality gate over a set that is there already, whoever made it.
+
+Two passes: the first reads up to 2,000 rows to learn what the set is like (the name its assistant claims, whether its
+answers end on a stop), the second puts each row through the gates. Clean rows go to `<out>/clean/`, refused ones, with
+their defects in `meta.defects`, to `<out>/refused/`, where lines that are no conversation stand to `<out>/unreadable/`,
+and all that is printed to `<out>/audit.json`.
+"""
+
+import hashlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+
+from nanosft.audit.report import Audit, print_audit
+from nanosft.conversation import Conversation, parse_line
+from nanosft.data.conversations import (
+    DataObject,
+    ShardWriter,
+    iter_lines,
+    list_data_objects,
+    put_manifest,
+    read_manifest,
+)
+from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup.words import normalize_text
+from nanosft.errors import DataError, Interrupted
+from nanosft.knowledge import read_knowledge
+from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, sort_objects
+from nanosft.nanochat.tokenizer import load_tokenizer
+from nanosft.progress import Bar
+from nanosft.quality.completeness import infer_full_stops
+from nanosft.quality.gates import Context, Gates, check
+from nanosft.quality.grounding import Reference, make_identity_reference, make_reference
+from nanosft.quality.identity import Identity, infer_identity
+from nanosft.quality.prose import read_prose
+from nanosft.quality.style import BANNED_PHRASES
+from nanosft.quality.verdict import Defect, Verdict
+from nanosft.settings.audit import AuditSettings
+from nanosft.store import join_uri, open_store
+
+_REPORT_KEY: Final = "audit.json"
+_PROFILE_ROWS: Final = 2000
+_ROWS_PER_OBJECT: Final = 100_000
+_BLOCK_BYTES: Final = 1 << 20
+
+
+def run_audit(settings: AuditSettings) -> Audit:
+    """Audit a set, print what was found, and write clean and refused rows apart where an `out` is set.
+
+    Raises:
+        DataError: Nothing is there, an object is not what its manifest says, or more than `max_refused_share` of the
+            rows is refused.
+        ConfigError: `out` holds an audit with other settings.
+        Interrupted: SIGTERM came; nothing half-written is left to be read as whole.
+    """
+    objects = list_data_objects(settings.uri)
+    parents = _parents(settings, objects) if settings.out else ()
+    found = _read_finished(settings, parents) if settings.out else None
+    if found is None:
+        with _interruptible():
+            found = _audit(settings, objects, parents)
+    if settings.json_output:
+        sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        print_audit(found)
+    num_bad = found.num_refused + found.num_unreadable
+    limit = settings.max_refused_share
+    if limit is not None and num_bad > limit * found.num_rows:
+        raise DataError(f"{settings.uri}: {num_bad} of {found.num_rows} rows are refused, more than {limit:.2%}")
+    return found
+
+
+def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...]) -> Audit:
+    context = _context(settings, objects)
+    audit = Audit(settings.uri, full_stops=context.full_stops)
+    if context.reference is not None and (identity := context.reference.identity) is not None:
+        audit.name, audit.maker = identity.name, identity.maker
+    index = NearDuplicateIndex(context.gates.near_threshold) if context.gates.near_duplicate else None
+    kept: list[str] = []  # where each conversation of the index stands
+    totals = [item.num_rows for item in objects]
+    total = sum(num for num in totals if num is not None) if None not in totals else None
+    started_s = time.process_time()
+    with Bar("audit", total) as bar, _Sinks(settings.out) as sinks:
+        for where, row in _iter_rows(objects, settings):
+            audit.num_rows += 1
+            if isinstance(row, str):
+                audit.num_unreadable += 1
+                audit.count(where, [Defect("structure", "unreadable", row)], max_examples=settings.examples)
+                sinks.write(
+                    "unreadable", orjson.dumps({"where": where, "error": row}, option=orjson.OPT_APPEND_NEWLINE)
+                )
+                continue
+            verdict = _judge(row, context, index, kept, where)
+            audit.count(where, verdict.defects, max_examples=settings.examples)
+            audit.num_clean += verdict.accepted
+            audit.num_refused += not verdict.accepted
+            sinks.put(verdict)
+            bar.advance(clean=audit.num_clean, refused=audit.num_refused)
+    audit.cpu_ms_per_row = round((time.process_time() - started_s) * 1e3 / max(audit.num_rows, 1), 3)
+    if settings.out:
+        _finish(audit, settings, parents, sinks)
+    return audit
+
+
+def _judge(
+    conversation: Conversation, context: Context, index: NearDuplicateIndex | None, kept: list[str], where: str
+) -> Verdict:
+    verdict = check(conversation, context)
+    if index is None or not verdict.accepted:
+        return verdict
+    first = index.find_or_add(normalize_text(verdict.conversation))
+    if first is None:
+        kept.append(where.rpartition(":")[2])
+        return verdict
+    defect = Defect("near_duplicate", "set", f"it nearly equals {kept[first]}", _opening(conversation))
+    return Verdict(verdict.conversation, (*verdict.defects, defect))
+
+
+def _context(settings: AuditSettings, objects: list[DataObject]) -> Context:
+    """What the rows are held against: as set, else as the first rows of the set suggest."""
+    gates = Gates.model_validate(
+        {
+            **dict.fromkeys(settings.skip_gates, False),
+            "strict_grounding": settings.strict_grounding,
+            "ascii_policy": settings.ascii,
+            "min_chars": settings.min_chars,
+            "max_chars": settings.max_chars,
+            "banned_phrases": BANNED_PHRASES + settings.banned_phrases,
+            "near_threshold": settings.near_duplicate_threshold,
+        }
+    )
+    first = islice(_iter_rows(objects, settings), _PROFILE_ROWS)
+    sample = [read_prose(row) for _, row in first if not isinstance(row, str)]
+    reference: Reference | None = None
+    if settings.knowledge:
+        reference = make_reference(read_knowledge(settings.knowledge))
+    identity = (reference.identity if reference else None) or infer_identity(sample)
+    if settings.name or (identity and settings.maker):
+        name = settings.name or (identity.name if identity else "")
+        maker = settings.maker or (identity.maker if identity and identity.name == name else "")
+        identity = Identity(name, maker)
+    if identity is not None:
+        reference = replace(reference, identity=identity) if reference else make_identity_reference(identity)
+    tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else None
+    full_stops = infer_full_stops(sample)
+    return Context(gates, reference, full_stops, tokenizer, settings.max_context_tokens)
+
+
+def _iter_rows(objects: list[DataObject], settings: AuditSettings) -> Iterator[tuple[str, Conversation | str]]:
+    """Where each row stands, and its conversation, or what is wrong with a line that is none."""
+    for item in objects:
+        for number, line in iter_lines(item):
+            where = f"{item.uri}:line {number}"
+            try:
+                yield where, parse_line(line, where=where, format=settings.format)
+            except DataError as exc:
+                yield where, str(exc).removeprefix(where).lstrip(": ")
+
+
+class _Sinks:
+    """Writers of `clean/`, `refused/` and `unreadable/`, a new object every 100,000 rows; without a URI, nothing."""
+
+    def __init__(self, out: str | None) -> None:
+        self._store = open_store(out) if out else None
+        self._stack = ExitStack()
+        self._writers: dict[str, list[ShardWriter]] = {"clean": [], "refused": [], "unreadable": []}
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.__exit__(kind, value, at)
+
+    def put(self, verdict: Verdict) -> None:
+        """Write a row where its verdict says; a refused one with its defects."""
+        if self._store is None:
+            return
+        part, row = "clean", verdict.conversation
+        if not verdict.accepted:
+            part, row = "refused", row.with_meta(defects=[_as_meta(defect) for defect in verdict.defects])
+        self._writer(part).write(row)
+
+    def write(self, part: str, line: bytes) -> None:
+        """Write a line as it is."""
+        if self._store is not None:
+            self._writer(part).write_line(line)
+
+    def objects(self, part: str) -> list[ManifestObject]:
+        """What was put of a part; after the context."""
+        return [writer.object for writer in self._writers[part]]
+
+    def _writer(self, part: str) -> ShardWriter:
+        writers = self._writers[part]
+        if not writers or writers[-1].num_rows >= _ROWS_PER_OBJECT:
+            assert self._store is not None
+            writer = ShardWriter(self._store, f"{part}/rows-{len(writers):05}.jsonl")
+            writers.append(self._stack.enter_context(writer))
+        return writers[-1]
+
+
+def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], sinks: _Sinks) -> None:
+    """Put the report and the manifests, that of the clean rows last: it says that the audit is whole."""
+    assert settings.out is not None
+    for part in ("clean", "refused", "unreadable"):
+        if part != "unreadable" or audit.num_unreadable:
+            audit.written[part] = join_uri(settings.out, part)
+    open_store(settings.out).write(_REPORT_KEY, orjson.dumps(audit.to_json(), option=orjson.OPT_INDENT_2))
+    for part in ("refused", "clean"):
+        objects = [item.model_copy(update={"key": item.key.partition("/")[2]}) for item in sinks.objects(part)]
+        manifest = Manifest(
+            kind="audited",
+            name=f"{part} rows of {settings.uri}",
+            objects=sort_objects(objects),
+            counts=audit.counts(),
+            parents=parents,
+            settings=_content_settings(settings),
+        )
+        put_manifest(open_store(join_uri(settings.out, part)), manifest)
+
+
+def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audit | None:
+    """What a finished audit under `out` found, if it was of the same set under the same settings."""
+    assert settings.out is not None
+    store = open_store(join_uri(settings.out, "clean"))
+    manifest = read_manifest(store)
+    if manifest is None:
+        return None
+    wanted = {**_content_settings(settings), "parents": [parent.sha256 for parent in parents]}
+    there = manifest.model_copy(
+        update={"settings": {**manifest.settings, "parents": [parent.sha256 for parent in manifest.parents]}}
+    )
+    check_same_settings(there, wanted, where=store.uri_of(MANIFEST_KEY))
+    report = open_store(settings.out).read(_REPORT_KEY)
+    return Audit.from_json(orjson.loads(report), max_examples=settings.examples)
+
+
+def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent, ...]:
+    """The set's manifest, or each of its objects, by SHA-256; and the knowledge base."""
+    uris = [] if settings.knowledge is None else [settings.knowledge]
+    found = [Parent(uri=uri, sha256=read_knowledge(uri).sha256) for uri in uris]
+    if objects[0].sha256 is not None and (manifest := read_manifest(open_store(settings.uri))) is not None:
+        return (Parent(uri=settings.uri, sha256=manifest.sha256), *found)
+    return (*(Parent(uri=item.uri, sha256=_hash(item)) for item in objects), *found)
+
+
+def _hash(item: DataObject) -> str:
+    digest = hashlib.sha256()
+    with item.store.open_read(item.key) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _content_settings(settings: AuditSettings) -> dict[str, Any]:
+    """The settings that decide what is written."""
+    return settings.model_dump(mode="json", exclude={"out", "examples", "json_output", "max_refused_share"})
+
+
+def _as_meta(defect: Defect) -> dict[str, Any]:
+    return {"gate": defect.gate, "reason": defect.reason, "detail": defect.detail, "message": defect.index}
+
+
+def _opening(conversation: Conversation) -> str:
+    return " | ".join(" ".join(message.text[:60].split()) for message in conversation.messages[:2])
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM raises Interrupted inside: writers are left on an exception and put nothing."""
+
+    def stop(signum: int, _: object) -> None:
+        raise Interrupted(signum)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

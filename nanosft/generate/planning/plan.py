@@ -1,0 +1,200 @@
+"""The prompt plan: topic, persona, dynamic and first message of each row. Pure, and O(1) by row.
+
+    plan = make_plan(read_dimensions(), read_knowledge(uri), seed=7)
+    plan_row(plan, 17)              # row 17 of the plan, whatever the number of rows or shards
+    plan_row(plan, 17, fresh=1)     # another prompt of the same cell, for a row refused too often
+
+Stratified: with T topics, row r has topic `r mod T`, and of another dimension with n values, in a seeded order,
+
+    (r + shift(r // lcm(T, n))) mod n
+
+where the shift of a stretch of lcm(T, n) rows is seeded, but takes g = gcd(T, n) values that differ mod g in each g
+stretches. Each aligned block of n rows holds every value once, as lcm(T, n) is a multiple of n: counts of a value
+differ by at most 1 at every length. Each aligned block of T * n rows holds every pair with a topic once: within a
+stretch the pairs differ (Chinese remainder), and those of another stretch have another difference mod g. Counts of a
+pair differ by at most 1 as well. Pairs without a topic are near even where their numbers have no common factor, and
+else once the shifts have mixed them, after some stretches.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import gcd, lcm
+from typing import Final, TypeVar
+
+from nanosft.errors import ConfigError
+from nanosft.generate.offline.fact_index import Recall
+from nanosft.generate.planning.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
+from nanosft.generate.planning.openings import Opening, Visit, count_variants, write_opening
+from nanosft.knowledge import Knowledge
+
+ItemT = TypeVar("ItemT")
+_SHORT: Final = 4
+"""Messages of a conversation that has no turn to spare for a greeting alone: the question is joined to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One row of the plan: everything that decides one conversation.
+
+    Attributes:
+        row: Row number from 0.
+        fresh: 0 is the row itself; 1, 2, … are fresh prompts of the same cell.
+        topic: What it is about; `.sections` are ids of knowledge topics, `.names_itself` is for the identity gate.
+        persona: Who the user is.
+        dynamic: How it goes.
+        style: How the first message is written.
+        opening: The user's first message, and what it asks.
+        seed: 63 bits of (run seed, row, fresh), for whatever else must be drawn; also the API's `seed`.
+    """
+
+    row: int
+    fresh: int
+    topic: Topic
+    persona: Persona
+    dynamic: Dynamic
+    style: Style
+    opening: Opening
+    seed: int
+
+    @property
+    def cell(self) -> str:
+        """Topic and persona, as `meta.cell` has it."""
+        return f"{self.topic.id} x {self.persona.id}"
+
+    @property
+    def num_messages(self) -> int:
+        """Messages the conversation must have, user's and assistant's."""
+        return self.dynamic.num_messages
+
+    @property
+    def first_message(self) -> str:
+        """The user's first message, verbatim."""
+        return self.opening.text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Dimensions bound to a knowledge base, and a seed: all rows, without listing them.
+
+    Attributes:
+        dimensions: As they were read.
+        topics: Those the knowledge base can answer; they and the others are in seeded order.
+    """
+
+    seed: int
+    knowledge: Knowledge
+    dimensions: Dimensions
+    topics: tuple[Topic, ...]
+    personas: tuple[Persona, ...]
+    dynamics: tuple[Dynamic, ...]
+    styles: tuple[Style, ...]
+
+    @cached_property
+    def recall(self) -> Recall:
+        """The knowledge base, ready to be searched."""
+        return Recall(self.knowledge)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over seed, knowledge and dimensions: equal fingerprints are equal plans."""
+        return hashlib.sha256(f"{self.seed}/{self.knowledge.sha256}/{self.dimensions.sha256}".encode()).hexdigest()
+
+
+def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Plan:
+    """Bind the dimensions' topics to the knowledge base's sections and order all values by the seed.
+
+    Raises:
+        ConfigError: The seed is negative, or a style has too few first messages for `max_opening_share`.
+        DataError: The knowledge base answers no topic.
+    """
+    if seed < 0:
+        raise ConfigError(f"--seed {seed}: must be 0 or more")
+
+    def order(items: Sequence[ItemT], label: str) -> tuple[ItemT, ...]:
+        return tuple(items[index] for index in permute(len(items), seed, label))
+
+    topics = [
+        topic.model_copy(update={"questions": order(topic.questions, topic.id), "ask": order(topic.ask, topic.id)})
+        for topic in bind_topics(dimensions, knowledge)
+    ]
+    styles = [
+        style.model_copy(update={"first_messages": order(style.first_messages, style.id)})
+        for style in dimensions.styles
+    ]
+    _check_openings(dimensions, len(topics))
+    return Plan(
+        seed=seed,
+        knowledge=knowledge,
+        dimensions=dimensions,
+        topics=order(topics, "topics"),
+        personas=order(dimensions.personas, "personas"),
+        dynamics=order(dimensions.dynamics, "dynamics"),
+        styles=order(styles, "styles"),
+    )
+
+
+def plan_row(plan: Plan, row: int, fresh: int = 0) -> PlanRow:
+    """Row `row` of the plan: a function of (seed, row, fresh), the dimensions and the knowledge base alone."""
+    num_topics, num_styles = len(plan.topics), len(plan.styles)
+    topic_index = row % num_topics
+    style_index = _choose(plan, row, "style", num_styles)
+    topic, style = plan.topics[topic_index], plan.styles[style_index]
+    dynamic = plan.dynamics[_choose(plan, row, "dynamic", len(plan.dynamics))]
+    seed = draw(plan.seed, "row", row, fresh) >> 1
+    visit = Visit(
+        start=style_index + draw(plan.seed, "start", topic_index) % 1000 * len(topic.questions),
+        visit=row // (num_topics * num_styles) if style.is_about_topic else row // num_styles,
+        topic_visit=row // num_topics,
+        fresh=fresh,
+        seed=seed,
+    )
+    opening = write_opening(
+        topic,
+        style,
+        visit,
+        knowledge=plan.knowledge,
+        user_names=plan.dimensions.user_names,
+        must_ask=dynamic.num_messages <= _SHORT,
+    )
+    persona = plan.personas[_choose(plan, row, "persona", len(plan.personas))]
+    return PlanRow(row, fresh, topic, persona, dynamic, style, opening, seed)
+
+
+def permute(count: int, seed: int, label: str) -> tuple[int, ...]:
+    """A seeded permutation of 0 … count-1, the same on every platform and Python version."""
+    return tuple(sorted(range(count), key=lambda index: draw(seed, label, index)))
+
+
+def draw(seed: int, label: str, *indices: int) -> int:
+    """64 bits that depend on all arguments and on nothing else."""
+    text = "/".join(map(str, (seed, label, *indices)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _check_openings(dimensions: Dimensions, num_topics: int) -> None:
+    for style in dimensions.styles:
+        num_variants = count_variants(style, len(dimensions.user_names)) * (num_topics if style.is_about_topic else 1)
+        share = 1 / (len(dimensions.styles) * num_variants)
+        if share > dimensions.max_opening_share:
+            raise ConfigError(
+                f"dimensions: style {style.id!r} can make {num_variants} first messages, so that one would open "
+                f"{share:.2%} of the rows; max_opening_share is {dimensions.max_opening_share:.2%}: "
+                "add first messages, user_names or styles, or raise it"
+            )
+
+
+def _choose(plan: Plan, row: int, label: str, num_values: int) -> int:
+    """Which of `num_values` values a row has: balanced by itself and with the topic (see above)."""
+    num_topics = len(plan.topics)
+    num_stretches = gcd(num_topics, num_values)
+    block, stretch = divmod(row // lcm(num_topics, num_values), num_stretches)
+    return (row + _shifts(plan.seed, label, block, num_stretches)[stretch]) % num_values
+
+
+@lru_cache(maxsize=4096)
+def _shifts(seed: int, label: str, block: int, num_stretches: int) -> tuple[int, ...]:
+    """A shift for each stretch of a block, all different mod their number."""
+    offset = draw(seed, f"{label} offset", block)
+    return tuple(offset + index for index in permute(num_stretches, seed, f"{label} {block}"))

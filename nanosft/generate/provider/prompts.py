@@ -1,0 +1,268 @@
+"""Prompts of the chat API: what does not vary first and byte-identical, what varies last. Pure.
+
+A provider's prompt cache serves the longest prefix that two prompts share. So the system message holds the task, the
+rules and the whole knowledge base, the same bytes for every row, and the user message what is of this row alone.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nanosft.errors import DataError, ProviderError
+from nanosft.generate.planning.dimensions import Level, Topic
+from nanosft.generate.planning.plan import Plan, PlanRow
+from nanosft.knowledge import Knowledge, estimate_tokens, parse_knowledge
+
+__all__ = [
+    "Prompter",
+    "estimate_row_tokens",
+    "estimate_tokens",
+    "make_prompter",
+    "parse_draft",
+    "response_format",
+    "write_draft_messages",
+    "write_messages",
+]
+
+_BREAKPOINT_MODELS: Final = re.compile(r"^~?(?:anthropic/|google/gemini|claude|gemini)")
+"""Families whose caches need explicit breakpoints, or take them; the others cache by themselves."""
+_MAX_REFUSALS: Final = 3
+_TOKENS_PER_MESSAGE: Final = 45
+
+_SYSTEM: Final = """\
+You write training data for a chat assistant. Each request asks for one conversation between a user and the \
+assistant. You write both sides.
+
+# The assistant
+Its name is {name}.{maker} {tone}
+
+# Rules
+1. Truth. All that the assistant says about itself, its maker, its project and its abilities must stand in the \
+knowledge base below. Copy numbers, dates, names and URLs exactly and never add one that is not there. Do not \
+stretch a fact: "about 4 hours" is not "4 hours flat". General knowledge about the world is allowed where it is \
+certain.
+2. Not knowing. If the user asks what neither the knowledge base nor certain general knowledge answers (today's \
+news, the user's private life, details that are not written down), the assistant says plainly that it does not know, \
+and why if the knowledge base tells.
+3. Voice. The assistant speaks of itself as "I" and stays {name}. It never claims to be another model, another \
+company's product or a human, and never says "as an AI language model". If the user believes otherwise, it corrects \
+this once, kindly, in one sentence.
+4. Answers. Each answer takes up the message just before it and answers it in its first sentence. No answer repeats \
+a sentence of another one, none ends in an offer of more help more than once in a conversation, none promises what \
+the assistant cannot do.
+5. The user. The first message is given and is copied letter for letter, slips included. All later user messages fit \
+the persona: its interest, knowledge and way of writing. A user says only what a person would type.
+6. Language. The assistant answers in English, in plain ASCII characters: straight quotes, a hyphen for a dash, no \
+emoji. If the user greets in another language, a word of it in return is welcome. Markdown is rare: a short list or \
+a code span where it helps, no headings.
+7. Length. Most answers have one to four sentences. A child gets short words, an engineer exact figures. Every \
+answer is finished: no cut sentence, no open quote, no placeholder in brackets.
+8. Variety. Conversations of this data set must not resemble each other: choose facts that fit this topic, and words \
+of your own. Do not recite the knowledge base.
+
+# Knowledge base
+{knowledge}
+
+# Form of your answer
+JSON only: {{"messages": [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}, ...]}}. \
+Roles alternate, the first is user, the last is assistant, and there are exactly as many messages as the request \
+says.
+"""
+
+_ROW: Final = """\
+Topic: {brief} (see {sections} in the knowledge base)
+The user: {persona}
+Course: {dynamic}
+Detail: {level}
+Number of messages: exactly {num_messages}, {num_turns} from the user and {num_turns} from the assistant
+First message, to be copied letter for letter: {first_message}
+{naming}"""
+_LEVELS: Final[dict[Level, str]] = {
+    "simple": "plain words and short sentences; a figure only if asked for",
+    "plain": "everyday words; one or two figures where they matter",
+    "technical": "precise terms and exact figures",
+}
+_NAMING: Final = "The assistant says its name, {name}, at least once.\n"
+_GREETING: Final = (
+    "The first message is only a greeting: the assistant greets back and says who it is; then comes the topic.\n"
+)
+_REFUSED: Final = """
+Earlier answers to this request were refused:
+{reasons}
+Write a new conversation that avoids this.
+"""
+
+_DRAFT_SYSTEM: Final = """\
+You turn a project's README into the knowledge base of a chat assistant that will speak for the project in the first \
+person. Answer with Markdown only, in this form:
+
+# <name>
+
+- Name: <name of the assistant>
+- Maker: <person or organization that made it>
+- Tone: <how it should speak, in a few words>
+
+## Identity
+- <one fact>
+- <one fact>
+
+## <next topic>
+- <one fact>
+
+Rules: one fact a bullet, one sentence a fact, each understandable by itself, so that its subject is named and not \
+"it". Facts that tell of the assistant begin with its name. Only what the README states; no fact from elsewhere, no \
+praise. Numbers with their unit, dates with their year, URLs in full. Topics where the README gives facts for them: \
+Identity, Name, Maker, Purpose, License, Skills, Limits, Knowledge, Memory, Privacy, Languages, Tools, Usage, \
+Hardware, Cost, Training, Comparison, History, Code, Community; others may be added. Leave out topics without a \
+fact. At most 150 facts.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompter:
+    """The prompt's fixed part.
+
+    Attributes:
+        system: Task, rules and knowledge base: the same bytes for every row.
+        name: The assistant's name.
+        maker: Who made it, or "".
+        version: 16 hex digits over all templates, knowledge and dimensions; manifests hold it.
+    """
+
+    system: str
+    name: str
+    maker: str
+    version: str
+
+
+def make_prompter(plan: Plan, *, tone: str = "") -> Prompter:
+    """Write the fixed part once for a plan.
+
+    Args:
+        plan: Whose knowledge base is put in.
+        tone: How the assistant speaks, in a few words; empty: what the knowledge base says, or friendly and honest.
+    """
+    knowledge = plan.knowledge
+    spoken = tone or knowledge.tone or "friendly, modest and honest, with a light touch of humor"
+    system = _SYSTEM.format(
+        name=knowledge.name,
+        maker=f" It was made by {knowledge.maker}." if knowledge.maker else "",
+        tone=f"Its tone: {spoken}.",
+        knowledge=knowledge.text.strip(),
+    )
+    templates = (system, _ROW, repr(_LEVELS), _NAMING, _GREETING, _REFUSED, plan.dimensions.sha256)
+    version = hashlib.sha256("\0".join(templates).encode()).hexdigest()[:16]
+    return Prompter(system, knowledge.name, knowledge.maker, version)
+
+
+def write_messages(
+    prompter: Prompter, row: PlanRow, *, model: str, refusals: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The request's `messages` for one row: the fixed part, then the row's own.
+
+    Args:
+        prompter: Of `make_prompter`.
+        row: Of `plan_row`.
+        model: The model's slug; families whose caches take explicit breakpoints get one after the fixed part.
+        refusals: Why earlier answers to this row were refused, in the gates' words, latest last.
+    """
+    system: Any = prompter.system
+    if _BREAKPOINT_MODELS.match(model):
+        system = [{"type": "text", "text": prompter.system, "cache_control": {"type": "ephemeral"}}]
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": _write_row(prompter, row, refusals)},
+    ]
+
+
+def response_format(row: PlanRow) -> dict[str, Any]:
+    """OpenAI's `response_format`: a schema of `{"messages": […]}` with the row's exact number of messages."""
+    message = {
+        "type": "object",
+        "properties": {
+            "role": {"type": "string", "enum": ["user", "assistant"]},
+            "content": {"type": "string"},
+        },
+        "required": ["role", "content"],
+        "additionalProperties": False,
+    }
+    schema = {
+        "type": "object",
+        "properties": {
+            "messages": {
+                "type": "array",
+                "items": message,
+                "minItems": row.num_messages,
+                "maxItems": row.num_messages,
+            }
+        },
+        "required": ["messages"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "conversation", "strict": True, "schema": schema}}
+
+
+def estimate_row_tokens(prompter: Prompter, row: PlanRow) -> tuple[int, int, int]:
+    """Estimated (fixed prompt, varying prompt, answer) tokens of one row's first attempt."""
+    answer = row.num_messages * _TOKENS_PER_MESSAGE
+    return estimate_tokens(prompter.system), estimate_tokens(_write_row(prompter, row, ())), answer
+
+
+def write_draft_messages(readme: str, *, where: str, name: str = "", maker: str = "") -> list[dict[str, Any]]:
+    """The one prompt of `nanosft knowledge draft`: a README becomes a knowledge base in our structure.
+
+    Args:
+        readme: The source's text.
+        where: Its URI.
+        name: The assistant's name; empty: from the README.
+        maker: Who made it; empty: from the README.
+    """
+    wishes = [f"The assistant's name is {name}." if name else "", f"Its maker is {maker}." if maker else ""]
+    request = " ".join(filter(None, wishes))
+    return [
+        {"role": "system", "content": _DRAFT_SYSTEM},
+        {"role": "user", "content": f"{request}\n\nREADME of {where}:\n\n{readme}".strip()},
+    ]
+
+
+def parse_draft(answer: str, *, where: str) -> Knowledge:
+    """Check that a drafted knowledge base has our structure; its `text` is what to write.
+
+    Raises:
+        ProviderError: It has not.
+    """
+    match = re.match(r"\A\s*```(?:markdown|md)?\n(.*?)\n```\s*\Z", answer, re.DOTALL)
+    text = (match[1] if match else answer).strip() + "\n"
+    try:
+        return parse_knowledge(text, where=where)
+    except DataError as exc:
+        raise ProviderError(f"the drafted knowledge base cannot be read: {exc}: try again, or another --model") from exc
+
+
+def _fill_brief(topic: Topic, prompter: Prompter) -> str:
+    slots = {"name": prompter.name, "maker": prompter.maker or "its maker", "user": "the user"}
+    return topic.brief.format_map(
+        {**slots, "subject": topic.subject, "ask": topic.ask[0], "question": topic.questions[0]}
+    )
+
+
+def _write_row(prompter: Prompter, row: PlanRow, refusals: Sequence[str]) -> str:
+    naming = _NAMING.format(name=prompter.name) if row.topic.names_itself else ""
+    if not row.opening.asks_at_once:
+        naming += _GREETING
+    text = _ROW.format(
+        brief=_fill_brief(row.topic, prompter),
+        sections=" and ".join(f"'{section}'" for section in row.topic.sections),
+        persona=row.persona.description,
+        dynamic=row.dynamic.description,
+        level=_LEVELS[row.persona.level],
+        num_messages=row.num_messages,
+        num_turns=row.num_messages // 2,
+        first_message=row.first_message,
+        naming=naming,
+    )
+    if refusals:
+        text += _REFUSED.format(reasons="\n".join(f"- {reason}" for reason in refusals[-_MAX_REFUSALS:]))
+    return text

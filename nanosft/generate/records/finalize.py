@@ -1,0 +1,224 @@
+"""What a plan is once its rows are in: the plan's record, the shards' manifests, and the data set's manifest.
+
+    plan/<num>.json                 settings and parents of the plan, put if absent before the first row
+    shards/<num shards>/00003.json  a shard's manifest, put last
+    kept/<part>-<hash>.jsonl        a part without its superseded rows and near-duplicates, where it had any
+    manifest.json                   the data set: parts in order of key, each row once
+
+The data set's manifest depends on the parts and the plan's record alone: whoever puts it, puts the same bytes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from nanosft.conversation import parse_conversation
+from nanosft.data.conversations import put_manifest
+from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup.words import normalize_text
+from nanosft.errors import ConfigError, DataError
+from nanosft.generate.records.parts import PlanState, read_part, read_state
+from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
+from nanosft.store import Store
+
+PLANS: Final = "plan/"
+KEPT: Final = "kept/"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """What decides a plan's rows.
+
+    Attributes:
+        num: Rows; it may grow from run to run.
+        settings: JSON values; no other may change.
+        parents: Knowledge and dimensions.
+    """
+
+    num: int
+    settings: Mapping[str, Any]
+    parents: tuple[Parent, ...]
+
+    @property
+    def manifest_settings(self) -> dict[str, Any]:
+        """The settings as manifests name them, `num` among them."""
+        return {**self.settings, "num": self.num}
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "PlanRecord":
+        """The plan that a data set's manifest states."""
+        settings = {key: value for key, value in manifest.settings.items() if key != "num"}
+        return cls(int(manifest.settings["num"]), settings, manifest.parents)
+
+
+def find_plan(store: Store, record: PlanRecord) -> PlanRecord:
+    """The plan's record as an earlier run put it. Writes nothing.
+
+    Raises:
+        ConfigError: The prefix has another plan, or none of as many rows.
+    """
+    earlier = _read_plans(store)
+    check_same_plan(earlier, record, store)
+    if record.num not in earlier:
+        there_are = f"has rows of a plan of {max(earlier)}: give --num {max(earlier)}" if earlier else "has no plan yet"
+        raise ConfigError(f"{store.uri}: nothing to finalize of {record.num} rows: it {there_are}")
+    return earlier[record.num]
+
+
+def register_plan(store: Store, record: PlanRecord) -> PlanRecord:
+    """Put the plan's record, unless it is there; returns the one that is.
+
+    Raises:
+        ConfigError: The prefix has another plan, or a larger one.
+    """
+    key = f"{PLANS}{record.num:08d}.json"
+    parents = [parent.model_dump() for parent in record.parents]
+    body = orjson.dumps({"settings": record.settings, "parents": parents}, option=orjson.OPT_SORT_KEYS)
+    earlier = _read_plans(store)
+    check_same_plan(earlier, record, store)
+    if record.num not in earlier:
+        store.write_if_absent(key, body)
+        earlier = _read_plans(store)
+        check_same_plan(earlier, record, store)
+    return earlier[record.num]
+
+
+def check_same_plan(earlier: Mapping[int, PlanRecord], record: PlanRecord, store: Store) -> None:
+    """Refuse a plan that is none of the earlier ones, grown.
+
+    Raises:
+        ConfigError: Naming the first difference.
+    """
+    for num, found in sorted(earlier.items()):
+        for key in sorted({*found.settings, *record.settings}):
+            before, now = found.settings.get(key), record.settings.get(key)
+            if before != now:
+                raise ConfigError(
+                    f"{store.uri}: has rows of a plan with {key}={before!r}, now {key}={now!r}: "
+                    "choose another --out, or the settings it was made with"
+                )
+        if num > record.num:
+            raise ConfigError(
+                f"{store.uri}: has a plan of num={num}, now num={record.num}: a plan may grow, not shrink; choose "
+                "another --out, or --num as it was"
+            )
+
+
+def shard_manifest(
+    record: PlanRecord,
+    state: PlanState,
+    *,
+    name: str,
+    num_shards: int,
+    shard_index: int,
+    complete: bool,
+) -> Manifest:
+    """The manifest of one shard's rows."""
+    accepted, given_up = state.count(range(shard_index, record.num, num_shards))
+    planned = len(range(shard_index, record.num, num_shards))
+    return Manifest(
+        kind="generated-shard",
+        name=f"{name}/{shard_index}",
+        objects=sort_objects(state.objects.values()),
+        counts={"rows": {"planned": planned, "accepted": accepted, "given_up": given_up}, **state.tally.counts()},
+        cost_usd=state.tally.cost_usd,
+        parents=record.parents,
+        settings={**record.manifest_settings, "num_shards": num_shards, "shard_index": shard_index},
+        complete=complete,
+    )
+
+
+def finalize(store: Store, record: PlanRecord, *, name: str, threshold: float | None) -> Manifest | None:
+    """Put the data set's manifest when every row is in or given up; None while some are not.
+
+    Args:
+        store: The data set's prefix.
+        record: Of `register_plan` or `find_plan`.
+        name: The data set's name.
+        threshold: Similarity from which near-duplicates are dropped; None keeps them.
+    """
+    rows = range(record.num)
+    state = read_state(store, rows, record.num)
+    accepted, given_up = state.count(rows)
+    if accepted + given_up < record.num:
+        return None
+    kept = _Kept(record.num, threshold)
+    objects = [item for key in sorted(state.objects) if (item := kept.keep_part(store, key)) is not None]
+    counts = {
+        "planned": record.num,
+        "accepted": accepted - kept.num_duplicates,
+        "given_up": given_up,
+        "near_duplicates_dropped": kept.num_duplicates,
+        "superseded": kept.num_superseded,
+    }
+    manifest = Manifest(
+        kind="generated",
+        name=name,
+        objects=sort_objects(objects),
+        counts={"rows": counts, **state.tally.counts()},
+        cost_usd=state.tally.cost_usd,
+        parents=record.parents,
+        settings=record.manifest_settings,
+    )
+    put_manifest(store, manifest)
+    return manifest
+
+
+class _Kept:
+    """Which rows of the parts, taken in order of key, are kept: of each row the first, and no near-duplicate."""
+
+    def __init__(self, num: int, threshold: float | None) -> None:
+        self.num_duplicates = 0
+        self.num_superseded = 0
+        self._seen = bytearray(num)
+        self._index = None if threshold is None else NearDuplicateIndex(threshold)
+
+    def keep_part(self, store: Store, key: str) -> ManifestObject | None:
+        """The object that holds the part's kept rows: the part itself, or a copy without the others."""
+        part = read_part(store, key)
+        first = [self._is_first(record) for _, record in part.records]
+        texts = [
+            normalize_text(parse_conversation(record, where=where, format="canonical"))
+            for (where, record), is_first in zip(part.records, first, strict=True)
+            if is_first
+        ]
+        duplicates = iter(self._index.find_or_add_all(texts) if self._index is not None else [None] * len(texts))
+        lines = [
+            line for line, is_first in zip(part.lines, first, strict=True) if is_first and next(duplicates) is None
+        ]
+        self.num_duplicates += len(texts) - len(lines)
+        self.num_superseded += len(part.lines) - len(texts)
+        if len(lines) == len(part.lines):
+            return part.object
+        if not lines:
+            return None
+        data = b"".join(lines)
+        sha256 = hashlib.sha256(data).hexdigest()
+        stem = key.rpartition("/")[2].removesuffix(".jsonl")
+        copy = ManifestObject(
+            key=f"{KEPT}{stem}-{sha256[:16]}.jsonl", size_bytes=len(data), sha256=sha256, num_rows=len(lines)
+        )
+        store.write(copy.key, data)
+        return copy
+
+    def _is_first(self, record: dict[str, Any]) -> bool:
+        row = record["meta"]["row"]
+        is_first = not self._seen[row]
+        self._seen[row] = 1
+        return is_first
+
+
+def _read_plans(store: Store) -> dict[int, PlanRecord]:
+    plans = {}
+    for info in store.list(PLANS):
+        try:
+            num = int(info.key.removeprefix(PLANS).removesuffix(".json"))
+            value = orjson.loads(store.read(info.key))
+            parents = tuple(Parent.model_validate(parent) for parent in value["parents"])
+            plans[num] = PlanRecord(num, value["settings"], parents)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise DataError(f"{store.uri_of(info.key)}: not a plan's record: remove it") from exc
+    return plans

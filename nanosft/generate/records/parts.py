@@ -1,0 +1,227 @@
+"""Parts: what a run has flushed, and what is read back of it.
+
+    rows/<shard>-<attempt>-<part>.jsonl      accepted conversations
+    rejects/<shard>-<attempt>-<part>.jsonl   every paid answer that was refused, and every one that never came
+
+An attempt is one process: its name is its own, so two processes never write the same key. A part's rejects are put
+before its rows.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from nanosft.errors import DataError
+from nanosft.generate.records.totals import Tally, pico_of
+from nanosft.manifest import ManifestObject
+from nanosft.store import Store
+
+ROWS: Final = "rows/"
+REJECTS: Final = "rejects/"
+_REJECT_KEYS: Final = frozenset({"row", "fresh", "attempt", "reason", "detail", "given_up"})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Lines to be flushed under one part number."""
+
+    number: int
+    rows: bytes
+    rejects: bytes
+
+
+class PartBuffer:
+    """Lines that are not flushed yet.
+
+    Args:
+        shard_index: Of this process.
+        attempt: Name of this process, without `-`.
+    """
+
+    def __init__(self, shard_index: int, attempt: str) -> None:
+        self._stem = f"{shard_index:05d}-{attempt}"
+        self._rows: list[bytes] = []
+        self._rejects: list[bytes] = []
+        self._number = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Accepted rows waiting."""
+        return len(self._rows)
+
+    def add_row(self, line: bytes) -> None:
+        """Add one accepted conversation's line."""
+        self._rows.append(line)
+
+    def add_reject(self, record: Mapping[str, Any]) -> None:
+        """Add what `reject_record` made."""
+        self._rejects.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+
+    def take(self) -> Part | None:
+        """All lines waiting, as the next part; None when there are none."""
+        if not self._rows and not self._rejects:
+            return None
+        part = Part(self._number, b"".join(self._rows), b"".join(self._rejects))
+        self._rows, self._rejects = [], []
+        self._number += 1
+        return part
+
+    def put(self, store: Store, part: Part) -> ManifestObject | None:
+        """Write one part; returns its rows' object, if it has rows. Blocking: called in a thread."""
+        name = f"{self._stem}-{part.number:05d}.jsonl"
+        if part.rejects:
+            store.write(REJECTS + name, part.rejects)
+        if not part.rows:
+            return None
+        written = store.write(ROWS + name, part.rows)
+        return ManifestObject(
+            key=written.key, size_bytes=written.size_bytes, sha256=written.sha256, num_rows=part.rows.count(b"\n")
+        )
+
+
+def attempt_of(key: str) -> str:
+    """The attempt that wrote a part.
+
+    Raises:
+        DataError: The key is not one of a part.
+    """
+    pieces = key.rpartition("/")[2].removesuffix(".jsonl").split("-")
+    if len(pieces) != 3:  # noqa: PLR2004 - shard, attempt, part
+        raise DataError(f"{key}: not a part's name (<shard>-<attempt>-<part>.jsonl): remove it")
+    return pieces[1]
+
+
+@dataclass
+class RowState:
+    """What earlier answers to one row left: how many were refused under its latest prompt, and why the last one was."""
+
+    fresh: int = 0
+    num_refused: int = 0
+    details: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PlanState:
+    """What all parts say of the plan's rows, and of one shard's.
+
+    Attributes:
+        accepted: (num,) 1 where a row is in.
+        given_up: (num,) 1 where a row was given up.
+        rows: Of the shard's rows that were refused at least once and are not in.
+        tally: Of the shard's rows.
+        objects: Parts that hold rows of the shard, by key.
+        pico_by_attempt: Known cost of each process's parts, in picodollars.
+    """
+
+    accepted: bytearray
+    given_up: bytearray
+    rows: dict[int, RowState] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+    objects: dict[str, ManifestObject] = field(default_factory=dict)
+    pico_by_attempt: Counter[str] = field(default_factory=Counter)
+
+    def count(self, rows: range) -> tuple[int, int]:
+        """How many of the rows are in, and how many were given up and are not."""
+        pairs = [(self.accepted[row], self.given_up[row]) for row in rows]
+        return sum(here for here, _ in pairs), sum(gone and not here for here, gone in pairs)
+
+
+def read_state(
+    store: Store,
+    shard: range,
+    num: int,
+    *,
+    on_row: Callable[[Mapping[str, Any], str], None] = lambda _record, _where: None,
+) -> PlanState:
+    """Read all parts, one in memory at a time.
+
+    Args:
+        store: The data set's prefix.
+        shard: The rows of the shard.
+        num: Rows of the plan.
+        on_row: Gets each accepted line of the shard's rows, with its URI and line number.
+
+    Raises:
+        DataError: A part holds a row that the plan does not have, or a line that nanosft did not write.
+    """
+    state = PlanState(bytearray(num), bytearray(num))
+    for info in store.list(ROWS):
+        part = read_part(store, info.key)
+        for where, record in part.records:
+            meta = record["meta"]
+            row = _row_of(meta, num, where)
+            state.accepted[row] = 1
+            state.pico_by_attempt[part.attempt] += pico_of(meta.get("cost_usd"))
+            if row in shard:
+                state.tally.add_row(meta)
+                state.objects[info.key] = part.object
+                on_row(record, where)
+    for info in store.list(REJECTS):
+        part = read_part(store, info.key)
+        for where, record in part.records:
+            row = _row_of(record, num, where)
+            state.pico_by_attempt[part.attempt] += pico_of(record.get("cost_usd"))
+            state.given_up[row] |= record["given_up"]
+            if row in shard:
+                state.tally.add_reject(record)
+                if not state.accepted[row]:
+                    _add_refusal(state.rows.setdefault(row, RowState()), record)
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPart:
+    """One part as it was read: its lines, and the records on them with URI and line number."""
+
+    attempt: str
+    object: ManifestObject
+    lines: list[bytes]
+    records: list[tuple[str, dict[str, Any]]]
+
+
+def read_part(store: Store, key: str) -> ReadPart:
+    """Read one part.
+
+    Raises:
+        DataError: The key or a line is not one that nanosft wrote.
+    """
+    data = store.read(key)
+    lines = data.splitlines(keepends=True)
+    uri, is_row = store.uri_of(key), key.startswith(ROWS)
+    records = [_record_of(line, f"{uri}:line {number}", is_row=is_row) for number, line in enumerate(lines, 1)]
+    sha256 = hashlib.sha256(data).hexdigest()
+    item = ManifestObject(key=key, size_bytes=len(data), sha256=sha256, num_rows=len(lines))
+    return ReadPart(attempt_of(key), item, lines, records)
+
+
+def _record_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str, Any]]:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as exc:
+        raise DataError(f"{where}: not JSON: {exc}") from exc
+    if not isinstance(record, dict) or not (_is_row(record) if is_row else record.keys() >= _REJECT_KEYS):
+        raise DataError(f"{where}: not a line of a generated part: remove the object")
+    return where, record
+
+
+def _is_row(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("meta"), dict) and "row" in record["meta"]
+
+
+def _add_refusal(row: RowState, record: Mapping[str, Any]) -> None:
+    if record["fresh"] > row.fresh:
+        row.fresh, row.num_refused, row.details = record["fresh"], 0, []
+    if record["fresh"] == row.fresh and record["attempt"] is not None:
+        row.num_refused += 1
+        row.details.append(record["detail"])
+
+
+def _row_of(record: Mapping[str, Any], num: int, where: str) -> int:
+    row = record["row"]
+    if not isinstance(row, int) or not 0 <= row < num:
+        raise DataError(f"{where}: row {row} is not in a plan of {num} rows")
+    return row

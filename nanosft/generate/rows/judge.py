@@ -1,0 +1,100 @@
+"""Answers become conversations or refusals: parsed, put through the gates, compared with all accepted before.
+
+Answers are judged in small batches, between which the event loop turns: of 256 answers that come at once, the first
+one's place is asked for anew before the last one is judged, and near-duplicates are signed 16 at a time (54 µs each
+instead of 248).
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from nanosft.conversation import Conversation
+from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup.words import normalize_text
+from nanosft.generate.planning.plan import PlanRow
+from nanosft.generate.provider.answers import Answer, BadAnswerError, parse_messages
+from nanosft.quality.gates import Context, check
+
+BATCH: Final = 16
+_NEAR_DUPLICATE: Final = "it nearly repeats another conversation: choose other words, examples and a different course"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an answer was refused: names to count by, the first one first, and words for the next prompt."""
+
+    reasons: tuple[str, ...]
+    detail: str
+
+
+Verdict = Conversation | Refusal
+_Waiting = tuple[PlanRow, Answer, asyncio.Future[Verdict]]
+
+
+class Judge:
+    """Judges the answers of one process. Used from one event loop.
+
+    Args:
+        context: Gates and what they check against.
+        index: Conversations accepted so far; None: near-duplicates are not looked for.
+    """
+
+    def __init__(self, context: Context, index: NearDuplicateIndex | None) -> None:
+        self._context = context
+        self._index = index
+        self._waiting: deque[_Waiting] = deque()
+
+    async def judge(self, row: PlanRow, answer: Answer) -> Verdict:
+        """The conversation, folded as the gates say and with what they report in its meta, or why there is none."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Verdict] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._judge_some)
+        self._waiting.append((row, answer, future))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            return await future  # the process ends, but the answer is paid for: a moment, and it is kept
+
+    def _judge_some(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._judge_some)
+        try:
+            verdicts = self._compare([check_answer(row, answer, self._context) for row, answer, _ in batch])
+        except Exception as exc:  # noqa: BLE001 - a defect of a gate: it ends the run where the answer is awaited
+            for _, _, future in batch:
+                if not future.done():
+                    future.set_exception(exc)
+            return
+        for (_, _, future), verdict in zip(batch, verdicts, strict=True):
+            if not future.done():
+                future.set_result(verdict)
+
+    def _compare(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """The verdicts, with near-duplicates refused; the others are remembered."""
+        clean = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Conversation)]
+        if self._index is None or not clean:
+            return verdicts
+        texts = [normalize_text(verdict) for verdict in verdicts if isinstance(verdict, Conversation)]
+        for place, found in zip(clean, self._index.find_or_add_all(texts), strict=True):
+            if found is not None:
+                verdicts[place] = Refusal(("near_duplicate/shard",), _NEAR_DUPLICATE)
+        return verdicts
+
+
+def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
+    """What the answer alone shows: its own problem, its form, and the gates."""
+    if answer.problem is not None:
+        return Refusal((answer.problem.kind,), answer.problem.detail)
+    try:
+        conversation = Conversation(parse_messages(answer.text))
+    except BadAnswerError as exc:
+        return Refusal((exc.problem.kind,), exc.problem.detail)
+    verdict = check(conversation, context, num_messages=row.num_messages, names_itself=row.topic.names_itself)
+    if not verdict.accepted:
+        return Refusal(verdict.reasons, verdict.explain())
+    reported = {defect.name: defect.detail for defect in verdict.defects}
+    return verdict.conversation.with_meta(reported=reported) if reported else verdict.conversation

@@ -1,0 +1,199 @@
+"""Who writes a row: a chat API, the packaged model behind the same client, or the offline composer."""
+
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import orjson
+
+from nanosft.errors import ConfigError
+from nanosft.generate.offline.composer import SOURCE, compose
+from nanosft.generate.planning.plan import Plan, PlanRow
+from nanosft.generate.provider.answers import Answer, Usage
+from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
+from nanosft.generate.provider.http import open_post, speaks_openrouter
+from nanosft.generate.provider.limits import AdaptiveLimit
+from nanosft.generate.provider.local import MODEL_NAME, narrow, serve_local_model
+from nanosft.generate.provider.prompts import Prompter, response_format, write_messages
+from nanosft.generate.rows.row import Ask, Attempts
+from nanosft.knowledge import estimate_tokens
+from nanosft.settings.generate import GenerateSettings
+
+OFFLINE_MODEL: Final = "offline-composer"
+_SEED_BITS: Final = (1 << 31) - 1
+_NUM_PROMPTS: Final = 2
+_PRICES_USD: Final = {"google/gemini-2.5-flash": (0.30, 2.50)}
+"""Dollars per million tokens of prompt and answer, for estimates before anything is asked: from memory, not looked up,
+and outdated one day. What is paid is counted from the provider's own `usage.cost`."""
+
+
+def model_name(settings: GenerateSettings) -> str:
+    """What manifests call the writer."""
+    return {"openrouter": settings.model, "local": MODEL_NAME, "offline": OFFLINE_MODEL}[settings.provider]
+
+
+def source_name(settings: GenerateSettings) -> str:
+    """What conversations name as their `meta.source`: those that no model wrote say so."""
+    return SOURCE if settings.provider == "offline" else "generate"
+
+
+def make_attempts(settings: GenerateSettings) -> Attempts:
+    """How often a row is tried. The composer always answers a prompt alike, so each of its attempts is a fresh one."""
+    if settings.provider == "offline":
+        return Attempts(1, _NUM_PROMPTS * settings.max_attempts)
+    return Attempts(settings.max_attempts, _NUM_PROMPTS)
+
+
+def make_limit(settings: GenerateSettings, prompter: Prompter) -> AdaptiveLimit:
+    """Places for rows in flight: the packaged model answers one at a time.
+
+    Where requests or tokens per minute are limited, no more than half of a row's time allows: a row that waits for its
+    turn longer than `row_timeout_s` would never be asked for.
+    """
+    if settings.provider != "openrouter":
+        return AdaptiveLimit(1)
+    per_minute = min(
+        settings.requests_per_minute or math.inf,
+        (settings.tokens_per_minute or math.inf) / _request_tokens(settings, prompter),
+    )
+    return AdaptiveLimit(max(1, int(min(settings.concurrency, per_minute / 60 * settings.row_timeout_s / 2))))
+
+
+def check_key(settings: GenerateSettings) -> None:
+    """Refuse to begin without a key where one is needed.
+
+    Raises:
+        ConfigError: OPENROUTER_API_KEY is not set, and the endpoint is OpenRouter; or no HTTP header can hold it.
+    """
+    key = _key(settings)
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("OPENROUTER_API_KEY holds a character that no key has: copy it once more, as plain text")
+    if settings.provider == "openrouter" and speaks_openrouter(settings.base_url) and not key:
+        raise ConfigError(
+            "OPENROUTER_API_KEY is not set: set it to a key of openrouter.ai, or use --provider offline (no model), "
+            "--provider local (the packaged model) or --base-url (another endpoint)"
+        )
+
+
+def check_budget(settings: GenerateSettings) -> None:
+    """Refuse a budget that nothing could be held against.
+
+    Raises:
+        ConfigError: The endpoint may state no cost, and no price is given.
+    """
+    if settings.budget_usd is None or settings.provider != "openrouter" or _sends_openrouter_fields(settings):
+        return
+    if settings.prompt_price_usd is None and settings.completion_price_usd is None:
+        raise ConfigError(
+            f"--budget-usd: {settings.base_url} may state no cost: give --prompt-price-usd and --completion-price-usd, "
+            "or --openrouter-fields if it answers as OpenRouter does"
+        )
+
+
+def prices_usd(settings: GenerateSettings) -> tuple[float, float] | None:
+    """Dollars per million tokens of prompt and answer; None where nobody told."""
+    if settings.provider != "openrouter":
+        return 0.0, 0.0
+    known = _PRICES_USD.get(settings.model)
+    prompt, completion = settings.prompt_price_usd, settings.completion_price_usd
+    if prompt is None and completion is None:
+        return known
+    known = known or (0.0, 0.0)
+    return known[0] if prompt is None else prompt, known[1] if completion is None else completion
+
+
+def is_from_memory(settings: GenerateSettings) -> bool:
+    """Whether `prices_usd` rests on our own list, in whole or in part."""
+    is_told = settings.prompt_price_usd is not None and settings.completion_price_usd is not None
+    return settings.provider == "openrouter" and settings.model in _PRICES_USD and not is_told
+
+
+@asynccontextmanager
+async def open_provider(
+    settings: GenerateSettings, plan: Plan, prompter: Prompter, limit: AdaptiveLimit
+) -> AsyncIterator[Ask]:
+    """Who is asked for rows, while the context is open.
+
+    Raises:
+        ConfigError: The provider cannot be used as set up.
+    """
+    if settings.provider == "offline":
+        yield _ask_composer(plan)
+        return
+    async with AsyncExitStack() as stack:
+        is_local = settings.provider == "local"
+        base_url = stack.enter_context(serve_local_model()) if is_local else settings.base_url
+        key = "" if is_local else _key(settings)
+        post = await stack.enter_async_context(
+            open_post(
+                base_url,
+                key=key,
+                num_connections=limit.ceiling,
+                connect_timeout_s=settings.connect_timeout_s,
+                read_timeout_s=settings.read_timeout_s,
+            )
+        )
+        options = ClientOptions(
+            models=(MODEL_NAME,) if is_local else (settings.model, *settings.fallback_models),
+            endpoint=base_url,
+            openrouter=not is_local and _sends_openrouter_fields(settings),
+            max_retries=settings.max_retries,
+            max_wait_s=settings.row_timeout_s,
+            prompt_price_usd=settings.prompt_price_usd or 0.0,
+            completion_price_usd=settings.completion_price_usd or 0.0,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+            secret=key,
+        )
+        yield _ask_client(ChatClient(post, options, limit=limit), settings, prompter)
+
+
+def request_seed(row: PlanRow, attempt: int) -> int:
+    """The API's `seed`: 31 bits of the row's own, another one for each attempt."""
+    return (row.seed + attempt) & _SEED_BITS
+
+
+def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompter) -> Ask:
+    model = model_name(settings)
+    num_tokens = _request_tokens(settings, prompter)
+
+    async def ask(row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]) -> Answer:
+        schema = response_format(row)
+        request = ChatRequest(
+            messages=write_messages(prompter, row, model=model, refusals=refusals),
+            response_format=narrow(schema, row.first_message, row.num_messages)
+            if settings.provider == "local"
+            else schema,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            seed=request_seed(row, attempt),
+            num_tokens=num_tokens,
+        )
+        return await client.ask(request, on_failure=on_failure)
+
+    return ask
+
+
+def _ask_composer(plan: Plan) -> Ask:
+    async def ask(row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]) -> Answer:
+        del attempt, refusals, on_failure  # the composer has one answer to a prompt, and never fails
+        messages = [{"role": message.role, "content": message.text} for message in compose(plan, row).messages]
+        text = orjson.dumps({"messages": messages}).decode()
+        return Answer(text, text, "stop", OFFLINE_MODEL, Usage(cost_usd=0.0))
+
+    return ask
+
+
+def _sends_openrouter_fields(settings: GenerateSettings) -> bool:
+    fields = settings.openrouter_fields
+    return speaks_openrouter(settings.base_url) if fields is None else fields
+
+
+def _request_tokens(settings: GenerateSettings, prompter: Prompter) -> int:
+    """Tokens that one request may take at most: the prompt's fixed part, which is nearly all of it, and the answer."""
+    return estimate_tokens(prompter.system) + settings.max_tokens
+
+
+def _key(settings: GenerateSettings) -> str:
+    return settings.openrouter_api_key.get_secret_value().strip() if settings.openrouter_api_key else ""

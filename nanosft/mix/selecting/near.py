@@ -1,0 +1,206 @@
+"""Near-duplicate clusters of any number of rows: keys sorted part by part on disk, pairs checked, pairs united.
+
+Every row has some keys (`nanosft.dedup.minhash`). Rows that share a key are candidates; their similarity is estimated
+where the key alone does not prove it, and the pairs that hold are edges. A cluster is a connected component. Rows are
+numbered in reading order, so clusters do not depend on how many processes work or how the keys are cut into parts.
+"""
+
+import mmap
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from nanosft.dedup.minhash import EXACT_BIT, NUM_BINS, estimate_similarity
+from nanosft.mix.disk.spill import (
+    NUM_PARTS,
+    SIG_BYTES,
+    Places,
+    measure_parts,
+    open_spilled,
+    read_at,
+    read_parts,
+    spill_path,
+)
+
+Rows = npt.NDArray[np.int64]
+
+_SLICE_BYTES: Final = 8 << 20
+"""Of a part that is sorted at once; what is needed beside it is some five times as much. One key is never cut."""
+_MAX_PARTNERS: Final = 64
+_MIN_PARTNERS: Final = 8
+_KEY_PAIRS: Final = 4096
+"""Of one band key, about: up to 64 rows of it are all compared with each other, more rows with fewer each, down to the
+first and the 8 before: those of a boilerplate are too many."""
+_ENTRIES_AT_ONCE: Final = 1 << 16
+_PAIRS_AT_ONCE: Final = 1 << 13
+_RESIDENT_BYTES: Final = 64 << 20
+_UNITED_AT_ONCE: Final = 1 << 13
+_CHUNK_ROWS: Final = 1 << 18
+
+
+def plan_parts(directory: Path) -> list[range]:
+    """The parts of the keys in ranges that can be sorted at once, as far as one part can."""
+    num_ranges = min(NUM_PARTS, 1 + measure_parts(directory, range(NUM_PARTS)) // _SLICE_BYTES)
+    bounds = [NUM_PARTS * place // num_ranges for place in range(num_ranges + 1)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]
+
+
+def find_edges(directory: Path, parts: range, threshold: float) -> npt.NDArray[np.uint32]:
+    """The near duplicates that meet in some parts of the keys: (edges, 2), distinct; rows dropped before have none.
+
+    Args:
+        directory: The run's, with the spill of all processes.
+        parts: Below NUM_PARTS.
+        threshold: The least similarity of pairs that no edit key proves.
+    """
+    places = Places.load(directory)
+    dropped = np.load(_dropped_path(directory))
+    num_slices = 1 + measure_parts(directory, parts) // (2 * _SLICE_BYTES)
+    found = [np.empty((0, 2), np.int64)]
+    for which in range(num_slices):
+        entries = read_parts(directory, parts, num_slices=num_slices, which=which)
+        rows = places.base[entries["batch"]] + entries["row"]
+        keys = entries["key"]
+        if dropped.any():
+            kept = dropped[rows >> 3] >> (rows & 7).astype(np.uint8) & 1 == 0
+            keys, rows = keys[kept], rows[kept]
+        for proven, doubtful in _iter_pairs(keys, rows):
+            found += [proven, doubtful[_check(directory, places, doubtful, threshold)]]
+    return _distinct(np.concatenate(found)).astype(np.uint32)
+
+
+def save_dropped(directory: Path, num_rows: int, chunks: Iterator[Rows]) -> None:
+    """Save which rows are dropped already, a bit each."""
+    bits = np.zeros(num_rows // 8 + 1, np.uint8)
+    for rows in chunks:
+        np.bitwise_or.at(bits, rows >> 3, np.left_shift(1, rows & 7).astype(np.uint8))
+    np.save(_dropped_path(directory), bits)
+
+
+def _iter_pairs(keys: npt.NDArray[np.uint64], rows: Rows) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of rows that share keys, (pairs, 2) each: those that an edit key proves, and those still to be checked."""
+    order = np.argsort(keys)
+    keys, rows = keys[order], rows[order]
+    same = np.concatenate([np.zeros(1, np.bool_), keys[1:] == keys[:-1]])[: len(keys)]
+    shared = same | np.concatenate([same[1:], np.zeros(1, np.bool_)])[: len(keys)]  # the few that share a key at all
+    keys, rows = keys[shared], rows[shared]
+    order = np.lexsort((rows, keys))
+    keys, rows = keys[order], rows[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(1, np.bool_), keys[1:] != keys[:-1]])[: len(keys)])
+    sizes = np.diff(starts, append=len(keys))
+    firsts = np.repeat(rows[starts], sizes)
+    num_partners = np.repeat(np.clip(_KEY_PAIRS // sizes, _MIN_PARTNERS, _MAX_PARTNERS), sizes)
+    for start in range(0, len(keys), _ENTRIES_AT_ONCE):
+        span = slice(max(0, start - _MAX_PARTNERS), start + _ENTRIES_AT_ONCE)
+        own, own_rows = keys[span], rows[span]
+        is_doubtful = own & EXACT_BIT == 0
+        pairs = [np.stack([firsts[span], own_rows], axis=1)[is_doubtful]]
+        proven = np.empty((0, 2), np.int64)
+        for distance in range(1, min(_MAX_PARTNERS, len(own) - 1) + 1):
+            both = own[distance:] == own[:-distance]
+            if not both.any():
+                break
+            found = np.stack([own_rows[:-distance], own_rows[distance:]], axis=1)
+            pairs.append(found[both & is_doubtful[distance:] & (num_partners[span][distance:] >= distance)])
+            if distance == 1:  # a chain: neighbours of one source stay neighbours where others are left out
+                proven = found[both & ~is_doubtful[1:]]
+        yield proven, _distinct(np.concatenate(pairs))
+
+
+def _distinct(pairs: Rows) -> Rows:
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    numbers = np.unique(pairs[:, 0].astype(np.uint64) << np.uint64(32) | pairs[:, 1].astype(np.uint64))
+    return np.stack([numbers >> np.uint64(32), numbers & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
+
+
+def _check(directory: Path, places: Places, pairs: Rows, threshold: float) -> npt.NDArray[np.bool_]:
+    """Which pairs' estimated similarity is at least the threshold: (pairs,) bool."""
+    holds = [np.empty(0, np.bool_)]
+    with ExitStack() as stack:
+        files: dict[int, int] = {}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            rows, index = np.unique(pairs[start : start + _PAIRS_AT_ONCE], return_inverse=True)
+            batches = np.searchsorted(places.base, rows, side="right") - 1
+            offsets = places.sigs_at[batches] + (rows - places.base[batches]) * SIG_BYTES
+            processes = places.process[batches]
+            for process in np.unique(processes).tolist():
+                if process not in files:
+                    files[process] = stack.enter_context(open_spilled(spill_path(directory, "sigs", process)))
+            read = zip(processes.tolist(), offsets.tolist(), strict=True)
+            data = b"".join([read_at(files[process], SIG_BYTES, offset) for process, offset in read])
+            sigs = np.frombuffer(data, np.uint16).reshape(-1, NUM_BINS)
+            first, second = index.reshape(-1, 2).T
+            holds.append(estimate_similarity(sigs[first], sigs[second]) >= threshold)
+    return np.concatenate(holds)
+
+
+def _dropped_path(directory: Path) -> Path:
+    return directory / "dropped.npy"
+
+
+class Components:
+    """Connected components of row numbers; the smallest row of each is its name.
+
+    Four bytes a row in a file, of which only a limited part stays in memory.
+
+    Args:
+        path: The file.
+        num_rows: Rows are below it.
+    """
+
+    def __init__(self, path: Path, num_rows: int) -> None:
+        self._num_rows = num_rows
+        with path.open("wb+") as file:
+            for start in range(0, num_rows, _CHUNK_ROWS):
+                file.write(np.arange(start, min(start + _CHUNK_ROWS, num_rows), dtype=np.uint32).data)
+            file.flush()
+            self._map = mmap.mmap(file.fileno(), 0)
+
+    def unite(self, pairs: npt.NDArray[Any]) -> None:
+        """Join the components of the two rows of each pair: (pairs, 2)."""
+        with memoryview(self._map) as view, view.cast("I") as parent:
+            for start in range(0, len(pairs), _UNITED_AT_ONCE):
+                chunk = pairs[start : start + _UNITED_AT_ONCE].astype(np.int64)
+                parents = np.frombuffer(parent, np.uint32)[chunk]
+                for first, second in chunk[parents[:, 0] != parents[:, 1]].tolist():
+                    a, b = first, second
+                    while parent[a] != a:
+                        parent[a] = a = parent[parent[a]]
+                    while parent[b] != b:
+                        parent[b] = b = parent[parent[b]]
+                    parent[max(a, b)] = min(a, b)
+                self._release()
+
+    def iter_members(self) -> Iterator[tuple[Rows, Rows]]:
+        """Chunks of the rows that are not their component's name: their numbers, and the names."""
+        for start in range(0, self._num_rows, _CHUNK_ROWS):
+            with memoryview(self._map) as view, view.cast("I") as parent:
+                rows, found = _follow(np.frombuffer(parent, np.uint32), start, min(start + _CHUNK_ROWS, self._num_rows))
+            self._release()
+            if len(rows):
+                yield rows, found.astype(np.int64)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._map.close()
+
+    def _release(self) -> None:
+        """Give memory back; what was written stays in the file."""
+        if len(self._map) > _RESIDENT_BYTES:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _follow(parent: npt.NDArray[np.uint32], start: int, stop: int) -> tuple[Rows, npt.NDArray[np.uint32]]:
+    """The rows of a range that are not their component's name, and the names; their paths are one step long then."""
+    rows = np.arange(start, stop)
+    rows = rows[parent[rows] != rows]
+    found = parent[rows]
+    while not np.array_equal(above := parent[found], found):
+        found = above
+    parent[rows] = found
+    return rows, found

@@ -1,0 +1,150 @@
+"""From the URIs of the settings to tokens: which objects train and which validate, tokenised once for all ranks."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nanosft.data.conversations import DATA_SUFFIXES, DataObject, list_data_objects, read_manifest
+from nanosft.errors import DataError, Interrupted
+from nanosft.manifest import Parent
+from nanosft.nanochat.layout import TOKENIZER_KEY
+from nanosft.progress import Bar
+from nanosft.settings.train import TrainSettings
+from nanosft.store import open_store
+from nanosft.store.base import Store
+from nanosft.train.data.tokens import TokenSet, cache_key, hash_objects, read_lines, read_tokens, tokenize, write_tokens
+from nanosft.train.distributed import World
+
+_VAL_PREFIX: Final = "val-"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on.
+
+    Attributes:
+        train: Conversations to train on.
+        val: Conversations to evaluate on; None where there are none.
+        parents: What the run's manifest names as its origin: the data, and the validation data where it has its own.
+        cache_keys: Objects of the run's store that hold the tokens.
+    """
+
+    train: TokenSet
+    val: TokenSet | None
+    parents: tuple[Parent, ...]
+    cache_keys: tuple[str, ...]
+
+
+def split_objects(uri: str, val_uri: str | None) -> tuple[list[DataObject], list[DataObject]]:
+    """The objects to train on and those to validate on.
+
+    Of several objects those named val-… validate, as mix names them, and all others train. A URI of validation data
+    means its val-… objects where it has any: what mix made may be given whole.
+
+    Raises:
+        DataError: Nothing is there, or nothing of it is for training.
+    """
+    train, val = _split_by_name(uri)
+    if not train:
+        raise DataError(f"{uri}: all its objects are named {_VAL_PREFIX}…, for validation: nothing is left to train on")
+    if val_uri is not None:
+        others, val = _split_by_name(val_uri)
+        val = val or others
+    return train, val
+
+
+def _split_by_name(uri: str) -> tuple[list[DataObject], list[DataObject]]:
+    """The objects of a URI but those for validation, and those; one object alone is whatever it is named."""
+    objects = list_data_objects(uri)
+    val = [item for item in objects if len(objects) > 1 and item.key.rpartition("/")[2].startswith(_VAL_PREFIX)]
+    return [item for item in objects if item not in val], val
+
+
+def load_data(
+    settings: TrainSettings, store: Store, *, capacity: int, world: World, signals: Sequence[int] = ()
+) -> Data:
+    """Tokens of all conversations: rank 0 makes them or finds them in the run's store, where all ranks read them.
+
+    Args:
+        settings: Which data, and what to do with overlong conversations.
+        store: Of the run.
+        capacity: Tokens of a row.
+        world: This rank among all.
+        signals: Numbers of the signals caught so far; one that comes to rank 0 stops the work.
+
+    Raises:
+        Interrupted: A signal came.
+        DataError: The data is missing, damaged, or holds a line that cannot be trained on.
+    """
+
+    def prepare() -> tuple[list[Parent], str, str | None]:
+        tokenizer_pickle = open_store(settings.base).read(TOKENIZER_KEY)
+        train, val = split_objects(settings.data, settings.val_data)
+        train_sha256 = hash_objects(train)
+        parents = [_find_parent(settings.data, train_sha256)]
+        train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, signals)
+        if not val:
+            return parents, train_key, None
+        val_sha256 = hash_objects(val)
+        if settings.val_data is not None:
+            parents.append(_find_parent(settings.val_data, val_sha256))
+        return parents, train_key, _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, signals)
+
+    parents, train_key, val_key = world.first_does(prepare)
+    train = world.all_do(lambda: read_tokens(store, train_key))
+    val = world.all_do(lambda: read_tokens(store, val_key)) if val_key is not None else None
+    return Data(train, val, tuple(parents), tuple(key for key in (train_key, val_key) if key is not None))
+
+
+def _find_parent(uri: str, content_sha256: str) -> Parent:
+    """The data's manifest where it has one, else its content."""
+    store = open_store(uri)
+    manifest = None if uri.endswith(DATA_SUFFIXES) else read_manifest(store)
+    return Parent(uri=store.uri, sha256=manifest.sha256 if manifest is not None else content_sha256)
+
+
+def _ensure(
+    objects: Sequence[DataObject],
+    sha256: str,
+    settings: TrainSettings,
+    store: Store,
+    tokenizer_pickle: bytes,
+    capacity: int,
+    signals: Sequence[int],
+) -> str:
+    """The key of the objects' tokens, made now unless they are there."""
+    key = cache_key(sha256, tokenizer_pickle, capacity=capacity, overlong=settings.overlong)
+    if store.exists(key):
+        return key
+    num_rows = [item.num_rows for item in objects]
+    total = None if any(num is None for num in num_rows) else sum(num or 0 for num in num_rows)
+    with Bar("tokenise", total) as bar:
+
+        def advance(num: int) -> None:
+            bar.advance(num)
+            if signals:
+                raise Interrupted(signals[0])
+
+        tokens = tokenize(
+            read_lines(objects),
+            tokenizer_pickle,
+            capacity=capacity,
+            overlong=settings.overlong,
+            num_workers=settings.num_workers or len(os.sched_getaffinity(0)),
+            on_progress=advance,
+        )
+    write_tokens(store, key, tokens)
+    counts = tokens.counts
+    _log.info(
+        "%d conversations, %d tokens (%d supervised); overlong: %d shortened, %d dropped, %d turns cut",
+        counts["num_conversations"],
+        counts["num_tokens"],
+        counts["num_supervised"],
+        counts["num_shortened"],
+        counts["num_dropped"],
+        counts["num_turns_cut"],
+    )
+    return key

@@ -1,0 +1,78 @@
+"""Hyper-parameters of a run: what the settings say, else what the base was trained with, as in nanochat. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nanosft.errors import ConfigError
+from nanosft.settings.train import TrainSettings
+from nanosft.train.optim.optimizer import OptimizerConfig
+from nanosft.train.optim.schedule import Schedule
+
+_DEFAULT_MATRIX_LR: Final = 0.02
+_DEFAULT_EMBEDDING_LR: Final = 0.3
+_DEFAULT_UNEMBEDDING_LR: Final = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class Hyper:
+    """What a run trains with.
+
+    Attributes:
+        row_len: Tokens of a packed row that the model sees; one more is the last target.
+        device_rows: Most rows of a micro-batch on one rank.
+        total_batch_size: Tokens of a global batch.
+        optimizer: Learning rates and decay.
+        schedule: What scales them.
+    """
+
+    row_len: int
+    device_rows: int
+    total_batch_size: int
+    optimizer: OptimizerConfig
+    schedule: Schedule
+
+
+def inherit(settings: TrainSettings, meta: Mapping[str, Any], *, where: str) -> Hyper:
+    """Settings over the base's meta file over nanochat's defaults.
+
+    Args:
+        settings: What was asked for.
+        meta: The base's meta file.
+        where: Its URI, for errors.
+
+    Raises:
+        ConfigError: Neither says how long rows or how large batches are.
+    """
+    user = meta.get("user_config")
+    found = {**(user if isinstance(user, dict) else {}), **meta}
+
+    def look_up(name: str, given: int | None) -> int:
+        value = given if given is not None else found.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{where} names no {name}: give --{name.replace('_', '-')}")
+        return value
+
+    def rate(name: str, given: float | None, default: float) -> float:
+        value = given if given is not None else found.get(name)
+        return float(value) if isinstance(value, int | float) and value > 0 else default
+
+    return Hyper(
+        row_len=look_up("max_seq_len", settings.max_seq_len),
+        device_rows=look_up("device_batch_size", settings.device_batch_size),
+        total_batch_size=look_up("total_batch_size", settings.total_batch_size),
+        optimizer=OptimizerConfig(
+            matrix_lr=rate("matrix_lr", settings.matrix_lr, _DEFAULT_MATRIX_LR),
+            embedding_lr=rate("embedding_lr", settings.embedding_lr, _DEFAULT_EMBEDDING_LR),
+            unembedding_lr=rate("unembedding_lr", settings.unembedding_lr, _DEFAULT_UNEMBEDDING_LR),
+            scalar_lr=settings.scalar_lr,
+            weight_decay=settings.weight_decay,
+        ),
+        schedule=Schedule(
+            init_lr_frac=settings.init_lr_frac,
+            warmup_steps=settings.warmup_steps,
+            warmdown_frac=settings.warmdown_frac,
+            final_lr_frac=settings.final_lr_frac,
+            shape=settings.lr_shape,
+        ),
+    )

@@ -1,0 +1,50 @@
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanosft.dedup.index import NearDuplicateIndex
+
+
+def make_texts(num: int, *, seed: int = 0, num_words: int = 60) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(f"w{rng.randrange(20_000)}" for _ in range(num_words)) for _ in range(num)]
+
+
+def test_finds_what_was_added_and_nothing_else():
+    texts = make_texts(3000)
+    index = NearDuplicateIndex()
+    for place, text in enumerate(texts):
+        assert index.query(text) is None
+        assert index.add(text) == place
+    assert len(index) == 3000
+    for place in range(0, 3000, 37):
+        words = texts[place].split()
+        words[5] = "changed"
+        assert index.query(" ".join(words)) == place
+    assert all(index.query(text) is None for text in make_texts(200, seed=1))
+    runs = sum(keys.nbytes + rows.nbytes for keys, rows in index._runs)
+    assert (index._signatures.nbytes + runs) / len(index) < 700
+
+
+def test_short_copies_are_found_by_edit_keys():
+    index = NearDuplicateIndex()
+    index.add("who made you | i was made by andrej karpathy")
+    assert index.query("who built you | i was made by andrej karpathy") == 0
+    assert index.query("who made you | i was made by sam altman") is None
+
+
+def test_the_first_of_several_is_named():
+    index = NearDuplicateIndex()
+    text = make_texts(1)[0]
+    index.add(text)
+    index.add(text)
+    assert index.query(text) == 0
+
+
+@given(st.lists(st.lists(st.sampled_from("abcde"), min_size=1, max_size=9), max_size=30))
+def test_find_or_add_keeps_no_two_equal_texts(rows):
+    index = NearDuplicateIndex()
+    kept = [text for text in (" ".join(row) for row in rows) if index.find_or_add(text) is None]
+    assert len(kept) == len(set(kept)) == len(index)
+    assert all(index.query(" ".join(row)) is not None for row in rows)

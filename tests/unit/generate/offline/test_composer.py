@@ -1,0 +1,193 @@
+"""Conversations composed offline are true, well formed, varied, and say what they are."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanosft.conversation import Conversation, parse_line, role_problem, to_line
+from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup.words import normalize_text
+from nanosft.generate.offline.composer import compose
+from nanosft.generate.offline.first_person import to_first_person
+from nanosft.generate.offline.speaker import find_intent
+from nanosft.generate.planning.dimensions import read_dimensions
+from nanosft.generate.planning.plan import make_plan, plan_row
+from nanosft.knowledge import parse_knowledge, read_knowledge
+from nanosft.quality.gates import Context, Gates, check
+from nanosft.quality.grounding import make_reference
+
+BASE = Path(__file__).parents[4] / "knowledge" / "self_knowledge.md"
+PLAN = make_plan(read_dimensions(), read_knowledge(str(BASE)), seed=0)
+NUM_ROWS = 1000
+
+OTHER = """\
+# FooBot
+
+FooBot is a chat assistant for gardeners. It was written by Jane Doe in 2024.
+
+## Skills
+- FooBot identifies plants by description.
+- FooBot cannot see pictures.
+
+## Install
+Install it with one command. Python 3.10 or newer is needed.
+"""
+
+
+@pytest.fixture(scope="module")
+def composed() -> list[Conversation]:
+    return [compose(PLAN, plan_row(PLAN, number)) for number in range(NUM_ROWS)]
+
+
+def test_every_row_passes_every_gate(composed):
+    context = Context(Gates(ascii_policy="reject", strict_grounding=True), reference=make_reference(PLAN.knowledge))
+    refused = Counter[str]()
+    for number, conversation in enumerate(composed):
+        row = plan_row(PLAN, number)
+        verdict = check(conversation, context, num_messages=row.num_messages, names_itself=row.topic.names_itself)
+        refused.update(f"{defect.gate}: {defect.detail}" for defect in verdict.defects)
+    assert sum(refused.values()) <= 0.005 * NUM_ROWS, refused.most_common(5)
+
+
+def test_few_are_near_duplicates(composed):
+    index = NearDuplicateIndex()
+    num_kept = 0
+    for conversation in composed:
+        text = normalize_text(conversation)
+        if index.query(text) is None:
+            index.add(text)
+            num_kept += 1
+    assert num_kept >= 0.95 * NUM_ROWS
+
+
+def test_conversations_follow_the_row(composed):
+    for number, conversation in enumerate(composed):
+        row = plan_row(PLAN, number)
+        assert conversation.messages[0].content == row.first_message
+        assert len(conversation.messages) == row.num_messages
+        assert role_problem(conversation.messages) is None
+
+
+def test_meta_says_that_no_model_wrote_it(composed):
+    meta = composed[17].meta
+    assert meta["row"] == 17
+    assert meta["cell"] == plan_row(PLAN, 17).cell
+    assert meta["source"] == "offline"
+    assert parse_line(to_line(composed[17]), where="x") == composed[17]
+
+
+def test_asked_for_its_name_it_gives_it(composed):
+    asked = Counter[bool]()
+    for conversation in composed:
+        for question, answer in zip(conversation.messages[::2], conversation.messages[1::2], strict=True):
+            if re.search(r"\b(?:who are you(?! meant)|what is your name|what's your name)\b", question.text.lower()):
+                asked["nanochat" in answer.text] += 1
+    assert asked[False] == 0
+    assert asked[True] > 150
+
+
+def test_asked_for_its_maker_it_names_him(composed):
+    answers = [
+        answer.text
+        for conversation in composed
+        for question, answer in zip(conversation.messages[::2], conversation.messages[1::2], strict=True)
+        if find_intent(question.text) == "made"
+    ]
+    assert len(answers) > 50
+    assert all("Andrej Karpathy" in answer for answer in answers)
+
+
+def test_taken_for_another_it_says_who_it_is(composed):
+    answers = [
+        answer.text
+        for conversation in composed
+        for question, answer in zip(conversation.messages[2::2], conversation.messages[3::2], strict=True)
+        if find_intent(question.text) == "other"
+    ]
+    assert len(answers) > 50
+    assert all("nanochat" in answer for answer in answers)
+
+
+def test_most_answers_hold_a_fact_of_the_topic(composed):
+    with_fact = 0
+    for number, conversation in enumerate(composed):
+        sections = plan_row(PLAN, number).topic.sections
+        facts = [fact.statement for fact in PLAN.knowledge.facts if fact.topic in sections]
+        spoken = [to_first_person(fact, "nanochat").rstrip(".")[1:] for fact in facts]
+        text = " ".join(message.text for message in conversation.messages if message.role == "assistant")
+        with_fact += any(fact in text for fact in spoken)
+    assert with_fact > 0.95 * NUM_ROWS
+
+
+def test_no_answer_announces_what_does_not_come(composed):
+    texts = [message.text for conversation in composed for message in conversation.messages]
+    assert not [text for text in texts if text.rstrip().endswith((":", ","))]
+
+
+def test_yes_and_no_stand_before_facts_about_itself_alone(composed):
+    for conversation in composed:
+        for message in conversation.messages[1::2]:
+            match = re.search(r"(?:^|[.!] )(?:Yes|No)\. (\w+)", message.text)
+            assert match is None or match[1] in {"I", "My", "It", "Andrej"}, message.text
+
+
+def test_answers_differ(composed):
+    answers = Counter(
+        message.text for conversation in composed for message in conversation.messages if message.role == "assistant"
+    )
+    assert len(answers) > 0.6 * sum(answers.values())
+
+
+def test_engineers_hear_more_than_children(composed):
+    lengths: dict[str, list[int]] = {"simple": [], "technical": [], "plain": []}
+    for number, conversation in enumerate(composed):
+        row = plan_row(PLAN, number)
+        if row.num_messages == 2:
+            lengths[row.persona.level].append(len(conversation.messages[1].text))
+    means = {level: sum(found) / len(found) for level, found in lengths.items()}
+    assert means["simple"] < means["plain"] < means["technical"]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**9), st.integers(0, 5))
+def test_any_row_composes_alike_twice(number, fresh):
+    row = plan_row(PLAN, number, fresh)
+    assert compose(PLAN, row) == compose(PLAN, row)
+    assert len(compose(PLAN, row).messages) == row.num_messages
+
+
+def test_a_fresh_prompt_is_another_conversation():
+    assert all(
+        compose(PLAN, plan_row(PLAN, number)).id != compose(PLAN, plan_row(PLAN, number, 1)).id for number in range(100)
+    )
+
+
+@pytest.mark.parametrize("text", [OTHER, OTHER.replace("It was written by Jane Doe in 2024.", "")])
+def test_any_other_assistant_is_composed_as_well(text):
+    knowledge = parse_knowledge(text, where="README.md")
+    plan = make_plan(read_dimensions(), knowledge, seed=3)
+    context = Context(Gates(), reference=make_reference(knowledge))
+    verdicts = []
+    for number in range(200):
+        row = plan_row(plan, number)
+        conversation = compose(plan, row)
+        assert "nanochat" not in conversation.messages[1].text
+        assert "{" not in " ".join(message.text for message in conversation.messages)
+        verdicts.append(check(conversation, context, num_messages=row.num_messages))
+    assert sum(verdict.accepted for verdict in verdicts) >= 190
+
+
+def test_a_question_no_fact_answers_is_met_with_honesty():
+    knowledge = parse_knowledge("# Zed\n## Skills\n- Zed sings old songs.\n", where="k")
+    plan = make_plan(read_dimensions(), knowledge, seed=0)
+    texts = []
+    for number in range(400):
+        row = plan_row(plan, number)
+        if row.opening.question == "Can you do math?" and row.opening.asks_at_once:
+            texts.append(compose(plan, row).messages[1].text)
+    assert texts
+    assert all(re.search(r"not (?:know|certain|have an exact)|cannot say|beyond what I know", text) for text in texts)

@@ -1,0 +1,106 @@
+from typing import Any
+
+import orjson
+import pytest
+
+from nanosft.errors import DataError
+from nanosft.generate.provider.answers import Answer, Usage
+from nanosft.generate.records.parts import PartBuffer, RowState, read_state
+from nanosft.generate.records.totals import reject_record, row_meta
+from nanosft.generate.stage import iter_jobs
+from nanosft.generate.writers import make_attempts
+from nanosft.settings.generate import GenerateSettings
+from nanosft.store import Store, open_store
+
+ANSWER = Answer("text", "text", "stop", "m", Usage(10, 8, 5, 0.25))
+NUM = 6
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return open_store(str(tmp_path))
+
+
+def reject(row: int, attempt: int | None, *, fresh: int = 0, given_up: bool = False) -> dict[str, Any]:
+    record = reject_record(
+        ANSWER, row=row, cell="c", fresh=fresh, attempt=attempt, reasons=("r",), detail=f"because {attempt}"
+    )
+    return {**record, "given_up": given_up}
+
+
+def accepted(row: int) -> bytes:
+    meta = row_meta(ANSWER, row=row, cell="c", fresh=0, attempt=0, source="generate")
+    return orjson.dumps({"id": "x", "messages": [], "meta": meta}) + b"\n"
+
+
+def flush(
+    store: Store, *, rows: tuple[int, ...] = (), rejects: tuple[dict[str, Any], ...] = (), attempt: str = "a"
+) -> None:
+    buffer = PartBuffer(0, attempt)
+    for row in rows:
+        buffer.add_row(accepted(row))
+    for record in rejects:
+        buffer.add_reject(record)
+    part = buffer.take()
+    assert part is not None
+    buffer.put(store, part)
+
+
+def test_what_was_flushed_is_read_back(store):
+    flush(store, rows=(0, 3), rejects=(reject(1, 0), reject(1, None), reject(2, 0, given_up=True)))
+    state = read_state(store, range(NUM), NUM)
+    assert bytes(state.accepted) == b"\x01\x00\x00\x01\x00\x00"
+    assert bytes(state.given_up) == b"\x00\x00\x01\x00\x00\x00"
+    assert state.count(range(NUM)) == (2, 1)
+    assert state.rows[1] == RowState(0, 1, ["because 0"])  # what the client retried by itself is no attempt of the row
+    assert state.tally.cost_usd == pytest.approx(5 * 0.25)
+    assert state.pico_by_attempt == {"a": 1_250_000_000_000}
+    assert [item.num_rows for item in state.objects.values()] == [2]
+
+
+def test_a_shards_counts_are_of_its_own_rows(store):
+    flush(store, rows=(0, 1, 2), rejects=(reject(3, 0),))
+    state = read_state(store, range(1, NUM, 2), NUM)
+    assert (state.tally.num_accepted, state.tally.rejects) == (1, {"r": 1})
+    assert state.count(range(NUM)) == (3, 0)
+
+
+def test_a_row_goes_on_with_the_prompt_and_the_attempts_it_had(store):
+    flush(store, rejects=(reject(0, 0), reject(0, 1), reject(0, 0, fresh=1), reject(4, 0, given_up=True)))
+    state = read_state(store, range(NUM), NUM)
+    attempts = make_attempts(GenerateSettings(out="x", max_attempts=2))
+    jobs = {job.row: job for job in iter_jobs(state, range(NUM), attempts, retry_rejects=False)}
+    assert sorted(jobs) == [0, 1, 2, 3, 5]
+    assert (jobs[0].state, jobs[0].last_fresh) == (RowState(1, 1, ["because 0"]), 1)
+    assert (jobs[1].state, jobs[1].last_fresh) == (RowState(), 1)
+    retried = {job.row: job for job in iter_jobs(state, range(NUM), attempts, retry_rejects=True)}
+    assert (retried[4].state, retried[4].last_fresh) == (RowState(1), 2)
+
+
+def test_a_buffer_numbers_its_parts_and_gives_none_when_it_is_empty(store):
+    buffer = PartBuffer(7, "b")
+    assert buffer.take() is None
+    for row in range(2):
+        buffer.add_row(accepted(row))
+        part = buffer.take()
+        assert part is not None
+        assert buffer.put(store, part) is not None
+    assert [info.key for info in store.list()] == ["rows/00007-b-00000.jsonl", "rows/00007-b-00001.jsonl"]
+
+
+REJECT = b'{"row": 6, "fresh": 0, "attempt": 0, "reason": "r", "detail": "d", "given_up": false}\n'
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "message"),
+    [
+        ("rows/notes.txt", b"", "not a part's name"),
+        ("rows/00000-a-00000.jsonl", b"{", r"00000-a-00000\.jsonl:line 1: not JSON"),
+        ("rows/00000-a-00000.jsonl", b'{"messages": []}\n', "line 1: not a line of a generated part"),
+        ("rejects/00000-a-00000.jsonl", REJECT, "line 1: row 6 is not in a plan of 6 rows"),
+    ],
+)
+def test_what_nanosft_did_not_write_is_named(store, key, data, message):
+    store.write(key, data)
+    with pytest.raises(DataError, match=message):
+        read_state(store, range(NUM), NUM)

@@ -1,0 +1,122 @@
+import asyncio
+
+import pytest
+
+from nanosft.errors import CreditError, DataError
+from nanosft.generate.rows.budget import Budget, LedgerEntry, Share, read_ledgers, split_budget
+from nanosft.store import Store, open_store
+
+SHARD = (4, 2)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return open_store(str(tmp_path))
+
+
+def open_budget(store: Store, share_usd: float, attempt: str = "a", mean_cost_usd: float = 0.0) -> Budget:
+    entry = read_ledgers(store).get(SHARD)
+    share = Share(share_usd, share_usd / 100)
+    return Budget(store, SHARD, attempt=attempt, share=share, entry=entry, mean_cost_usd=mean_cost_usd)
+
+
+async def spend_until_refused(budget: Budget, cost_usd: float, most: int = 10_000) -> int:
+    """Requests that were admitted, one after the other."""
+    for number in range(most):
+        try:
+            await budget.admit()
+        except CreditError:
+            return number
+        budget.spend(cost_usd)
+        budget.withdraw()
+    return most
+
+
+def test_shares_go_by_rows_and_add_up_to_the_budget():
+    shares = [
+        split_budget(10, num_rows=10, num_shards=4, shard_index=index, ledgers={}, unbudgeted_usd=0).usd
+        for index in range(4)
+    ]
+    assert shares == pytest.approx([3, 3, 2, 2])
+
+
+def test_what_other_shard_counts_and_unbudgeted_runs_took_is_taken_off():
+    ledgers = {(4, 0): LedgerEntry(3, 2.0), (4, 1): LedgerEntry(0, 1.0), (2, 0): LedgerEntry(0, 3.0)}
+    share = split_budget(10, num_rows=10, num_shards=2, shard_index=0, ledgers=ledgers, unbudgeted_usd=1)
+    assert share == Share(3.0, 0.03)
+
+
+def test_a_step_is_one_put_and_stands_before_the_money_is_spent(store):
+    budget = open_budget(store, 1.0)
+    asyncio.run(budget.admit())
+    assert read_ledgers(store)[SHARD].reserved_usd == pytest.approx(0.01)
+    assert asyncio.run(spend_until_refused(budget, 0.001, most=9)) == 9
+    assert len(list(store.list("budget/"))) == 1
+
+
+def test_spending_ends_at_the_share(store):
+    budget = open_budget(store, 1.0)
+    assert asyncio.run(spend_until_refused(budget, 0.01)) == 100
+    with pytest.raises(CreditError, match="the budget is reached"):
+        asyncio.run(budget.admit())
+
+
+def test_requests_in_flight_count_with_the_mean_cost(store):
+    async def scenario() -> int:
+        budget = open_budget(store, 1.0)
+        await budget.admit()
+        budget.spend(0.1)
+        budget.withdraw()
+        for number in range(1000):
+            try:
+                await budget.admit()
+            except CreditError:
+                return number
+        return 1000
+
+    assert asyncio.run(scenario()) == 9
+
+
+def test_an_answer_that_never_came_counts_with_the_mean_cost(store):
+    budget = open_budget(store, 1.0)
+    budget.spend(0.2)
+    budget.spend(None)
+    assert asyncio.run(spend_until_refused(budget, 0.2)) == 3
+
+
+def test_a_process_that_ends_well_puts_back_what_it_did_not_spend(store):
+    first = open_budget(store, 1.0)
+    assert asyncio.run(spend_until_refused(first, 0.004, most=1)) == 1
+    first.close()
+    assert read_ledgers(store)[SHARD].reserved_usd == pytest.approx(0.004)
+    assert asyncio.run(spend_until_refused(open_budget(store, 1.0, "b"), 0.001)) == pytest.approx(996, abs=1)
+
+
+def test_processes_killed_again_and_again_overspend_nothing(store):
+    """Each is killed right after a request: what it had reserved stays reserved."""
+    num_spent = 0
+    for attempt in range(300):
+        num_spent += asyncio.run(spend_until_refused(open_budget(store, 1.0, f"a{attempt}"), 0.003, most=1))
+    assert num_spent == 100
+    assert read_ledgers(store)[SHARD].reserved_usd == pytest.approx(1.0)
+
+
+def test_two_pods_on_one_index_reserve_from_one_share(store):
+    first, second = open_budget(store, 1.0, "a"), open_budget(store, 1.0, "b")
+
+    async def both() -> int:
+        return sum(await asyncio.gather(spend_until_refused(first, 0.01), spend_until_refused(second, 0.01)))
+
+    assert asyncio.run(both()) == 100
+    assert set(read_ledgers(store)[SHARD].attempts) == {"a", "b"}
+
+
+def test_a_larger_budget_goes_on(store):
+    assert asyncio.run(spend_until_refused(open_budget(store, 0.5), 0.01)) == 50
+    assert asyncio.run(spend_until_refused(open_budget(store, 0.8, "b"), 0.01)) == 30
+
+
+def test_a_foreign_object_among_the_ledgers_is_named(store):
+    store.write("budget/notes.txt", b"x")
+    with pytest.raises(DataError, match=r"notes\.txt"):
+        read_ledgers(store)

@@ -1,0 +1,100 @@
+import asyncio
+
+import orjson
+import pytest
+
+from nanosft.conversation import Conversation
+from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.generate.planning.dimensions import read_dimensions
+from nanosft.generate.planning.plan import Plan, make_plan, plan_row
+from nanosft.generate.provider.answers import Answer
+from nanosft.generate.records.totals import Tally
+from nanosft.generate.rows.judge import BATCH, Judge, Refusal
+from nanosft.knowledge import parse_knowledge, read_knowledge
+from nanosft.quality.gates import Context, Gates
+from nanosft.quality.grounding import make_reference
+from tests.stub_provider import KNOWLEDGE, write_conversation
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
+
+
+def answer_to(plan: Plan, number: int) -> Answer:
+    text = orjson.dumps(
+        {"messages": write_conversation(plan_row(plan, number), "nanochat", "Andrej Karpathy")}
+    ).decode()
+    return Answer(text, text, "stop", "m")
+
+
+def test_many_answers_at_once_get_the_verdicts_that_each_gets_alone(plan):
+    numbers = [*range(3 * BATCH), 5, 7]  # the last two nearly repeat earlier ones
+
+    async def scenario() -> list[Conversation | Refusal]:
+        judge = Judge(Context(Gates()), NearDuplicateIndex())
+        return await asyncio.gather(
+            *(judge.judge(plan_row(plan, number), answer_to(plan, number)) for number in numbers)
+        )
+
+    verdicts = asyncio.run(scenario())
+    assert all(isinstance(verdict, Conversation) for verdict in verdicts[:-2])
+    assert [verdict.reasons for verdict in verdicts if isinstance(verdict, Refusal)] == [("near_duplicate/shard",)] * 2
+
+
+def test_other_work_goes_on_between_batches(plan):
+    """The event loop turns after each batch, so that a place that is free is used before all answers are judged."""
+
+    async def scenario() -> int:
+        judge = Judge(Context(Gates()), NearDuplicateIndex())
+        tasks = [asyncio.create_task(judge.judge(plan_row(plan, n), answer_to(plan, n))) for n in range(4 * BATCH)]
+        turns = 0
+        while not all(task.done() for task in tasks):
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    assert asyncio.run(scenario()) >= 4
+
+
+def test_an_answer_whose_row_is_cut_off_is_judged_all_the_same(plan):
+    """It is paid for: a process that ends at once must not lose it."""
+
+    async def scenario() -> Conversation | Refusal:
+        judge = Judge(Context(Gates()), NearDuplicateIndex())
+        task = asyncio.create_task(judge.judge(plan_row(plan, 0), answer_to(plan, 0)))
+        await asyncio.sleep(0)
+        task.cancel()
+        return await task
+
+    assert isinstance(asyncio.run(scenario()), Conversation)
+
+
+def test_a_defect_of_a_gate_reaches_whoever_waits_for_the_verdict(plan):
+    async def scenario() -> None:
+        judge = Judge(Context(Gates()), None)
+        await judge.judge(plan_row(plan, 0), None)  # type: ignore[arg-type]
+
+    with pytest.raises(AttributeError):
+        asyncio.run(scenario())
+
+
+def test_texts_added_together_meet_the_same_near_duplicates_as_one_by_one():
+    texts = [f"user says {word} and more words | assistant answers {word} again and again" for word in "abcabdd"]
+    texts += [" ".join(f"{word}{number % 40}" for number in range(60)) for word in ("x", "y", "x")]
+    together, alone = NearDuplicateIndex(), NearDuplicateIndex()
+    assert together.find_or_add_all(texts) == [alone.find_or_add(text) for text in texts]
+    assert together.find_or_add_all([]) == []
+    assert len(together) == len(alone) < len(texts)
+
+
+def test_names_that_are_only_reported_stand_in_the_rows_meta(plan):
+    """A name that the knowledge does not hold costs no answer; it must be found again by whoever reads the set."""
+    reference = make_reference(parse_knowledge("# Zed\n- Maker: Ada\n\n## A\n- Zed is a helper.\n", where="k"))
+    gates = Gates(identity=False)
+    verdict = asyncio.run(Judge(Context(gates, reference), None).judge(plan_row(plan, 0), answer_to(plan, 0)))
+    assert isinstance(verdict, Conversation)
+    assert "Karpathy" in verdict.meta["reported"]["grounding/unknown_name"]
+    tally = Tally()
+    tally.add_row({"cost_usd": 0.0, **verdict.meta})
+    assert tally.counts()["reported"] == {"grounding/unknown_name": 1}
