@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from nanosft.nanochat.attention import Documents
+    from nanosft.nanochat.batching import Batch, Request, Row, Written
     from nanosft.nanochat.checkpoint import (
         Checkpoint,
         load_checkpoint,
@@ -20,19 +21,28 @@ if TYPE_CHECKING:
     from nanosft.nanochat.generations import GENERATIONS, Generation, ModelConfig, estimate_flops_per_token
     from nanosft.nanochat.layout import CheckpointRef, find_checkpoint
     from nanosft.nanochat.model import GPT
+    from nanosft.nanochat.sampling import Sampling, TokenLogprob
     from nanosft.nanochat.state_dict import init_model
+    from nanosft.nanochat.text_stream import TextStream
     from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _HOMES: Final = {
     "GENERATIONS": "generations",
     "GPT": "model",
+    "Batch": "batching",
     "Checkpoint": "checkpoint",
     "CheckpointRef": "layout",
     "Documents": "attention",
     "Engine": "engine",
     "Generation": "generations",
     "ModelConfig": "generations",
+    "Request": "batching",
+    "Row": "batching",
+    "Sampling": "sampling",
+    "TextStream": "text_stream",
+    "TokenLogprob": "sampling",
     "Tokenizer": "tokenizer",
+    "Written": "batching",
     "estimate_flops_per_token": "generations",
     "find_checkpoint": "layout",
     "init_model": "state_dict",
@@ -47,13 +57,20 @@ _HOMES: Final = {
 __all__ = [
     "GENERATIONS",
     "GPT",
+    "Batch",
     "Checkpoint",
     "CheckpointRef",
     "Documents",
     "Engine",
     "Generation",
     "ModelConfig",
+    "Request",
+    "Row",
+    "Sampling",
+    "TextStream",
+    "TokenLogprob",
     "Tokenizer",
+    "Written",
     "estimate_flops_per_token",
     "find_checkpoint",
     "init_model",
