@@ -19,13 +19,13 @@ LENGTHS = [40, 90, 33, 120, 77, 64, 25, 101]
 SUPERVISED = [3, 80, 1, 100, 2, 60, 24, 5]  # sparse rows beside dense ones: a mean of means would be another gradient
 
 
-def save_gradients(shared, rank, size, port, device_rows, path):
+def save_gradients(rank, size, port, device_rows, path):
     if size > 1:
         names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
         os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
     tokens, rows = make_tokens(LENGTHS, SUPERVISED), from_rows([np.array([item]) for item in range(len(LENGTHS))])
     with open_world("cpu", timeout_s=60, num_threads=1) as world:
-        module = LossModule(golden_base(shared).model)
+        module = LossModule(golden_base().model)
         batches = [
             build_micro_batch(
                 tokens,
@@ -44,20 +44,17 @@ def save_gradients(shared, rank, size, port, device_rows, path):
 
 
 @pytest.fixture(scope="module")
-def whole(shared, tmp_path_factory):
+def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("gradients") / "whole.pt"
-    save_gradients(shared, 0, 1, 0, 8, path)
+    save_gradients(0, 1, 0, 8, path)
     return torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize(("size", "device_rows"), [(2, 4), (1, 2), (2, 1), (3, 2)])
-def test_the_first_gradients_are_the_same_at_any_number_of_ranks(shared, tmp_path, whole, size, device_rows):
+def test_the_first_gradients_are_the_same_at_any_number_of_ranks(tmp_path, whole, size, device_rows):
     context = multiprocessing.get_context("spawn")
     path, port = tmp_path / "gradients.pt", find_free_port()
-    ranks = [
-        context.Process(target=save_gradients, args=(shared, rank, size, port, device_rows, path))
-        for rank in range(size)
-    ]
+    ranks = [context.Process(target=save_gradients, args=(rank, size, port, device_rows, path)) for rank in range(size)]
     for rank in ranks:
         rank.start()
     for rank in ranks:

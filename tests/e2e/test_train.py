@@ -16,7 +16,7 @@ from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.train.stage import run_train
 from tests.ranks import kill, run_ranks, start_ranks, wait_for
-from tests.unit.train.make import talk
+from tests.unit.train.make import GOLDEN, talk
 
 NUM_STEPS = 20
 
@@ -25,7 +25,7 @@ NUM_STEPS = 20
 def settings(shared, tmp_path):
     """A small run: 12 rows a step, which 1, 2 and 3 ranks divide."""
     return {
-        "base": str(shared / "golden/g5"),
+        "base": str(GOLDEN / "g5"),
         "data": str(shared / "data/identity_b.jsonl"),
         "val_data": str(shared / "data/identity_b.jsonl"),
         "out": str(tmp_path / "run"),
@@ -176,11 +176,11 @@ def test_row_attention_and_bfloat16_train_too(settings):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_launch_tells_the_root_cause_once(shared, tmp_path):
+def test_launch_tells_the_root_cause_once(tmp_path):
     command = [sys.executable, "-m", "nanosft", "launch", "--nproc-per-node", "2", "train"]
     options = [
         "--base",
-        str(shared / "golden/g5"),
+        str(GOLDEN / "g5"),
         "--data",
         str(tmp_path / "none.jsonl"),
         "--out",

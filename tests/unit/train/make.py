@@ -1,13 +1,17 @@
-"""Small conversations and token sets for the tests of train."""
+"""Small conversations, token sets and bases for the tests of train."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.nanochat import Checkpoint, load_checkpoint
 from nanosft.train.data.tokens import TokenSet, tokenize
+
+GOLDEN: Final = Path(__file__).parents[2] / "golden" / "nanochat"
+"""Small bases of three generations that nanochat wrote, and what it computed from them."""
 
 
 def make_tokens(lengths: Sequence[int], supervised: Sequence[int] | None = None, *, vocab_size: int = 700) -> TokenSet:
@@ -36,17 +40,17 @@ def talk(*texts: str, source: str | None = None) -> bytes:
     return to_line(Conversation(messages, {} if source is None else {"source": source}))
 
 
-def tokenizer_pickle(shared: Path) -> bytes:
+def tokenizer_pickle() -> bytes:
     """The golden base's tokenizer."""
-    return (shared / "golden/g5/tokenizer/tokenizer.pkl").read_bytes()
+    return (GOLDEN / "g5/tokenizer/tokenizer.pkl").read_bytes()
 
 
-def tokens_of(shared: Path, *lines: bytes, capacity: int = 257) -> TokenSet:
+def tokens_of(*lines: bytes, capacity: int = 257) -> TokenSet:
     """Real tokens of some conversations, with the golden base's tokenizer."""
     numbered = [(f"test:line {number}", line) for number, line in enumerate(lines, 1)]
-    return tokenize(numbered, tokenizer_pickle(shared), capacity=capacity, overlong="turns", num_workers=1)
+    return tokenize(numbered, tokenizer_pickle(), capacity=capacity, overlong="turns", num_workers=1)
 
 
-def golden_base(shared: Path, generation: str = "g5") -> Checkpoint:
+def golden_base(generation: str = "g5") -> Checkpoint:
     """A small base that nanochat wrote."""
-    return load_checkpoint(str(shared / "golden" / generation))
+    return load_checkpoint(str(GOLDEN / generation))

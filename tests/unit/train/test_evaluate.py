@@ -12,10 +12,9 @@ from nanosft.train.step import LossModule
 from tests.unit.train.make import golden_base, talk, tokens_of
 
 
-def test_scores_by_source_are_those_of_each_conversation_alone(shared):
-    base = golden_base(shared)
+def test_scores_by_source_are_those_of_each_conversation_alone():
+    base = golden_base()
     tokens = tokens_of(
-        shared,
         talk("Who are you?", "I am nanochat, a small model.", source="self"),
         talk("Two and two?", "Four.", "And one?", "Five, I think.", source="sums"),
         talk("Bye", "See you soon!", source="sums"),
@@ -45,14 +44,14 @@ def test_scores_by_source_are_those_of_each_conversation_alone(shared):
     assert scores[""].loss == pytest.approx(whole / scores[""].num_supervised)
 
 
-def test_prompts_are_answered_by_the_likeliest_tokens(shared):
-    base = golden_base(shared)
+def test_prompts_are_answered_by_the_likeliest_tokens():
+    base = golden_base()
     prompts = render_prompts(base.tokenizer, ("Hi", "Who?"), context_len=256)
     answers = sample_answers(base.model, base.tokenizer, prompts, max_tokens=5, world=World())
     assert len(answers) == 2
     assert answers == sample_answers(base.model, base.tokenizer, prompts, max_tokens=5, world=World())
 
 
-def test_a_prompt_without_room_for_an_answer_is_refused_before_the_first_step(shared):
+def test_a_prompt_without_room_for_an_answer_is_refused_before_the_first_step():
     with pytest.raises(ConfigError, match="the model has room for 255"):
-        render_prompts(golden_base(shared).tokenizer, ["why " * 300], context_len=256)
+        render_prompts(golden_base().tokenizer, ["why " * 300], context_len=256)

@@ -9,20 +9,23 @@ from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.train.distributed import World
 from nanosft.train.preflight import run_preflight
+from tests.unit.train.make import GOLDEN, talk
 
 
-def make(shared, tmp_path, **changes):
+def make(tmp_path, **changes):
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(talk("Who are you?", "I am nanochat."))
     settings = {
-        "base": str(shared / "golden/g5"),
-        "data": str(shared / "data/identity_b.jsonl"),
+        "base": str(GOLDEN / "g5"),
+        "data": str(data),
         "out": str(tmp_path / "out"),
         "device": "cpu",
     }
     return TrainSettings(**settings | changes)
 
 
-def test_a_run_that_would_work_passes_and_leaves_nothing_behind(shared, tmp_path):
-    checks = run_preflight(make(shared, tmp_path), World())
+def test_a_run_that_would_work_passes_and_leaves_nothing_behind(tmp_path):
+    checks = run_preflight(make(tmp_path), World())
     assert [check.name for check in checks] == ["store", "base and tokenizer", "data", "batch", "memory"]
     assert "4 rows of 256 tokens a step" in checks[3].found
     assert not list(open_store(str(tmp_path / "out")).list())
@@ -38,32 +41,32 @@ def test_a_run_that_would_work_passes_and_leaves_nothing_behind(shared, tmp_path
         ({"base_step": 5}, "5"),
     ],
 )
-def test_what_would_fail_is_said_before_it_does(shared, tmp_path, changes, message):
+def test_what_would_fail_is_said_before_it_does(tmp_path, changes, message):
     with pytest.raises(NanosftError, match=message):
-        run_preflight(make(shared, tmp_path, **changes), World())
+        run_preflight(make(tmp_path, **changes), World())
 
 
-def test_a_prefix_of_a_run_with_other_settings_is_found(shared, tmp_path):
+def test_a_prefix_of_a_run_with_other_settings_is_found(tmp_path):
     manifest = Manifest(kind="model", name="run", objects=(), settings={"seed": 7})
     put_manifest(open_store(str(tmp_path / "out")), manifest)
     with pytest.raises(NanosftError, match=r"made with .*, now"):
-        run_preflight(make(shared, tmp_path), World())
+        run_preflight(make(tmp_path), World())
 
 
-def test_ranks_that_do_not_divide_the_batch_are_found_by_one_process(shared, tmp_path):
+def test_ranks_that_do_not_divide_the_batch_are_found_by_one_process(tmp_path):
     with pytest.raises(NanosftError, match="3 ranks do not divide the 4 rows"):
-        run_preflight(make(shared, tmp_path, preflight_nodes=3), World())
+        run_preflight(make(tmp_path, preflight_nodes=3), World())
 
 
-def test_one_process_asks_for_the_job_that_it_is_told_of(shared, tmp_path):
-    settings = make(shared, tmp_path, preflight_nodes=2, preflight_ranks_per_node=2)
+def test_one_process_asks_for_the_job_that_it_is_told_of(tmp_path):
+    settings = make(tmp_path, preflight_nodes=2, preflight_ranks_per_node=2)
     checks = run_preflight(settings, World())
     assert "1 on each of 4 ranks" in checks[3].found
 
 
-def test_all_problems_are_told_not_the_first_alone(shared, tmp_path, caplog):
+def test_all_problems_are_told_not_the_first_alone(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="nanosft")
     with pytest.raises(NanosftError, match=r"\(1 more problems above\)"):
-        run_preflight(make(shared, tmp_path, data="nowhere.jsonl", total_batch_size=1000), World())
+        run_preflight(make(tmp_path, data="nowhere.jsonl", total_batch_size=1000), World())
     assert "nothing is there" in caplog.text
     assert "no multiple" in caplog.text

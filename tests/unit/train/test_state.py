@@ -16,8 +16,8 @@ MANIFEST = Manifest(
 )
 
 
-def make_optimizer(shared, fill=None, **world):
-    model = golden_base(shared).model
+def make_optimizer(fill=None, **world):
+    model = golden_base().model
     optimizer = MuonAdamW(group_parameters(model, OptimizerConfig(), width=64), **world)
     if fill is not None:
         optimizer.num_updates = 7
@@ -42,8 +42,8 @@ def save(store, optimizer, *steps, keep=2):
         saver.finish()
 
 
-def test_a_state_comes_back_as_it_was(shared, tmp_path):
-    store, saved, fresh = open_store(str(tmp_path)), make_optimizer(shared, 0.5), make_optimizer(shared)
+def test_a_state_comes_back_as_it_was(tmp_path):
+    store, saved, fresh = open_store(str(tmp_path)), make_optimizer(0.5), make_optimizer()
     save(store, saved, 12)
     progress = restore(store, World(), fresh, expected=MANIFEST)
     assert progress == Progress(step=12, best_loss=1.5, best_key="best/step_000012-abc/model.pt")
@@ -52,12 +52,12 @@ def test_a_state_comes_back_as_it_was(shared, tmp_path):
         assert torch.equal(tensor, tensors_of(fresh)[name]), name
 
 
-def test_without_a_state_nothing_is_restored(shared, tmp_path):
-    assert restore(open_store(str(tmp_path)), World(), make_optimizer(shared), expected=MANIFEST) is None
+def test_without_a_state_nothing_is_restored(tmp_path):
+    assert restore(open_store(str(tmp_path)), World(), make_optimizer(), expected=MANIFEST) is None
 
 
-def test_what_is_saved_is_a_copy_of_the_moment(shared, tmp_path):
-    store, optimizer = open_store(str(tmp_path)), make_optimizer(shared, 0.5)
+def test_what_is_saved_is_a_copy_of_the_moment(tmp_path):
+    store, optimizer = open_store(str(tmp_path)), make_optimizer(0.5)
     expected = {name: tensor.clone() for name, tensor in tensors_of(optimizer).items()}
     with ThreadPoolExecutor(1) as executor:
         gate = executor.submit(lambda: None)
@@ -67,17 +67,17 @@ def test_what_is_saved_is_a_copy_of_the_moment(shared, tmp_path):
         for tensor in tensors_of(optimizer).values():
             tensor.zero_()
         saver.finish()
-    fresh = make_optimizer(shared)
+    fresh = make_optimizer()
     restore(store, World(), fresh, expected=MANIFEST)
     assert all(torch.equal(tensor, tensors_of(fresh)[name]) for name, tensor in expected.items())
 
 
-def test_the_newest_states_are_kept_and_best_models_that_none_refers_to_are_deleted(shared, tmp_path):
+def test_the_newest_states_are_kept_and_best_models_that_none_refers_to_are_deleted(tmp_path):
     store = open_store(str(tmp_path))
     for step in (2, 4, 6):
         store.write(f"best/step_{step:06d}-abc/model.pt", b"model")
     store.write("state/step_000003-dead/rank_00000.pt", b"left by a killed attempt")
-    save(store, make_optimizer(shared, 0.5), 2, 4, 6, keep=2)
+    save(store, make_optimizer(0.5), 2, 4, 6, keep=2)
     assert [state.step for state in list_states(store)] == [6, 4]
     assert {info.key.split("/")[1] for info in store.list("state/")} == {"step_000004-abc", "step_000006-abc"}
     assert [info.key for info in store.list("best/")] == [
@@ -87,10 +87,10 @@ def test_the_newest_states_are_kept_and_best_models_that_none_refers_to_are_dele
 
 
 @pytest.mark.parametrize("damage", ["bytes", "missing", "manifest"])
-def test_a_damaged_newest_state_falls_back_to_the_one_before_with_a_warning(shared, tmp_path, caplog, damage):
+def test_a_damaged_newest_state_falls_back_to_the_one_before_with_a_warning(tmp_path, caplog, damage):
     store = open_store(str(tmp_path))
-    save(store, make_optimizer(shared, 0.5), 2)
-    save(store, make_optimizer(shared, 9.5), 4)
+    save(store, make_optimizer(0.5), 2)
+    save(store, make_optimizer(9.5), 4)
     key = "state/step_000004-abc/rank_00000.pt"
     if damage == "missing":
         store.delete(key)
@@ -100,7 +100,7 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before_with_a_warning(shar
         store.write(key, bytes(data))
     else:
         store.write("state/step_000004-abc/manifest.json", b"{")
-    fresh = make_optimizer(shared)
+    fresh = make_optimizer()
     progress = restore(store, World(), fresh, expected=MANIFEST)
     assert progress is not None
     assert progress.step == 2
@@ -108,28 +108,28 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before_with_a_warning(shar
     assert "falling back to the" in caplog.text
 
 
-def test_a_state_saved_behind_damaged_ones_is_not_deleted_for_them(shared, tmp_path):
+def test_a_state_saved_behind_damaged_ones_is_not_deleted_for_them(tmp_path):
     store = open_store(str(tmp_path))
-    save(store, make_optimizer(shared, 0.5), 6, 8)
+    save(store, make_optimizer(0.5), 6, 8)
     for step in (6, 8):
         store.delete(f"state/step_{step:06d}-abc/rank_00000.pt")
-    assert restore(store, World(), make_optimizer(shared), expected=MANIFEST) is None
-    save(store, make_optimizer(shared, 9.5), 2)
-    progress = restore(store, World(), make_optimizer(shared), expected=MANIFEST)
+    assert restore(store, World(), make_optimizer(), expected=MANIFEST) is None
+    save(store, make_optimizer(9.5), 2)
+    progress = restore(store, World(), make_optimizer(), expected=MANIFEST)
     assert progress is not None
     assert progress.step == 2
 
 
-def test_another_setting_or_other_data_is_refused(shared, tmp_path):
+def test_another_setting_or_other_data_is_refused(tmp_path):
     store = open_store(str(tmp_path))
-    save(store, make_optimizer(shared, 0.5), 2)
+    save(store, make_optimizer(0.5), 2)
     with pytest.raises(ConfigError, match="made with seed=0, now seed=1"):
         restore(
             store,
             World(),
-            make_optimizer(shared),
+            make_optimizer(),
             expected=MANIFEST.model_copy(update={"settings": {"seed": 1}}),
         )
     other = (Parent(uri="file:///data", sha256="1" * 64),)
     with pytest.raises(DataError, match="file:///data has changed since"):
-        restore(store, World(), make_optimizer(shared), expected=MANIFEST.model_copy(update={"parents": other}))
+        restore(store, World(), make_optimizer(), expected=MANIFEST.model_copy(update={"parents": other}))

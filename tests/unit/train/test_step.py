@@ -7,7 +7,7 @@ from nanosft.train.data.packing import from_rows
 from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.optim.schedule import Schedule, muon_momentum
 from nanosft.train.step import LossModule, NonFiniteError, compute_gradients, train_step
-from tests.unit.train.make import golden_base, make_tokens
+from tests.unit.train.make import GOLDEN, golden_base, make_tokens
 
 LENGTHS = [40, 90, 33, 120, 77, 64, 25, 101, 55, 130, 18, 60]
 
@@ -40,9 +40,9 @@ def gradients(module, batches, num_supervised):
     return losses.sum().item(), {name: param.grad.clone() for name, param in module.named_parameters()}
 
 
-def test_twelve_steps_are_nanochats_own(shared):
-    golden = torch.load(shared / "golden/g5/sft_trajectory.pt", weights_only=True)
-    model = golden_base(shared).model
+def test_twelve_steps_are_nanochats_own():
+    golden = torch.load(GOLDEN / "g5/sft_trajectory.pt", weights_only=True)
+    model = golden_base().model
     rates = golden["lr"]
     module = LossModule(model)
     optimizer = make_optimizer(
@@ -74,8 +74,8 @@ def test_twelve_steps_are_nanochats_own(shared):
 
 
 @pytest.mark.parametrize("generation", ["g1", "g3", "g5"])
-def test_a_packed_rows_loss_is_the_sum_of_its_conversations_alone(shared, generation):
-    module = LossModule(golden_base(shared, generation).model)
+def test_a_packed_rows_loss_is_the_sum_of_its_conversations_alone(generation):
+    module = LossModule(golden_base(generation).model)
     tokens = make_tokens(LENGTHS)
     (packed,) = batches_of(tokens, [np.arange(6), np.arange(6, 12)], [2])
     alone = [batches_of(tokens, [np.array([item])], [1])[0] for item in range(12)]
@@ -87,8 +87,8 @@ def test_a_packed_rows_loss_is_the_sum_of_its_conversations_alone(shared, genera
         assert (gradient - expected).norm() <= 1e-5 * expected.norm(), name
 
 
-def test_fixed_rows_and_free_rows_have_the_same_loss(shared):
-    module = LossModule(golden_base(shared).model)
+def test_fixed_rows_and_free_rows_have_the_same_loss():
+    module = LossModule(golden_base().model)
     tokens = make_tokens(LENGTHS)
     rows = [np.array([0, 1]), np.array([2, 3])]
     free, fixed, rounded = (
@@ -100,8 +100,8 @@ def test_fixed_rows_and_free_rows_have_the_same_loss(shared):
 
 
 @pytest.mark.parametrize("attention", ["document", "row"])
-def test_micro_batches_give_the_gradient_of_the_whole_batch(shared, attention):
-    module = LossModule(golden_base(shared).model)
+def test_micro_batches_give_the_gradient_of_the_whole_batch(attention):
+    module = LossModule(golden_base().model)
     tokens = make_tokens(LENGTHS, [3, 80, 1, 100, 2, 60, 24, 5, 50, 7, 9, 30])
     rows = [np.array([item]) for item in range(8)]
     num = int(tokens.supervised[:8].sum())
@@ -112,8 +112,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(shared, attention):
         assert (gradient - parts[name]).norm() <= 1e-6 * gradient.norm(), name
 
 
-def test_a_sparse_micro_batch_weighs_by_its_tokens(shared):
-    module = LossModule(golden_base(shared).model)
+def test_a_sparse_micro_batch_weighs_by_its_tokens():
+    module = LossModule(golden_base().model)
     tokens = make_tokens([60, 60], [1, 59])
     batches = batches_of(tokens, [np.array([0]), np.array([1])], [1, 1])
     each = [module(batch).item() for batch in batches]
@@ -122,8 +122,8 @@ def test_a_sparse_micro_batch_weighs_by_its_tokens(shared):
     assert result.loss == pytest.approx(sum(each) / 60, rel=1e-6)
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_its_rows(shared):
-    model = golden_base(shared).model
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_its_rows():
+    model = golden_base().model
     tokens = make_tokens(LENGTHS)
     batches = batches_of(tokens, [np.array([item]) for item in range(4)], [2, 2])
     with torch.no_grad():
@@ -137,8 +137,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_its_rows(sh
         assert torch.equal(param.nan_to_num(), before[name].nan_to_num()), name
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_update(shared):
-    model = golden_base(shared).model
+def test_a_gradient_that_is_not_finite_stops_before_the_update():
+    model = golden_base().model
     module = LossModule(model)
     model.get_parameter("resid_lambdas").register_hook(lambda grad: grad * float("inf"))
     batches = batches_of(make_tokens(LENGTHS), [np.array([0])], [1])

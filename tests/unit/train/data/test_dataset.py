@@ -5,7 +5,7 @@ from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.train.data.dataset import load_data, split_objects
 from nanosft.train.distributed import World
-from tests.unit.train.make import talk
+from tests.unit.train.make import GOLDEN, talk
 
 
 def write(folder, *names):
@@ -44,10 +44,10 @@ def test_nothing_to_train_on_is_said(tmp_path):
         split(write(tmp_path / "data", "val-00000.jsonl", "val-00001.jsonl"))
 
 
-def test_a_signal_ends_tokenising_and_leaves_no_tokens(shared, tmp_path):
+def test_a_signal_ends_tokenising_and_leaves_no_tokens(tmp_path):
     store = open_store(str(tmp_path / "out"))
     settings = TrainSettings(
-        base=str(shared / "golden/g5"), data=write(tmp_path / "data", "a.jsonl"), out=str(tmp_path / "out")
+        base=str(GOLDEN / "g5"), data=write(tmp_path / "data", "a.jsonl"), out=str(tmp_path / "out")
     )
     with pytest.raises(Interrupted):
         load_data(settings, store, capacity=257, world=World(), signals=[15])

@@ -6,7 +6,7 @@ from nanosft.errors import DataError
 from nanosft.nanochat import load_tokenizer
 from nanosft.store import open_store
 from nanosft.train.data.tokens import cache_key, hash_objects, read_lines, read_tokens, tokenize, write_tokens
-from tests.unit.train.make import talk, tokenizer_pickle, tokens_of
+from tests.unit.train.make import GOLDEN, talk, tokenizer_pickle, tokens_of
 
 LONG = "word " * 60
 
@@ -15,9 +15,9 @@ def lines_of(*lines):
     return [(f"test:line {number}", line) for number, line in enumerate(lines, 1)]
 
 
-def test_an_overlong_conversation_keeps_the_leading_turns_that_fit(shared):
-    tokenizer = load_tokenizer(str(shared / "golden/g5"))
-    tokens = tokens_of(shared, talk("Hi", "Hello.", LONG, LONG, "Bye", "See you."), talk("Hi", "Hello."), capacity=100)
+def test_an_overlong_conversation_keeps_the_leading_turns_that_fit():
+    tokenizer = load_tokenizer(str(GOLDEN / "g5"))
+    tokens = tokens_of(talk("Hi", "Hello.", LONG, LONG, "Bye", "See you."), talk("Hi", "Hello."), capacity=100)
     ids, mask = tokens.conversation(0)
     assert ids.tolist() == tokens.conversation(1)[0].tolist()
     assert ids[-1] == tokenizer.assistant_end_id
@@ -29,44 +29,42 @@ def test_an_overlong_conversation_keeps_the_leading_turns_that_fit(shared):
     }
 
 
-def test_a_conversation_whose_first_turn_does_not_fit_is_dropped_and_counted(shared):
-    tokens = tokens_of(shared, talk(LONG, "Yes."), talk("Hi", "Hello."), capacity=50)
+def test_a_conversation_whose_first_turn_does_not_fit_is_dropped_and_counted():
+    tokens = tokens_of(talk(LONG, "Yes."), talk("Hi", "Hello."), capacity=50)
     assert len(tokens) == 1
     assert tokens.counts["num_dropped"] == 1
     assert tokens.counts["num_conversations"] == 2
 
 
-def test_overlong_may_be_dropped_or_refused(shared):
+def test_overlong_may_be_dropped_or_refused():
     lines = lines_of(talk("Hi", "Hello."), talk("Hi", "Hello.", LONG, LONG))
-    pickle = tokenizer_pickle(shared)
+    pickle = tokenizer_pickle()
     assert len(tokenize(lines, pickle, capacity=100, overlong="drop", num_workers=1)) == 1
     with pytest.raises(DataError, match=r"test:line 2: \d+ tokens, a row holds 100"):
         tokenize(lines, pickle, capacity=100, overlong="error", num_workers=1)
 
 
-def test_roles_out_of_order_are_named_by_their_line(shared):
+def test_roles_out_of_order_are_named_by_their_line():
     with pytest.raises(DataError, match="test:line 1"):
-        tokens_of(shared, talk("Hi"))
+        tokens_of(talk("Hi"))
 
 
-def test_processes_give_what_one_does(shared):
+def test_processes_give_what_one_does():
     lines = lines_of(*(talk(f"Number {number}?", "It is " * (number % 7)) for number in range(2100)))
-    one, two = (
-        tokenize(lines, tokenizer_pickle(shared), capacity=64, overlong="turns", num_workers=num) for num in (1, 2)
-    )
+    one, two = (tokenize(lines, tokenizer_pickle(), capacity=64, overlong="turns", num_workers=num) for num in (1, 2))
     assert np.array_equal(one.ids, two.ids)
     assert np.array_equal(one.names, two.names)
     assert one.counts == two.counts
 
 
-def test_sources_of_the_mixture_are_kept(shared):
-    tokens = tokens_of(shared, talk("a", "b", source="zoo"), talk("a", "b"), talk("a", "c", source="ark"))
+def test_sources_of_the_mixture_are_kept():
+    tokens = tokens_of(talk("a", "b", source="zoo"), talk("a", "b"), talk("a", "c", source="ark"))
     assert tokens.source_names == ("ark", "data", "zoo")
     assert tokens.sources.tolist() == [2, 1, 0]
 
 
-def test_tokens_come_back_from_the_store_as_they_were_put(shared, tmp_path):
-    tokens = tokens_of(shared, talk("Hi", "Hello."), talk("Who?", "Me."))
+def test_tokens_come_back_from_the_store_as_they_were_put(tmp_path):
+    tokens = tokens_of(talk("Hi", "Hello."), talk("Who?", "Me."))
     store = open_store(str(tmp_path))
     write_tokens(store, "plan/x.tokens", tokens)
     back = read_tokens(store, "plan/x.tokens")
@@ -76,22 +74,22 @@ def test_tokens_come_back_from_the_store_as_they_were_put(shared, tmp_path):
     assert (back.counts, back.source_names) == (dict(tokens.counts), tokens.source_names)
 
 
-def test_a_cut_off_cache_object_is_refused(shared, tmp_path):
+def test_a_cut_off_cache_object_is_refused(tmp_path):
     store = open_store(str(tmp_path))
-    write_tokens(store, "x", tokens_of(shared, talk("Hi", "Hello.")))
+    write_tokens(store, "x", tokens_of(talk("Hi", "Hello.")))
     for size, message in ((100, "not the tokens of a plan"), (-64, "ends early")):
         store.write("y", store.read("x")[:size])
         with pytest.raises(DataError, match=message):
             read_tokens(store, "y")
 
 
-def test_the_cache_key_follows_data_tokenizer_and_settings(shared, tmp_path):
+def test_the_cache_key_follows_data_tokenizer_and_settings(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(talk("Hi", "Hello."))
     first = hash_objects(list_data_objects(str(path)))
     path.write_bytes(talk("Hi", "Hallo."))
     second = hash_objects(list_data_objects(str(path)))
-    pickle = tokenizer_pickle(shared)
+    pickle = tokenizer_pickle()
     keys = {
         cache_key(first, pickle, capacity=64, overlong="turns"),
         cache_key(second, pickle, capacity=64, overlong="turns"),

@@ -6,8 +6,8 @@ from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_para
 from tests.unit.train.make import golden_base
 
 
-def test_every_parameter_is_in_one_group_and_blocks_go_to_muon(shared):
-    model = golden_base(shared).model
+def test_every_parameter_is_in_one_group_and_blocks_go_to_muon():
+    model = golden_base().model
     groups = group_parameters(model, OptimizerConfig(), width=64)
     names = [name for group in groups for name in group.params]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
@@ -20,14 +20,14 @@ def test_an_unknown_parameter_is_an_error():
         group_parameters(nn.ParameterDict({"surprise": nn.Parameter(torch.zeros(1))}), OptimizerConfig(), width=64)
 
 
-def test_old_generations_have_fewer_groups(shared):
-    groups = group_parameters(golden_base(shared, "g1").model, OptimizerConfig(), width=64)
+def test_old_generations_have_fewer_groups():
+    groups = group_parameters(golden_base("g1").model, OptimizerConfig(), width=64)
     assert [group.name for group in groups] == ["lm_head", "embedding", "matrices"]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
-def test_moments_are_shared_out_over_the_ranks(shared, world_size):
-    model = golden_base(shared).model
+def test_moments_are_shared_out_over_the_ranks(world_size):
+    model = golden_base().model
     groups = group_parameters(model, OptimizerConfig(), width=64)
     shards = [MuonAdamW(groups, rank=rank, world_size=world_size) for rank in range(world_size)]
     names = [name for shard in shards for name in shard.state]
@@ -49,9 +49,9 @@ def test_muons_update_has_nearly_equal_singular_values(shape):
     torch.testing.assert_close(result.norm(dim=(1, 2)), torch.full((3,), min(shape) ** 0.5))
 
 
-def test_weight_decay_shrinks_only_what_the_update_shrinks(shared):
+def test_weight_decay_shrinks_only_what_the_update_shrinks():
     def trained(weight_decay):
-        model = golden_base(shared).model
+        model = golden_base().model
         config = OptimizerConfig(matrix_lr=0.02, weight_decay=weight_decay)
         optimizer = MuonAdamW(group_parameters(model, config, width=64))
         generator = torch.Generator().manual_seed(0)

@@ -9,14 +9,14 @@ from tests.unit.train.make import golden_base
 SMEAR = ["smear_gate.weight", "smear_lambda", "backout_lambda"]
 
 
-def make(shared, **world):
-    model = golden_base(shared).model
+def make(**world):
+    model = golden_base().model
     return model, MuonAdamW(group_parameters(model, OptimizerConfig(), width=64), **world)
 
 
-def pretrained(shared):
+def pretrained():
     """An optimizer with moments that no two tensors share."""
-    _, optimizer = make(shared)
+    _, optimizer = make()
     generator = torch.Generator().manual_seed(0)
     for own in optimizer.state.values():
         for tensor in own.values():
@@ -65,9 +65,9 @@ def stacked(optimizer, names, rank, num_ranks):
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 8])
-def test_the_momentum_comes_over_from_any_number_of_ranks(shared, num_ranks):
-    before = pretrained(shared)
-    _, optimizer = make(shared)
+def test_the_momentum_comes_over_from_any_number_of_ranks(num_ranks):
+    before = pretrained()
+    _, optimizer = make()
     warm_start(optimizer, nanochat_files(before, num_ranks), where="test")
     assert optimizer.num_updates == 650
     for name, own in before.state.items():
@@ -75,9 +75,9 @@ def test_the_momentum_comes_over_from_any_number_of_ranks(shared, num_ranks):
             assert torch.equal(optimizer.state[name][key], tensor), (name, key)
 
 
-def test_a_rank_takes_what_it_owns(shared):
-    before = pretrained(shared)
-    _, optimizer = make(shared, rank=1, world_size=3)
+def test_a_rank_takes_what_it_owns():
+    before = pretrained()
+    _, optimizer = make(rank=1, world_size=3)
     warm_start(optimizer, nanochat_files(before, 2), where="test")
     assert 0 < len(optimizer.state) < len(before.state)
     for name, own in optimizer.state.items():
@@ -85,9 +85,9 @@ def test_a_rank_takes_what_it_owns(shared):
             assert torch.equal(before.state[name][key], tensor), (name, key)
 
 
-def test_files_of_another_model_or_format_are_refused(shared):
-    files = nanochat_files(pretrained(shared), 1)
-    _, optimizer = make(shared)
+def test_files_of_another_model_or_format_are_refused():
+    files = nanochat_files(pretrained(), 1)
+    _, optimizer = make()
     with pytest.raises(DataError, match="not an optimizer state of nanochat's format"):
         warm_start(optimizer, [{"state": {}}], where="test")
     wide = files[0]["state"][0]
