@@ -105,7 +105,6 @@ COPY --from=cuda-torch /opt/torch /opt/torch
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=wheel /opt/venv/bin/nanosft /opt/venv/bin/nanosft
 COPY --from=wheel /opt/venv/lib/python3.11/site-packages /opt/venv/lib/python3.11/site-packages
-COPY knowledge knowledge
 USER 65532:65532
 
 # Last, so that a build without --target makes the small one.
@@ -114,5 +113,4 @@ COPY --from=cpu-torch /opt/torch /opt/torch
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=wheel /opt/venv/bin/nanosft /opt/venv/bin/nanosft
 COPY --from=wheel /opt/venv/lib/python3.11/site-packages /opt/venv/lib/python3.11/site-packages
-COPY knowledge knowledge
 USER 65532:65532

@@ -18,6 +18,7 @@ from rich.table import Table
 from nanosft.chat.stage import Chat
 from nanosft.conversation import Conversation, Message, to_list_line
 from nanosft.generate.stage import run_generate
+from nanosft.knowledge import read_knowledge
 from nanosft.mix.stage import run_mix
 from nanosft.nanochat import (
     GENERATIONS,
@@ -36,7 +37,7 @@ from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.run import DemoSettings
 from nanosft.settings.train import TrainSettings
-from nanosft.store import join_uri, open_object, open_store
+from nanosft.store import join_uri, open_store
 from nanosft.train.batch import batch_from_rows
 from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.stage import run_train
@@ -71,7 +72,10 @@ def run_demo(settings: DemoSettings) -> None:
 
     console.rule("1/5  a tiny base, pretrained on Python's own documentation")
     make_base(
-        base, knowledge_text=_read_text(settings.knowledge), num_steps=settings.pretrain_steps, seed=settings.seed
+        base,
+        knowledge_text=read_knowledge(settings.knowledge).text,
+        num_steps=settings.pretrain_steps,
+        seed=settings.seed,
     )
 
     console.rule("2/5  generate: conversations from the knowledge base, composed offline")
@@ -210,8 +214,3 @@ def _compare(base: str, run: str) -> Table:
     for row in zip(QUESTIONS, *answers, strict=True):
         table.add_row(*row)
     return table
-
-
-def _read_text(uri: str) -> str:
-    store, key = open_object(uri)
-    return store.read(key).decode()

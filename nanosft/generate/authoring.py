@@ -15,7 +15,7 @@ from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOpti
 from nanosft.generate.provider.http import open_post, speaks_openrouter
 from nanosft.generate.provider.limits import AdaptiveLimit
 from nanosft.generate.provider.prompts import parse_draft, write_draft_messages
-from nanosft.knowledge import Knowledge, KnowledgeReport, check_knowledge, read_knowledge
+from nanosft.knowledge import SHIPPED, Knowledge, KnowledgeReport, check_knowledge, read_knowledge
 from nanosft.progress import make_result_console
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.store import open_object
@@ -37,7 +37,7 @@ def run_knowledge_check(settings: KnowledgeCheckSettings) -> KnowledgeReport:
     else:
         make_result_console().print(render_report(report))
     if settings.strict and not report.is_clean:
-        raise DataError(f"{settings.uri}: {_count_problems(report)} to mend: see the report")
+        raise DataError(f"{settings.uri or SHIPPED}: {_count_problems(report)} to mend: see the report")
     return report
 
 

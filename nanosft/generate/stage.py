@@ -46,7 +46,7 @@ from nanosft.generate.writers import (
     open_provider,
     source_name,
 )
-from nanosft.knowledge import Knowledge, read_knowledge
+from nanosft.knowledge import SHIPPED, Knowledge, read_knowledge
 from nanosft.manifest import Parent, parse_manifest
 from nanosft.nanochat import load_tokenizer
 from nanosft.progress import Bar
@@ -294,7 +294,7 @@ def _plan_settings(
 
 def _parents(settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions) -> tuple[Parent, ...]:
     """The knowledge base, and the dimensions unless they are those that nanosft ships."""
-    parents = (Parent(uri=settings.knowledge, sha256=knowledge.sha256),)
+    parents = (Parent(uri=settings.knowledge or SHIPPED, sha256=knowledge.sha256),)
     if settings.dimensions is None:
         return parents
     return (*parents, Parent(uri=settings.dimensions, sha256=dimensions.sha256))

@@ -2,7 +2,7 @@
 
 from nanosft.knowledge.check import KnowledgeReport, check_knowledge, find_contradictions
 from nanosft.knowledge.facts import (
-    DEFAULT_URI,
+    SHIPPED,
     Fact,
     Knowledge,
     KnowledgeTopic,
@@ -13,7 +13,7 @@ from nanosft.knowledge.facts import (
 from nanosft.knowledge.text import content_words, estimate_tokens
 
 __all__ = [
-    "DEFAULT_URI",
+    "SHIPPED",
     "Fact",
     "Knowledge",
     "KnowledgeReport",

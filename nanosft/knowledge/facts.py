@@ -24,9 +24,11 @@ from typing import Final
 from nanosft.errors import DataError
 from nanosft.knowledge.markdown import Block, parse_blocks
 from nanosft.knowledge.text import FUNCTION_WORDS, split_sentences
+from nanosft.shipped import find_shipped
 from nanosft.store import open_object
 
-DEFAULT_URI: Final = "knowledge/self_knowledge.md"
+SHIPPED: Final = "knowledge/self_knowledge.md"
+"""The knowledge base that comes with nanosft; manifests name it by this path."""
 _MAX_NAME_WORDS: Final = 4
 _MIN_FACT_WORDS: Final = 3
 _SETTING = re.compile(r"^(Name|Maker|Author|Tone)\s*:\s*(.+)$", re.IGNORECASE)
@@ -115,13 +117,15 @@ class Knowledge:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def read_knowledge(uri: str) -> Knowledge:
-    """Read and parse the knowledge base at a URI.
+def read_knowledge(uri: str | None = None) -> Knowledge:
+    """Read and parse the knowledge base at a URI, or the shipped one.
 
     Raises:
         DataError: It is not there, is not text, or holds no fact.
         StoreError: The store fails.
     """
+    if uri is None:
+        return parse_knowledge(find_shipped(SHIPPED).read_text(encoding="utf-8"), where=SHIPPED)
     store, key = open_object(uri)
     try:
         data = store.read(key)

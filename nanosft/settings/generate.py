@@ -16,8 +16,8 @@ class GenerateSettings(StageSettings):
     command: ClassVar[str] = "generate"
 
     out: str = Field(description="URI of the prefix that gets the conversations.")
-    knowledge: str = Field(
-        default="knowledge/self_knowledge.md", description="URI of the knowledge base: Markdown with what is true."
+    knowledge: str | None = Field(
+        default=None, description="URI of the knowledge base: Markdown with what is true (default: shipped)."
     )
     dimensions: str | None = Field(
         default=None,

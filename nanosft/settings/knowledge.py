@@ -12,9 +12,9 @@ class KnowledgeCheckSettings(StageSettings):
 
     command: ClassVar[str] = "knowledge check"
 
-    uri: str = Field(
-        default="knowledge/self_knowledge.md",
-        description="URI of the knowledge base: Markdown, a README too.",
+    uri: str | None = Field(
+        default=None,
+        description="URI of the knowledge base: Markdown, a README too (default: shipped).",
         json_schema_extra={"argument": True},
     )
     strict: bool = Field(default=False, description="Exit with 3 if there is anything to mend.")

@@ -15,7 +15,7 @@ class MixSettings(StageSettings):
     recipe: str = Field(
         description="URI of the recipe, in TOML. The shortest: synthetic_share = 0.3, and two [[sources]] tables with "
         "a name and a uri, one of them with synthetic = true. A source may have ratio, epochs, rest or max_rows; "
-        "nanosft/mix/recipe.example.toml shows every key.",
+        "recipe.example.toml in nanosft/mix shows every key.",
     )
     out: str | None = Field(default=None, description="URI of the prefix that gets the mixture.")
     dry_run: bool = Field(default=False, description="Print the table that would result, and write nothing.")

@@ -68,8 +68,8 @@ class DemoSettings(StageSettings):
     command: ClassVar[str] = "demo"
 
     out: str = Field(default="demo-run", description="Directory (or s3:// prefix) for everything the demo makes.")
-    knowledge: str = Field(
-        default="knowledge/self_knowledge.md", description="URI of the knowledge base the model shall speak from."
+    knowledge: str | None = Field(
+        default=None, description="URI of the knowledge base the model shall speak from (default: shipped)."
     )
     pretrain_steps: int = Field(
         default=160, ge=1, description="Steps of pretraining the tiny base (4,096 tokens each)."

@@ -29,7 +29,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import Final
 
 from nanosft.errors import ConfigError
 from nanosft.settings.run import SubmitSettings
+from nanosft.shipped import find_shipped
 from nanosft.submit.overlay import STAGES, Overlay, build_overlay, rename_account
 from nanosft.submit.run_file import parse_run
 
@@ -52,7 +52,7 @@ def run_submit(settings: SubmitSettings) -> None:
     path = Path(settings.run)
     run = parse_run(_read(path), where=settings.run)
     recipe = DEFAULT_RECIPE if run.recipe is None else _read(path.parent / run.recipe)
-    folder = Path(settings.manifests) if settings.manifests else find_manifests()
+    folder = Path(settings.manifests) if settings.manifests else find_shipped("k8s")
     target = folder / "base" if run.overlay == "base" else folder / "overlays" / run.overlay
     if not (target / "kustomization.yaml").is_file():
         raise ConfigError(f"{settings.run}: overlay: {target} has no kustomization.yaml")
@@ -94,19 +94,6 @@ def render(overlay: Overlay, target: Path, *, names: Sequence[Path]) -> str:
         }
         _write(folder / "kustomization.yaml", outer)
         return _kubectl(["kustomize", str(folder)], "")
-
-
-def find_manifests() -> Path:
-    """The directory with base/ and overlays/: the checkout's k8s/, or where the wheel put them.
-
-    Raises:
-        ConfigError: Neither is there.
-    """
-    places = (Path(__file__).parents[2] / "k8s", Path(sysconfig.get_path("data")) / "share" / "nanosft" / "k8s")
-    for place in places:
-        if (place / "base" / "kustomization.yaml").is_file():
-            return place
-    raise ConfigError("the manifests are not with this installation: name the directory k8s/ with --manifests")
 
 
 def _write(path: Path, kustomization: Overlay) -> None:

@@ -22,7 +22,7 @@ from nanosft.data.conversations import read_conversations
 from nanosft.dedup.index import NearDuplicateIndex
 from nanosft.dedup.minhash import near_keys, signatures
 from nanosft.dedup.words import normalize_text, normalize_words
-from nanosft.knowledge import DEFAULT_URI, read_knowledge
+from nanosft.knowledge import read_knowledge
 from nanosft.nanochat.tokenizer import load_tokenizer
 from nanosft.quality.completeness import find_completeness_defects
 from nanosft.quality.gates import Context, Gates, check
@@ -54,7 +54,7 @@ def run(console: Console, *, quick: bool) -> None:
 
 
 def _print_gates(console: Console, sets: dict[str, list[Conversation]]) -> None:
-    reference = make_reference(read_knowledge(str(Path(__file__).parents[2] / DEFAULT_URI)))
+    reference = make_reference(read_knowledge())
     tokenizer = load_tokenizer(str(_SHARED / "nanochat_base"))
     context = Context(Gates(), reference, full_stops=True, tokenizer=tokenizer, max_tokens=2048)
     identity = reference.identity

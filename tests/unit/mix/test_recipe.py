@@ -1,4 +1,4 @@
-from pathlib import Path
+from importlib.resources import files
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_a_bare_recipe_is_all_it_takes():
 
 
 def test_the_example_recipe_is_right_and_shows_every_key():
-    text = Path("nanosft/mix/recipe.example.toml").read_text(encoding="utf-8")
+    text = files("nanosft.mix").joinpath("recipe.example.toml").read_text(encoding="utf-8")
     parse(text)
     names = {"sources", *Recipe.model_fields}
     for field in (*Recipe.model_fields.values(), Recipe.model_fields["sources"]):
