@@ -11,12 +11,13 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from nanosft.errors import ConfigError
-from nanosft.store.base import Directory, MissingObjectError, ObjectInfo, Store, Writer, Written
+from nanosft.store.base import Directory, MissingObjectError, NoConditionalPutError, ObjectInfo, Store, Writer, Written
 from nanosft.store.local import LocalStore
 
 __all__ = [
     "Directory",
     "MissingObjectError",
+    "NoConditionalPutError",
     "ObjectInfo",
     "Store",
     "Writer",

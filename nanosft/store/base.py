@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from nanosft.errors import DataError
+from nanosft.errors import ConfigError, DataError
 
 _CHUNK_BYTES: Final = 1 << 20
 
 
 class MissingObjectError(DataError):
     """An object is not there."""
+
+
+class NoConditionalPutError(ConfigError):
+    """The endpoint or file system cannot put an object on condition that none is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,14 @@ class Store(Protocol):
         """Put an object as a stream of unknown length (multipart on S3)."""
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
-        """Put a whole object unless one is there; True if it was put, or equal bytes are there by our own retry."""
+        """Put a whole object unless one is there; True if it was put, or equal bytes are there by our own retry.
+
+        For objects that two processes may put and that must be the first one's. Objects whose keys are a process's
+        own, or whose bytes are the same whoever puts them, need no condition.
+
+        Raises:
+            NoConditionalPutError: There is no such put here. What lies under the key now may be `data` or nothing.
+        """
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Objects whose key starts with `prefix`, in key order (code points, as S3 sorts)."""

@@ -19,6 +19,7 @@ from nanosft.errors import ConfigError, NanosftError, StoreError
 from nanosft.store.base import (
     Directory,
     MissingObjectError,
+    NoConditionalPutError,
     ObjectInfo,
     Writer,
     Written,
@@ -104,9 +105,8 @@ class LocalStore:
                 return False
             except OSError as exc:
                 if exc.errno in _NO_LINKS and os.access(target.parent, os.W_OK):
-                    raise ConfigError(
-                        f"{uri}: this file system has no hard links, which a write-if-absent needs: "
-                        "use another directory, or a bucket"
+                    raise NoConditionalPutError(
+                        f"{uri}: this file system has no hard links, which tell the first of two writers"
                     ) from exc
                 raise
             finally:

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -86,7 +85,7 @@ class S3Store:
         return ObjectWriter(self._open(), self._bucket, full_key, key=key, uri=self.uri_of(key))
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
-        """Put a whole object unless one is there; see `s3_endpoint` for endpoints without conditional puts."""
+        """Put a whole object unless one is there; an error where the endpoint has no conditional put."""
         with translated(self.uri_of(key)):
             return self._open().put_if_absent(self._bucket, self._full(key), data)
 
@@ -165,10 +164,7 @@ class S3Store:
         )
 
     def _pages(self, prefix: str, **extra: Any) -> Iterator[Any]:
-        endpoint = self._open()
-        if endpoint.list_lag_s:
-            time.sleep(endpoint.list_lag_s)
-        paginator = endpoint.client.get_paginator("list_objects_v2")
+        paginator = self._open().client.get_paginator("list_objects_v2")
         with translated(self.uri_of(prefix)):
             yield from paginator.paginate(Bucket=self._bucket, Prefix=self._root + prefix, **extra)
 

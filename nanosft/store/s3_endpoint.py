@@ -1,17 +1,16 @@
-"""What one S3 endpoint does, found out on first use, and puts that rest on it.
+"""One S3 endpoint: its client, and puts that rest on what it does.
 
-Not everything that speaks S3 does all of S3. What matters here:
+Not everything that speaks S3 does all of S3:
 
-- **Conditional put** (`If-None-Match: *`). AWS, MinIO, SeaweedFS and moto honour it; some gateways ignore it silently,
-  others answer 501. The first write-if-absent tells: it puts its object and puts it again under the same condition,
-  which only an endpoint that honours it refuses (412). Elsewhere a look, a put, a wait of `SETTLE_S` and a second
-  look stand in for it: of writers that race, the one whose bytes stay says that it put them. That is safe as long as no
-  writer takes longer than `SETTLE_S` from its first look to the end of its put, and the object is whole in any case.
-- **Listing.** An endpoint whose listing lags behind its puts is waited for before each listing.
 - **Checksums.** A SHA-256 goes with every put; where it is refused, puts go without. Reads check the SHA-256 that lies
   in the object's metadata, which every endpoint keeps.
+- **Conditional put** (`If-None-Match: *`). AWS, MinIO, SeaweedFS and moto honour it; some gateways ignore it silently,
+  others refuse it. The first write-if-absent of a process tells: it puts its object and puts it again under the same
+  condition, which only an endpoint that honours it answers with 412. Elsewhere a write-if-absent is an error: nothing
+  stands in for it, and its callers do without or refuse (`Store.write_if_absent`).
 
-One log line says what was found. AWS itself is known and not asked.
+What an endpoint lacks is logged once, after it has answered a request that was signed. AWS itself is known and not
+asked. A listing must show an object from the answer to its put on, as AWS's does.
 """
 
 import base64
@@ -20,12 +19,13 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from nanosft.errors import ConfigError
+from nanosft.store.base import NoConditionalPutError
 from nanosft.store.s3_client import error_code, http_status, is_absent, make_client, num_retries, one_line
 from nanosft.store.s3_read import SHA256_METADATA
 
@@ -34,15 +34,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nanosft.store")
 
-SETTLE_S: Final = 2.0
 _MAX_CONFLICTS: Final = 6
 _FIRST_WAIT_S: Final = 0.1
-_MAX_LIST_LAG_S: Final = 10.0
 _REFUSALS: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "MethodNotAllowed", "501"})
 _PRECONDITION_FAILED: Final = 412
 _CONFLICT: Final = 409
-
-Conditional = Literal["unknown", "honoured", "ignored", "refused"]
 
 _endpoints: dict[tuple[object, ...], "Endpoint"] = {}
 _lock = threading.Lock()
@@ -71,19 +67,11 @@ class Endpoint:
 
     def __init__(self, client: "S3Client") -> None:
         self.client = client
-        self.list_lag_s = 0.0
         host = urlsplit(client.meta.endpoint_url).hostname or ""
-        self._is_aws = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        self._conditional: Conditional = "honoured" if self._is_aws else "unknown"
-        self._checksums: bool | None = True if self._is_aws else None
+        is_aws = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        self._has_conditions: bool | None = True if is_aws else None
+        self._has_checksums: bool | None = True if is_aws else None
         self._lock = threading.Lock()
-        if self._is_aws:
-            _log.info("%s: AWS: conditional put, listing and checksums are honoured", client.meta.endpoint_url)
-
-    @property
-    def conditional(self) -> Conditional:
-        """What the endpoint does with `If-None-Match: *`; "unknown" before the first write-if-absent."""
-        return self._conditional
 
     def put(self, bucket: str, key: str, body: bytes, digest: bytes, *, if_absent: bool = False) -> Any:
         """Put a whole object in one request; `digest` is the SHA-256 of its bytes."""
@@ -95,41 +83,49 @@ class Endpoint:
         }
         if if_absent:
             parameters["IfNoneMatch"] = "*"
-        if self._checksums is False:
+        if self._has_checksums is False:
             return self.client.put_object(**parameters)
         try:
             answer = self.client.put_object(**parameters, ChecksumSHA256=base64.b64encode(digest).decode())
         except ClientError as exc:
-            if self._checksums or error_code(exc) not in _REFUSALS:
+            if self._has_checksums or error_code(exc) not in _REFUSALS:
                 raise
             answer = self.client.put_object(**parameters)
             self._refuse_checksums(exc)
             return answer
-        self._checksums = True
+        self._has_checksums = True
         return answer
 
     def create_upload(self, bucket: str, key: str) -> tuple[str, bool]:
         """Start a multipart upload: its id, and whether its parts carry a SHA-256."""
-        if self._checksums is not False:
+        refusal = None
+        if self._has_checksums is not False:
             try:
                 answer = self.client.create_multipart_upload(Bucket=bucket, Key=key, ChecksumAlgorithm="SHA256")
             except ClientError as exc:
-                if self._checksums or error_code(exc) not in _REFUSALS:
+                if self._has_checksums or error_code(exc) not in _REFUSALS:
                     raise
-                self._refuse_checksums(exc)
+                refusal = exc
             else:
                 return answer["UploadId"], True
-        return self.client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"], False
+        answer = self.client.create_multipart_upload(Bucket=bucket, Key=key)
+        if refusal is not None:
+            self._refuse_checksums(refusal)
+        return answer["UploadId"], False
 
     def put_if_absent(self, bucket: str, key: str, body: bytes) -> bool:
-        """Put a whole object unless one is there; True if it was put, or equal bytes are there by our own retry."""
+        """Put a whole object unless one is there; True if it was put, or equal bytes are there by our own retry.
+
+        Raises:
+            NoConditionalPutError: The endpoint does not honour the condition.
+        """
         digest = hashlib.sha256(body).digest()
         with self._lock:  # of racing threads one finds out, and the others know
-            if self._conditional == "unknown":
-                return self._probe(bucket, key, body, digest)
-        if self._conditional == "honoured":
-            return self._put_on_condition(bucket, key, body, digest)
-        return self._put_and_settle(bucket, key, body, digest)
+            if self._has_conditions is None:
+                return self._put_and_find_out(bucket, key, body, digest)
+        if not self._has_conditions:
+            raise _no_conditional_put(bucket, key)
+        return self._put_on_condition(bucket, key, body, digest)
 
     def _put_on_condition(self, bucket: str, key: str, body: bytes, digest: bytes) -> bool:
         num_conflicts = 0
@@ -148,79 +144,38 @@ class Endpoint:
             else:
                 return True
 
-    def _put_and_settle(self, bucket: str, key: str, body: bytes, digest: bytes) -> bool:
+    def _put_and_find_out(self, bucket: str, key: str, body: bytes, digest: bytes) -> bool:
         if self._stored_digest(bucket, key) is not None:
-            return False
-        self.put(bucket, key, body, digest)
-        time.sleep(SETTLE_S)
-        return self._stored_digest(bucket, key) == digest
-
-    def _probe(self, bucket: str, key: str, body: bytes, digest: bytes) -> bool:
-        if self._head(bucket, key) is not None:
-            return False  # and nothing is known yet: an endpoint that ignores the condition must not overwrite it
+            return False  # and nothing is known yet: an endpoint that ignores the condition would replace it
         try:
-            if not self._put_on_condition(bucket, key, body, digest):
-                self._learn("honoured", bucket, key)
-                return False
-            self.put(bucket, key, body, digest, if_absent=True)
+            if self._put_on_condition(bucket, key, body, digest):
+                self.put(bucket, key, body, digest, if_absent=True)
+                self._has_conditions = False
         except ClientError as exc:
             if http_status(exc) == _PRECONDITION_FAILED:
-                self._learn("honoured", bucket, key)
+                self._has_conditions = True
                 return True
             if error_code(exc) not in _REFUSALS:
                 raise
-            is_put = self._put_and_settle(bucket, key, body, digest)
-            self._learn("refused", bucket, key)
-            return is_put
-        self._learn("ignored", bucket, key)
-        time.sleep(SETTLE_S)
-        return self._stored_digest(bucket, key) == digest
+            self._has_conditions = False
+        if self._has_conditions is False:
+            _log.warning(
+                "%s: does not honour If-None-Match: of two writers of one object the last one wins, and a budget is "
+                "refused",
+                self.client.meta.endpoint_url,
+            )
+            raise _no_conditional_put(bucket, key)
+        self._has_conditions = True  # it has just refused to replace another writer's object
+        return False
 
-    def _learn(self, conditional: Conditional, bucket: str, key: str) -> None:
-        self._conditional = conditional
-        listing = self._measure_list_lag(bucket, key)
-        fallback = "" if conditional == "honoured" else f" (instead: look, put, wait {SETTLE_S:g} s, look again)"
-        _log.info(
-            "%s: conditional put %s%s; %s; SHA-256 of puts %s",
-            self.client.meta.endpoint_url,
-            conditional,
-            fallback,
-            listing,
-            "sent" if self._checksums else "refused",
-        )
-
-    def _measure_list_lag(self, bucket: str, key: str) -> str:
-        start_s = time.monotonic()
+    def _stored_digest(self, bucket: str, key: str) -> bytes | None:
+        """SHA-256 of the object that is there: from its metadata, or else of its bytes; None when there is none."""
         try:
-            while not self._is_listed(bucket, key):
-                waited_s = time.monotonic() - start_s
-                self.list_lag_s = 2 * waited_s
-                if waited_s > _MAX_LIST_LAG_S:
-                    return f"a listing did not show a new object for {waited_s:.0f} s: each listing waits twice that"
-                time.sleep(_FIRST_WAIT_S)
-        except ClientError as exc:  # a role that may not list
-            return f"listing not tried ({error_code(exc)})"
-        if not self.list_lag_s:
-            return "listing shows a new object at once"
-        return f"listing lags: each waits {self.list_lag_s:.1f} s"
-
-    def _is_listed(self, bucket: str, key: str) -> bool:
-        answer = self.client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=10)
-        return any(item.get("Key") == key for item in answer.get("Contents", []))
-
-    def _head(self, bucket: str, key: str) -> Any:
-        try:
-            return self.client.head_object(Bucket=bucket, Key=key)
+            head = self.client.head_object(Bucket=bucket, Key=key)
         except ClientError as exc:
             if is_absent(exc):
                 return None
             raise
-
-    def _stored_digest(self, bucket: str, key: str) -> bytes | None:
-        """SHA-256 of the object that is there: from its metadata, or else of its bytes; None when there is none."""
-        head = self._head(bucket, key)
-        if head is None:
-            return None
         if noted := head.get("Metadata", {}).get(SHA256_METADATA):
             return bytes.fromhex(noted)
         answer = self.client.get_object(Bucket=bucket, Key=key)
@@ -230,5 +185,11 @@ class Endpoint:
         return digest.digest()
 
     def _refuse_checksums(self, exc: ClientError) -> None:
-        self._checksums = False
+        self._has_checksums = False
         _log.info("%s: refuses checksums (%s): puts go without", self.client.meta.endpoint_url, error_code(exc))
+
+
+def _no_conditional_put(bucket: str, key: str) -> NoConditionalPutError:
+    return NoConditionalPutError(
+        f"s3://{bucket}/{key}: the endpoint does not honour If-None-Match, which tells the first of two writers"
+    )

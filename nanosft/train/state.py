@@ -146,7 +146,7 @@ class StateSaver:
             objects = tuple(found for found in outcomes if isinstance(found, ManifestObject))
             counts = {**asdict(progress), "world_size": self._world.size, "num_threads": torch.get_num_threads()}
             manifest = self._manifest.model_copy(update={"objects": objects, "counts": counts})
-            self._store.write_if_absent(f"{directory}/{MANIFEST_KEY}", manifest.to_bytes())
+            self._store.write(f"{directory}/{MANIFEST_KEY}", manifest.to_bytes())  # the directory is this attempt's own
             self._delete_old(progress.step)
 
     def _delete_old(self, step: int) -> None:

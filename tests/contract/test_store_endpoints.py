@@ -1,16 +1,14 @@
 """Endpoints that do less than AWS does: each kind is made from moto by a proxy, or is SeaweedFS itself."""
 
 import logging
-import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from nanosft.errors import ConfigError, DataError, StoreError
-from nanosft.store import Store, open_store
+from nanosft.store import NoConditionalPutError, Store, open_store
 from nanosft.store.s3_client import make_client
 from nanosft.store.s3_endpoint import Endpoint
 from tests.conftest import MakeBucket, open_raw_client, use_endpoint
@@ -29,7 +27,6 @@ def forget_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(proxy: S3Proxy, make_bucket: MakeBucket, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr("nanosft.store.s3_endpoint.SETTLE_S", 0.3)
     uri = make_bucket(proxy.url)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
     forget_endpoints(monkeypatch)
@@ -59,13 +56,12 @@ def refuse_conditions(proxy: S3Proxy) -> None:
 
 
 class TestConditionalPut:
-    """The first write-if-absent finds out, one line says it, and the first writer wins everywhere."""
+    """The first writer wins, or it is an error; the first write-if-absent finds out which."""
 
     def test_honoured_by_moto(self, store: Store, log: pytest.LogCaptureFixture) -> None:
         assert store.write_if_absent("key", b"first")
         assert not store.write_if_absent("key", b"second")
-        (line,) = log.messages
-        assert "conditional put honoured; listing shows a new object at once; SHA-256 of puts sent" in line
+        assert log.messages == []
 
     def test_honoured_by_seaweed(
         self,
@@ -78,19 +74,20 @@ class TestConditionalPut:
         forget_endpoints(monkeypatch)
         assert store.write_if_absent("key", b"first")
         assert not store.write_if_absent("key", b"second")
-        assert "conditional put honoured" in log.messages[0]
+        assert log.messages == []
 
-    @pytest.mark.parametrize(("make_so", "word"), [(ignore_conditions, "ignored"), (refuse_conditions, "refused")])
-    def test_where_it_is_not_the_first_still_wins(
-        self, store: Store, proxy: S3Proxy, log: pytest.LogCaptureFixture, make_so: MakeSo, word: str
+    @pytest.mark.parametrize("make_so", [ignore_conditions, refuse_conditions])
+    def test_where_it_is_not_it_is_an_error_and_said_once(
+        self, store: Store, proxy: S3Proxy, log: pytest.LogCaptureFixture, make_so: MakeSo
     ) -> None:
         make_so(proxy)
-        assert store.write_if_absent("key", b"first")
-        assert not store.write_if_absent("key", b"second")
-        assert store.write_if_absent("other", b"third")
-        assert store.read("key") == b"first"
+        for key in ("key", "other"):
+            with pytest.raises(NoConditionalPutError, match=f"{key}: the endpoint does not honour If-None-Match"):
+                store.write_if_absent(key, b"first")
         (line,) = log.messages
-        assert f"conditional put {word} (instead: look, put, wait 0.3 s, look again)" in line
+        assert "does not honour If-None-Match" in line
+        store.write("key", b"put without")
+        assert store.read("key") == b"put without"
 
     @pytest.mark.parametrize("make_so", [ignore_conditions, refuse_conditions])
     def test_finding_out_never_overwrites(self, store: Store, proxy: S3Proxy, make_so: MakeSo) -> None:
@@ -99,23 +96,21 @@ class TestConditionalPut:
         assert not store.write_if_absent("key", b"after")
         assert store.read("key") == b"before"
 
-    @pytest.mark.parametrize("make_so", [ignore_conditions, refuse_conditions])
-    def test_of_writers_that_race_one_wins_there_too(
-        self, store: Store, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, make_so: MakeSo
+    def test_a_put_that_another_writer_preceded_tells_too(self, store: Store, proxy: S3Proxy) -> None:
+        theirs = Fault(before=lambda: store.write("key", b"theirs"))
+        proxy.inject_when(is_conditional, theirs)
+        assert not store.write_if_absent("key", b"ours")
+        assert store.read("key") == b"theirs"
+        assert store.write_if_absent("other", b"ours")
+
+    def test_nothing_is_claimed_before_the_credentials_are_accepted(
+        self, store: Store, proxy: S3Proxy, log: pytest.LogCaptureFixture
     ) -> None:
-        make_so(proxy)
-        store.write_if_absent("probe", b"")
-        monkeypatch.setattr("nanosft.store.s3_endpoint.SETTLE_S", 1.5)  # a busy machine's threads start late
-        barrier = threading.Barrier(6)
-
-        def write(number: int) -> bool:
-            barrier.wait()
-            return store.write_if_absent("key", b"%d" % number)
-
-        with ThreadPoolExecutor(6) as threads:
-            won = list(threads.map(write, range(6)))
-        assert won.count(True) == 1
-        assert store.read("key") == b"%d" % won.index(True)
+        refuse_conditions(proxy)
+        proxy.inject("HEAD", Fault(status=403, error_code="InvalidAccessKeyId"))
+        with pytest.raises(ConfigError):
+            store.write_if_absent("key", b"x")
+        assert log.messages == []
 
     def test_an_answer_lost_on_the_way_is_still_ours(self, store: Store, proxy: S3Proxy) -> None:
         store.write_if_absent("probe", b"")
@@ -161,30 +156,15 @@ class TestConditionalPut:
             store.write_if_absent("key", b"x")
         assert not store.exists("key")
 
-    def test_aws_is_not_asked(self, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture) -> None:
+    def test_of_aws_nothing_is_said_before_it_was_asked(
+        self, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+    ) -> None:
         use_endpoint(monkeypatch, "")
         monkeypatch.setenv("AWS_REGION", "eu-central-1")
         client = make_client()
         assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
-        assert Endpoint(client).conditional == "honoured"
-        assert "AWS: conditional put, listing and checksums are honoured" in log.messages[0]
-
-
-class TestListing:
-    """A listing that lags is waited for."""
-
-    def test_a_listing_that_lags(self, store: Store, proxy: S3Proxy, log: pytest.LogCaptureFixture) -> None:
-        # For its first two listings this endpoint has not heard of the new object.
-        proxy.inject("GET list-type", Fault(path="/bucket-of-nothing"), times=2)
-        open_raw_client(proxy.url).create_bucket(Bucket="bucket-of-nothing")
-        assert store.write_if_absent("key", b"x")
-        assert "listing lags: each waits 0." in log.messages[0]
-        assert [info.key for info in store.list()] == ["key"]
-
-    def test_a_role_that_may_not_list(self, store: Store, proxy: S3Proxy, log: pytest.LogCaptureFixture) -> None:
-        proxy.inject("GET list-type", Fault(status=403, error_code="AccessDenied"))
-        assert store.write_if_absent("key", b"x")
-        assert "listing not tried (AccessDenied)" in log.messages[0]
+        Endpoint(client)
+        assert log.messages == []
 
 
 class TestChecksums:

@@ -5,7 +5,8 @@
 A shard may spend its share: the budget times its part of the plan's rows. It reserves the share step by step (1 % each)
 by putting the ledger's next entry if absent, so two pods on one index reserve from one share, and a pod that was killed
 leaves at most one step reserved and not spent. A pod that ends well puts what it did not spend back, by another entry.
-So all pods together overspend by no more than the requests in flight.
+So all pods together overspend by no more than the requests in flight. Where the store cannot put if absent, a budget is
+refused before anything is spent.
 
 What other numbers of shards have reserved, and what was spent without any budget, is taken off the budget first.
 """
@@ -19,7 +20,7 @@ from typing import Final
 import orjson
 
 from nanosft.errors import CreditError, DataError
-from nanosft.store import Store
+from nanosft.store import NoConditionalPutError, Store
 
 BUDGET: Final = "budget/"
 STEPS_PER_SHARE: Final = 100
@@ -138,6 +139,7 @@ class Budget:
 
         Raises:
             CreditError: The share is used up.
+            NoConditionalPutError: The store cannot keep a budget.
         """
         if self._lacks() > _ROUND_USD:
             async with self._lock:
@@ -199,7 +201,14 @@ class Budget:
             "by": self._attempt,
         }
         key = f"{self._key}-{entry.sequence:06d}.json"
-        if not self._store.write_if_absent(key, orjson.dumps(record)):
+        try:
+            is_put = self._store.write_if_absent(key, orjson.dumps(record))
+        except NoConditionalPutError as exc:
+            self._store.delete(key)  # what was reserved here is never spent
+            raise NoConditionalPutError(
+                f"{exc}: two processes could spend the same money: leave --budget-usd out, or use another --out"
+            ) from exc
+        if not is_put:
             return False
         self._entry = entry
         self._reserved_usd += change_usd

@@ -1,8 +1,9 @@
 import asyncio
+import errno
 
 import pytest
 
-from nanosft.errors import CreditError, DataError
+from nanosft.errors import ConfigError, CreditError, DataError
 from nanosft.generate.rows.budget import Budget, LedgerEntry, Share, read_ledgers, split_budget
 from nanosft.store import Store, open_store
 
@@ -120,3 +121,13 @@ def test_a_foreign_object_among_the_ledgers_is_named(store):
     store.write("budget/notes.txt", b"x")
     with pytest.raises(DataError, match=r"notes\.txt"):
         read_ledgers(store)
+
+
+def test_a_budget_is_refused_where_nothing_can_be_put_if_absent(store, monkeypatch):
+    def no_links(_source: object, _target: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("os.link", no_links)
+    with pytest.raises(ConfigError, match="leave --budget-usd out"):
+        asyncio.run(open_budget(store, 1.0).admit())
+    assert list(store.list()) == []

@@ -1,0 +1,57 @@
+"""A plan's record is one object a plan, whoever puts it."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from nanosft.errors import ConfigError
+from nanosft.generate.records.finalize import PlanRecord, register_plan
+from nanosft.store import Store, Written, open_store
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system on which nothing can be put if absent."""
+
+    def refuse(_source: object, _target: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+
+
+@pytest.fixture(params=["links", "no_links"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "no_links":
+        request.getfixturevalue("no_links")
+    return open_store(str(tmp_path))
+
+
+def record(num: int = 10, seed: int = 0) -> PlanRecord:
+    return PlanRecord(num, {"seed": seed}, ())
+
+
+def test_shards_of_one_plan_put_one_record(store: Store) -> None:
+    assert register_plan(store, record()) == register_plan(store, record()) == record()
+    assert [info.key for info in store.list()] == ["plan/00000010.json"]
+
+
+def test_another_plan_is_refused_naming_the_difference(store: Store) -> None:
+    register_plan(store, record())
+    with pytest.raises(ConfigError, match="seed=0, now seed=1"):
+        register_plan(store, record(seed=1))
+
+
+@pytest.mark.usefixtures("no_links")
+def test_a_plan_that_is_put_over_ours_is_met_when_ours_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = open_store(str(tmp_path)), open_store(str(tmp_path))
+
+    def write_and_be_replaced(key: str, data: bytes) -> Written:
+        other.write(key, data.replace(b'"seed":0', b'"seed":1'))
+        return Written(key, len(data), "")
+
+    monkeypatch.setattr(store, "write", write_and_be_replaced)
+    with pytest.raises(ConfigError, match="seed=1, now seed=0"):
+        register_plan(store, record())
