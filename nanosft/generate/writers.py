@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 
 from nanosft.errors import ConfigError
-from nanosft.generate.offline.composer import SOURCE, compose
+from nanosft.generate.offline import SOURCE, Composer
 from nanosft.generate.planning.plan import Plan, PlanRow
 from nanosft.generate.provider.answers import Answer, Usage
 from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
@@ -176,9 +176,11 @@ def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompt
 
 
 def _ask_composer(plan: Plan) -> Ask:
+    composer = Composer(plan)
+
     async def ask(row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]) -> Answer:
         del attempt, refusals, on_failure  # the composer has one answer to a prompt, and never fails
-        messages = [{"role": message.role, "content": message.text} for message in compose(plan, row).messages]
+        messages = [{"role": message.role, "content": message.text} for message in composer.compose(row).messages]
         text = orjson.dumps({"messages": messages}).decode()
         return Answer(text, text, "stop", OFFLINE_MODEL, Usage(cost_usd=0.0))
 

@@ -1,5 +1,10 @@
-"""Conversations without a model: put together from the knowledge base's facts. Pure.
+"""Conversations put together from the knowledge base's facts, without any model. Pure, and deterministic by plan row.
 
-`composer` follows the plan's row; `speaker` answers as the assistant, with the fact that `fact_index` finds for a
-question, in the words of `first_person` and `phrases`.
+`composer` follows a row's moves for the user; `speaker` answers for the assistant, with the facts that `fact_index`
+finds for a question, put into the first person by `first_person`. `phrases` reads the wordings of both, which stand in
+`phrases.toml`.
 """
+
+from nanosft.generate.offline.composer import SOURCE, Composer
+
+__all__ = ["SOURCE", "Composer"]

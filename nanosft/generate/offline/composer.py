@@ -1,6 +1,7 @@
 """Conversations put together from the knowledge base's facts, without any model. Pure and deterministic by plan row.
 
-    conversation = compose(plan, plan_row(plan, 17))        # meta: {"row": 17, "cell": …, "source": "offline"}
+    composer = Composer(plan)
+    conversation = composer.compose(plan_row(plan, 17))     # meta: {"row": 17, "cell": …, "source": "offline"}
 
 The user follows the dynamic's moves; each answer is the fact that fits the question best, in the first person, with
 words around it that fit the persona. Who the assistant is comes in many wordings. A composed set is true by
@@ -11,43 +12,66 @@ import random
 from typing import Final
 
 from nanosft.conversation import Conversation, Message
-from nanosft.generate.offline import phrases
+from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import decapitalize
+from nanosft.generate.offline.phrases import Phrases, load_phrases
 from nanosft.generate.offline.speaker import Speaker, find_intent, join
-from nanosft.generate.planning.dimensions import Move, Topic
-from nanosft.generate.planning.plan import Plan, PlanRow
+from nanosft.generate.planning import Move, Plan, PlanRow, Topic
 
 SOURCE: Final = "offline"
 _REACTION_SHARE: Final = 0.6
 _CLOSER_SHARE: Final = 0.2
 _SUPPORT_SHARE: Final = 0.7
 _INVITATION_SHARE: Final = 0.4
+_GREETING_WORDS: Final = frozenset({"hi", "hello", "hey", "greetings", "hiya", "howdy", "heya", "good"})
+_WORDS_ON_OTHERS: Final = "product of a large company, copy of another model"
+_WORDS_ON_NOT_KNOWING: Final = "access to the internet, looking things up, news, date, knowing"
 
 
-def compose(plan: Plan, row: PlanRow) -> Conversation:
-    """The conversation of a plan row: the dynamic's number of messages, beginning with the row's first message."""
-    talk = _Talk(plan, row)
-    moves: list[Move] = list(row.dynamic.moves)
-    if not row.opening.asks_at_once:
-        talk.open()
-        spare = [place for place, move in enumerate(moves) if move in {"more", "related"}] or [len(moves) - 1]
-        del moves[spare[-1]]
-    for move in moves:
-        talk.take_turn(move)
-    if moves[-1] in {"ask", "more", "related"}:
-        talk.close()
-    meta = {"row": row.row, "cell": row.cell, "source": SOURCE}
-    return Conversation(tuple(talk.messages), meta)
+class Composer:
+    """Composes the rows of one plan; its knowledge base is indexed once.
+
+    Args:
+        plan: The plan whose rows are composed.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._facts = FactIndex(plan.knowledge)
+        self._phrases = load_phrases()
+
+    def compose(self, row: PlanRow) -> Conversation:
+        """The conversation of a plan row: the dynamic's number of messages, beginning with the row's first message."""
+        dialogue = _Dialogue(self._plan, self._facts, self._phrases, row)
+        moves: list[Move] = list(row.dynamic.moves)
+        if not row.opening.asks_at_once:
+            dialogue.open()
+            spare = [place for place, move in enumerate(moves) if move in {"more", "related"}] or [len(moves) - 1]
+            del moves[spare[-1]]
+        for move in moves:
+            dialogue.take_turn(move)
+        if moves[-1] in {"ask", "more", "related"}:
+            dialogue.close()
+        meta = {"row": row.row, "cell": row.cell, "source": SOURCE}
+        return Conversation(tuple(dialogue.messages), meta)
 
 
-class _Talk:
+class _Dialogue:
     """A conversation in the making: the user's side, and what it asks of the assistant's."""
 
-    def __init__(self, plan: Plan, row: PlanRow) -> None:
+    def __init__(self, plan: Plan, facts: FactIndex, phrases: Phrases, row: PlanRow) -> None:
         self.messages: list[Message] = []
         self._plan, self._row, self._topic = plan, row, row.topic
+        self._facts, self._phrases = facts, phrases
         self._rng = random.Random(row.seed)  # noqa: S311 - not for secrets
-        self._speaker = Speaker(plan, row.persona.level, self._rng, row.opening.user_name)
+        self._speaker = Speaker(
+            plan.knowledge,
+            facts,
+            phrases,
+            level=row.persona.level,
+            rng=self._rng,
+            user_name=row.opening.user_name,
+        )
         self._asked = {row.opening.question}
 
     def open(self) -> None:
@@ -55,46 +79,46 @@ class _Talk:
         text = self._row.first_message
         intent = find_intent(text)
         if intent:
-            answer = join(self._speaker.identify(intent), self._speaker.maybe(_INVITATION_SHARE, phrases.INVITATIONS))
+            answer = join(
+                self._speaker.identify(intent), self._speaker.maybe(_INVITATION_SHARE, self._phrases.invitations)
+            )
         else:
             answer = join(
-                self._speaker.greet(text), self._speaker.identify("who"), self._speaker.pick(phrases.INVITATIONS)
+                self._speaker.greet(text), self._speaker.identify("who"), self._speaker.pick(self._phrases.invitations)
             )
         self.messages += [Message("user", text), Message("assistant", answer)]
 
     def take_turn(self, move: Move) -> None:
         """One message of the user, and the answer."""
-        speaker, topic = self._speaker, self._topic
+        speaker, phrases, topic = self._speaker, self._phrases, self._topic
         match move:
             case "ask":
                 self._ask()
             case "more" | "related":
                 self._ask_next(is_related=move == "related")
             case "who":
-                question = speaker.pick(phrases.ASK_WHO)
+                question = speaker.pick(phrases.ask_who)
                 self._say(question, speaker.identify(find_intent(question) or "who"))
             case "wrong":
-                claim = speaker.pick(phrases.ASK_WRONG)
-                fact = speaker.support(
-                    "product of a large company, copy of another model", self._plan.recall.sections, 0.5
-                )
+                claim = speaker.pick(phrases.ask_wrong)
+                fact = speaker.support(_WORDS_ON_OTHERS, self._facts.sections, 0.5)
                 self._say(claim, join(speaker.identify("other"), fact))
             case "doubt":
-                doubt = speaker.pick(phrases.ASK_DOUBT)
-                self._say(doubt, join(speaker.pick(phrases.STAND_BY), speaker.support_topic(topic, _SUPPORT_SHARE)))
+                doubt = speaker.pick(phrases.ask_doubt)
+                self._say(doubt, join(speaker.pick(phrases.stand_by), speaker.support_topic(topic, _SUPPORT_SHARE)))
             case "simpler":
-                self._say(speaker.pick(phrases.ASK_SIMPLER), speaker.simplify(topic))
+                self._say(speaker.pick(phrases.ask_simpler), speaker.simplify(topic))
             case "unknown":
-                question = speaker.pick(phrases.ASK_UNKNOWN)
-                reason = speaker.support(phrases.ABOUT_NOT_KNOWING, self._plan.recall.sections, _SUPPORT_SHARE)
-                self._say(question, join(speaker.pick(phrases.DO_NOT_KNOW), reason))
+                question = speaker.pick(phrases.ask_unknown)
+                reason = speaker.support(_WORDS_ON_NOT_KNOWING, self._facts.sections, _SUPPORT_SHARE)
+                self._say(question, join(speaker.pick(phrases.do_not_know), reason))
             case "thanks":
-                thanks = speaker.pick(phrases.THANKS)
-                self._say(thanks, join(speaker.pick(phrases.WELCOME), speaker.pick(phrases.LAST_WORDS)))
+                thanks = speaker.pick(phrases.thanks)
+                self._say(thanks, join(speaker.pick(phrases.welcome), speaker.pick(phrases.last_words)))
 
     def close(self) -> None:
         """Now and then the last answer ends in a question or an offer."""
-        if closer := self._speaker.maybe(_CLOSER_SHARE, phrases.CLOSERS):
+        if closer := self._speaker.maybe(_CLOSER_SHARE, self._phrases.closers):
             self.messages[-1] = Message("assistant", join(self.messages[-1].text, closer))
 
     def _ask(self) -> None:
@@ -113,8 +137,8 @@ class _Talk:
     def _is_greeting(self, text: str) -> bool:
         """Whether the message before its question greets the assistant."""
         words = text.lower().replace("!", " ").replace(",", " ").replace(".", " ").split()
-        known = {"hi", "hello", "hey", "greetings", "hiya", "howdy", "heya", *phrases.FOREIGN_GREETINGS, "good"}
-        return bool(self._row.opening.user_name) or bool(words and words[0] in known)
+        is_known = bool(words) and (words[0] in _GREETING_WORDS or words[0] in self._phrases.foreign_greetings)
+        return bool(self._row.opening.user_name) or is_known
 
     def _ask_next(self, *, is_related: bool) -> None:
         """A question not asked yet that a fact not told yet answers: on the topic, else on a near one."""
@@ -144,15 +168,15 @@ class _Talk:
     def _phrase(self, question: str) -> str:
         """The question as this persona goes on to it."""
         reaction = self._react() if self._rng.random() < _REACTION_SHARE else ""
-        link = self._speaker.pick(phrases.FOLLOW_UPS) if question.endswith("?") else ""
+        link = self._speaker.pick(self._phrases.follow_ups) if question.endswith("?") else ""
         if link == "And":
             question = decapitalize(question)
         return join(reaction, link, question)
 
     def _react(self) -> str:
         """What this persona says to an answer, each saying once."""
-        fresh = [text for text in self._row.persona.reactions if text not in self._asked]
-        reaction = self._rng.choice(fresh) if fresh else ""
+        unsaid = [text for text in self._row.persona.reactions if text not in self._asked]
+        reaction = self._rng.choice(unsaid) if unsaid else ""
         self._asked.add(reaction)
         return reaction
 

@@ -19,7 +19,7 @@ _LATER: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ScoredFact:
     """A fact, and how well it fits the question; `is_answer` if they share more than the topic."""
 
     fact: Fact
@@ -27,7 +27,7 @@ class Found:
     is_answer: bool
 
 
-class Recall:
+class FactIndex:
     """The facts of a knowledge base, ready to be searched.
 
     Args:
@@ -48,7 +48,7 @@ class Recall:
 
     def find(
         self, question: str, sections: Iterable[str], *, about: str = "", used: Collection[str] = ()
-    ) -> list[Found]:
+    ) -> list[ScoredFact]:
         """The facts of some sections that are not used yet, best first.
 
         Args:
@@ -71,7 +71,7 @@ class Recall:
                 sum(log((1 + len(facts)) / counts[word]) ** 2 for word in words & some) for some in (asked, near_words)
             )
             score = direct if is_answer else near if near >= _ON_SUBJECT else 0.0
-            found.append(Found(fact, score / (1 + len(words) / _LONG_FACT) - place * _LATER, is_answer))
+            found.append(ScoredFact(fact, score / (1 + len(words) / _LONG_FACT) - place * _LATER, is_answer))
         return sorted(found, key=lambda item: (not item.is_answer, -item.score))
 
     def words_of(self, text: str) -> frozenset[str]:

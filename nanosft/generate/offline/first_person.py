@@ -39,14 +39,6 @@ def to_first_person(statement: str, name: str) -> str:
     return " ".join(filter(None, ["I", adverb, first, rest]))
 
 
-def as_sentence(text: str) -> str:
-    """The text with a capital at its beginning and an end mark; a first word in lower case by design keeps it."""
-    text = text.strip()
-    if text and not text.endswith((".", "!", "?")):
-        text += "."
-    return text
-
-
 def decapitalize(text: str, *, keep: frozenset[str] = frozenset()) -> str:
     """The text as it continues a sentence: its first letter small, unless the word is a name, "I", or all capitals."""
     first = re.split(r"\W", text, maxsplit=1)[0]

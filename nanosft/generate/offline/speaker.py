@@ -4,16 +4,14 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
-from nanosft.generate.offline import phrases
-from nanosft.generate.offline.fact_index import Found
+from nanosft.generate.offline.fact_index import FactIndex, ScoredFact
 from nanosft.generate.offline.first_person import decapitalize, to_first_person
-from nanosft.generate.planning.dimensions import Level, Topic
-from nanosft.generate.planning.plan import Plan
+from nanosft.generate.offline.phrases import Intent, Phrases
+from nanosft.generate.planning import Level, Topic
+from nanosft.knowledge import Knowledge
 from nanosft.knowledge.text import FUNCTION_WORDS
-
-Intent = Literal["other", "made", "name", "machine", "ai", "model", "who"]
 
 _OTHER = (
     r"^(?!.*\b(?:compare|better|good as|capable|differ\w*|sets you|page like)\b)"
@@ -36,17 +34,6 @@ _INTENTS: Final[tuple[tuple[Intent, re.Pattern[str]], ...]] = (
     ("ai", re.compile(r"\b(?:an ai|a bot|computer program)\b", re.IGNORECASE)),
     ("model", re.compile(r"\b(?:which|what) (?:model|assistant)\b", re.IGNORECASE)),
     ("who", re.compile(_WHO, re.IGNORECASE)),
-)
-_POOLS: Final[Mapping[Intent, Sequence[str]]] = MappingProxyType(
-    {
-        "other": phrases.NOT_OTHER,
-        "made": phrases.MADE,
-        "name": phrases.NAME,
-        "machine": phrases.MACHINE,
-        "ai": phrases.AN_AI,
-        "model": phrases.MODEL,
-        "who": phrases.WHO,
-    }
 )
 _YES_NO = re.compile(r"^(?:do|does|did|are|is|was|were|can|could|has|have|will|would|should|may|must)\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(?:no|not|never|cannot|nothing|none)\b|n't\b")
@@ -71,15 +58,26 @@ class Speaker:
     """The assistant's side of one conversation; it tells no fact twice.
 
     Args:
-        plan: Its knowledge base is what the assistant knows.
+        knowledge: What the assistant knows.
+        facts: The same, ready to be searched.
+        phrases: How it speaks.
         level: How much detail the user wants.
         rng: Chooses among wordings.
         user_name: How to greet the user, or "".
     """
 
-    def __init__(self, plan: Plan, level: Level, rng: random.Random, user_name: str) -> None:
-        knowledge = plan.knowledge
-        self._recall = plan.recall
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        facts: FactIndex,
+        phrases: Phrases,
+        *,
+        level: Level,
+        rng: random.Random,
+        user_name: str,
+    ) -> None:
+        self._facts = facts
+        self._phrases = phrases
         self._name, self._maker, self._user_name = knowledge.name, knowledge.maker, user_name
         self._level: Level = level
         self._rng = rng
@@ -99,8 +97,8 @@ class Speaker:
 
     def pick(self, pool: Sequence[str]) -> str:
         """A phrase of the pool with its slots filled, one not said yet while there is one."""
-        fresh = [text for text in pool if text not in self._said] or list(pool)
-        choice = self._rng.choice(fresh)
+        unsaid = [text for text in pool if text not in self._said] or list(pool)
+        choice = self._rng.choice(unsaid)
         self._said.add(choice)
         return choice.format(name=self._name, maker=self._maker, user=self._user_name, kind=self._kind(choice))
 
@@ -111,21 +109,26 @@ class Speaker:
     def greet(self, message: str) -> str:
         """A greeting back: by name if one was given, in the user's language where a word of it is known."""
         if self._user_name:
-            return self.pick(phrases.NAMED_GREETINGS)
+            return self.pick(self._phrases.named_greetings)
         lower = message.lower()
-        known = [reply for word, reply in phrases.FOREIGN_GREETINGS.items() if re.search(rf"\b{word}\b", lower)]
-        return known[0] if known else self.pick(phrases.GREETINGS)
+        known = [reply for word, reply in self._phrases.foreign_greetings.items() if re.search(rf"\b{word}\b", lower)]
+        return known[0] if known else self.pick(self._phrases.greetings)
 
     def identify(self, intent: Intent) -> str:
         """Say who it is, as the question asks for it."""
         if intent == "made" and not self._maker:
-            return self.pick(phrases.UNSURE)
-        text = self.pick(_POOLS[intent])
+            return self.pick(self._phrases.unsure)
+        text = self.pick(self._phrases.identity[intent])
         self._is_named = self._is_named or self._name in text
         if intent == "made":
             return join(text, "" if self._is_named and self._rng.random() < _MADE_SHARE else self._name_briefly())
         needs_maker = self._maker and self._maker not in text and intent != "name"
-        return join(text, self.maybe(1.0 if intent == "other" else _MADE_SHARE, phrases.MADE) if needs_maker else "")
+        return join(
+            text,
+            self.maybe(1.0 if intent == "other" else _MADE_SHARE, self._phrases.identity["made"])
+            if needs_maker
+            else "",
+        )
 
     def answer(self, question: str, topic: Topic) -> str:
         """Answer a question on a topic by facts not told yet, or as far as it knows."""
@@ -141,7 +144,7 @@ class Speaker:
         if intent:
             found, num_facts = [item for item in found if item.is_answer], min(num_facts, 1)
         if not found:
-            return opener or self.pick(phrases.UNSURE)
+            return opener or self.pick(self._phrases.unsure)
         chosen = self._choose(found, num_facts)
         if not opener:
             opener = self._open(question, topic, chosen[0])
@@ -149,11 +152,11 @@ class Speaker:
 
     def support(self, words: str, sections: Sequence[str], share: float = 1.0) -> str:
         """One more fact on some words, or nothing where there is none."""
-        asked = self._recall.words_of(words)
+        asked = self._facts.words_of(words)
         found = [
             item
-            for item in self._recall.find(words, sections, used=self._used)
-            if len(asked & self._recall.words_of(item.fact.statement)) > 1
+            for item in self._facts.find(words, sections, used=self._used)
+            if len(asked & self._facts.words_of(item.fact.statement)) > 1
         ]
         return self._tell(found[:1]) if found and self._rng.random() < share else ""
 
@@ -167,66 +170,64 @@ class Speaker:
         last_told = self._last_told
         if not last_told:
             found = self._find(topic.subject, topic)
-            return join(self.pick(phrases.SIMPLY), self._tell(found[:1])) if found else self.identify("who")
+            return join(self.pick(self._phrases.simply), self._tell(found[:1])) if found else self.identify("who")
         main_clause = _SIDE_CLAUSE.sub(".", last_told)
         if main_clause == last_told:
-            words = self._recall.words_of(last_told)
+            words = self._facts.words_of(last_told)
             found = [item for item in self._find(last_told, topic) if item.is_answer]
-            if found and len(words & self._recall.words_of(found[0].fact.statement)) >= _CLOSE:
+            if found and len(words & self._facts.words_of(found[0].fact.statement)) >= _CLOSE:
                 main_clause = self._tell(found[:1])
-        lead = phrases.SIMPLY if main_clause != last_told else phrases.SHORT_ALREADY
+        lead = self._phrases.simply if main_clause != last_told else self._phrases.short_already
         return join(self.pick(lead), main_clause)
 
     def can_answer(self, question: str, topic: Topic) -> bool:
         """Whether the fact that answers the question best is not told yet."""
-        best = next(iter(self._recall.find(question, topic.sections, about=_about(topic))), None)
+        best = next(iter(self._facts.find(question, topic.sections, about=_about(topic))), None)
         return best is not None and best.is_answer and best.fact.id not in self._used and find_intent(question) is None
 
-    def _find(self, question: str, topic: Topic) -> list[Found]:
-        return self._recall.find(question, topic.sections, about=_about(topic), used=self._used)
+    def _find(self, question: str, topic: Topic) -> list[ScoredFact]:
+        return self._facts.find(question, topic.sections, about=_about(topic), used=self._used)
 
-    def _choose(self, found: Sequence[Found], num_facts: int) -> list[Found]:
+    def _choose(self, found: Sequence[ScoredFact], num_facts: int) -> list[ScoredFact]:
         """The best fact, and others that answer the question too; of a topic in general, those that come next."""
         others = [item for item in found[1:] if item.is_answer == found[0].is_answer]
         return [found[0], *others[: num_facts - 1]]
 
-    def _open(self, question: str, topic: Topic, best: Found) -> str:
+    def _open(self, question: str, topic: Topic, best: ScoredFact) -> str:
         """Yes, no, a hedge, a lead or nothing, before the fact."""
         if best.is_answer and _YES_NO.match(question):
             return self._yes_or_no(question, best)
         if best.is_answer:
-            return self.maybe(_LEAD_SHARE, phrases.LEADS[self._level])
-        words = self._recall.words_of(question)
-        is_near = best.score > 1 or words & self._recall.words_of(
-            f"{topic.subject} {topic.brief} {' '.join(topic.ask)}"
-        )
+            return self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
+        words = self._facts.words_of(question)
+        is_near = best.score > 1 or words & self._facts.words_of(f"{topic.subject} {topic.brief} {' '.join(topic.ask)}")
         if words and not is_near:
-            return join(self.pick(phrases.UNSURE), self.pick(phrases.INSTEAD))
-        return self.maybe(_LEAD_SHARE, phrases.LEADS[self._level])
+            return join(self.pick(self._phrases.unsure), self.pick(self._phrases.instead))
+        return self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
 
-    def _yes_or_no(self, question: str, best: Found) -> str:
+    def _yes_or_no(self, question: str, best: ScoredFact) -> str:
         """Yes or no where a fact about itself decides it: all that is asked stands on one side of a negation."""
         of_itself = to_first_person(best.fact.statement, self._name).startswith("I ")
         if _NEGATION.search(question) or not of_itself:
             return ""
         statement = best.fact.statement
-        asked = self._recall.words_of(question)
+        asked = self._facts.words_of(question)
         negation = _NEGATION.search(statement)
         if negation is None:
-            return "Yes." if asked and asked <= self._recall.words_of(statement) else ""
-        before = self._recall.words_of(statement[: negation.start()])
-        after = self._recall.words_of(statement[negation.end() :])
+            return "Yes." if asked and asked <= self._facts.words_of(statement) else ""
+        before = self._facts.words_of(statement[: negation.start()])
+        after = self._facts.words_of(statement[negation.end() :])
         if asked & after and not asked & before:
             return "No."
         return "Yes." if asked and asked <= before - after else ""
 
-    def _tell(self, chosen: Sequence[Found]) -> str:
+    def _tell(self, chosen: Sequence[ScoredFact]) -> str:
         sentences: list[str] = []
         for item in chosen:
             self._used.add(item.fact.id)
             sentence = to_first_person(item.fact.statement, self._name)
             sentence += "" if sentence.endswith((".", "!", "?")) else "."
-            if sentences and (link := self.pick(phrases.LINKS)):
+            if sentences and (link := self.pick(self._phrases.links)):
                 continued = sentence if link.endswith(":") else decapitalize(sentence, keep=self._proper)
                 sentence = f"{link} {continued}"
             sentences.append(sentence)
@@ -235,16 +236,16 @@ class Speaker:
 
     def _name_briefly(self) -> str:
         self._is_named = True
-        return self.pick(phrases.NAME_TOO)
+        return self.pick(self._phrases.name_too)
 
     def _kind(self, template: str) -> str:
         """What it is, from a fact that says so; that fact is told then."""
         if "{kind}" not in template:
             return ""
-        fresh = [kind for kind in self._kinds if kind[0] not in self._used] or self._kinds
-        if not fresh:
+        untold = [kind for kind in self._kinds if kind[0] not in self._used] or self._kinds
+        if not untold:
             return _KIND
-        fact_id, kind = self._rng.choice(fresh)
+        fact_id, kind = self._rng.choice(untold)
         self._used.add(fact_id)
         return kind
 

@@ -3,3 +3,22 @@
 `dimensions` reads what a plan is made of (`dimensions.toml`), `openings` writes first messages, `plan` deals them
 out by row, and `coverage` counts what the first rows of a plan cover.
 """
+
+from nanosft.generate.planning.coverage import cover, render_coverage
+from nanosft.generate.planning.dimensions import Dimensions, Level, Move, Topic, read_dimensions, slots_of
+from nanosft.generate.planning.plan import Plan, PlanRow, make_plan, plan_row
+
+__all__ = [
+    "Dimensions",
+    "Level",
+    "Move",
+    "Plan",
+    "PlanRow",
+    "Topic",
+    "cover",
+    "make_plan",
+    "plan_row",
+    "read_dimensions",
+    "render_coverage",
+    "slots_of",
+]

@@ -19,12 +19,11 @@ else once the shifts have mixed them, after some stretches.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import gcd, lcm
 from typing import Final, TypeVar
 
 from nanosft.errors import ConfigError
-from nanosft.generate.offline.fact_index import Recall
 from nanosft.generate.planning.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
 from nanosft.generate.planning.openings import Opening, Visit, count_variants, write_opening
 from nanosft.knowledge import Knowledge
@@ -74,7 +73,7 @@ class PlanRow:
         return self.opening.text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Dimensions bound to a knowledge base, and a seed: all rows, without listing them.
 
@@ -90,16 +89,6 @@ class Plan:
     personas: tuple[Persona, ...]
     dynamics: tuple[Dynamic, ...]
     styles: tuple[Style, ...]
-
-    @cached_property
-    def recall(self) -> Recall:
-        """The knowledge base, ready to be searched."""
-        return Recall(self.knowledge)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) over seed, knowledge and dimensions: equal fingerprints are equal plans."""
-        return hashlib.sha256(f"{self.seed}/{self.knowledge.sha256}/{self.dimensions.sha256}".encode()).hexdigest()
 
 
 def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Plan:

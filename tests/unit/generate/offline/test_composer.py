@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from nanosft.conversation import Conversation, parse_line, role_problem, to_line
 from nanosft.dedup.index import NearDuplicateIndex
 from nanosft.dedup.words import normalize_text
-from nanosft.generate.offline.composer import compose
+from nanosft.generate.offline import Composer
 from nanosft.generate.offline.first_person import to_first_person
 from nanosft.generate.offline.speaker import find_intent
-from nanosft.generate.planning.dimensions import read_dimensions
-from nanosft.generate.planning.plan import make_plan, plan_row
+from nanosft.generate.planning import make_plan, plan_row, read_dimensions
 from nanosft.knowledge import parse_knowledge, read_knowledge
 from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.grounding import make_reference
 
 BASE = Path(__file__).parents[4] / "knowledge" / "self_knowledge.md"
 PLAN = make_plan(read_dimensions(), read_knowledge(str(BASE)), seed=0)
+COMPOSER = Composer(PLAN)
 NUM_ROWS = 1000
 
 OTHER = """\
@@ -40,7 +40,7 @@ Install it with one command. Python 3.10 or newer is needed.
 
 @pytest.fixture(scope="module")
 def composed() -> list[Conversation]:
-    return [compose(PLAN, plan_row(PLAN, number)) for number in range(NUM_ROWS)]
+    return [COMPOSER.compose(plan_row(PLAN, number)) for number in range(NUM_ROWS)]
 
 
 def test_every_row_passes_every_gate(composed):
@@ -156,13 +156,14 @@ def test_engineers_hear_more_than_children(composed):
 @given(st.integers(0, 10**9), st.integers(0, 5))
 def test_any_row_composes_alike_twice(number, fresh):
     row = plan_row(PLAN, number, fresh)
-    assert compose(PLAN, row) == compose(PLAN, row)
-    assert len(compose(PLAN, row).messages) == row.num_messages
+    assert COMPOSER.compose(row) == COMPOSER.compose(row)
+    assert len(COMPOSER.compose(row).messages) == row.num_messages
 
 
 def test_a_fresh_prompt_is_another_conversation():
     assert all(
-        compose(PLAN, plan_row(PLAN, number)).id != compose(PLAN, plan_row(PLAN, number, 1)).id for number in range(100)
+        COMPOSER.compose(plan_row(PLAN, number)).id != COMPOSER.compose(plan_row(PLAN, number, 1)).id
+        for number in range(100)
     )
 
 
@@ -172,9 +173,10 @@ def test_any_other_assistant_is_composed_as_well(text):
     plan = make_plan(read_dimensions(), knowledge, seed=3)
     context = Context(Gates(), reference=make_reference(knowledge))
     verdicts = []
+    composer = Composer(plan)
     for number in range(200):
         row = plan_row(plan, number)
-        conversation = compose(plan, row)
+        conversation = composer.compose(row)
         assert "nanochat" not in conversation.messages[1].text
         assert "{" not in " ".join(message.text for message in conversation.messages)
         verdicts.append(check(conversation, context, num_messages=row.num_messages))
@@ -188,6 +190,6 @@ def test_a_question_no_fact_answers_is_met_with_honesty():
     for number in range(400):
         row = plan_row(plan, number)
         if row.opening.question == "Can you do math?" and row.opening.asks_at_once:
-            texts.append(compose(plan, row).messages[1].text)
+            texts.append(Composer(plan).compose(row).messages[1].text)
     assert texts
     assert all(re.search(r"not (?:know|certain|have an exact)|cannot say|beyond what I know", text) for text in texts)

@@ -117,14 +117,12 @@ def test_a_row_depends_on_seed_and_number_alone(shipped):
     again = make_plan(read_dimensions(), read_knowledge(str(BASE)), seed=0)
     numbers = [977, 3, 10**9, 41]
     assert [plan_row(shipped, n) for n in numbers] == [plan_row(again, n) for n in numbers]
-    assert again.fingerprint == shipped.fingerprint
 
 
 def test_another_seed_is_another_plan(shipped):
     other = make_plan(shipped.dimensions, shipped.knowledge, seed=1)
     same = sum(plan_row(shipped, n).first_message == plan_row(other, n).first_message for n in range(200))
     assert same < 20
-    assert other.fingerprint != shipped.fingerprint
 
 
 def test_a_negative_seed_is_an_error(shipped):
