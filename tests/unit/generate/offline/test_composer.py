@@ -152,7 +152,7 @@ def test_engineers_hear_more_than_children(composed):
     assert means["simple"] < means["plain"] < means["technical"]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**9), st.integers(0, 5))
 def test_any_row_composes_alike_twice(number, fresh):
     row = plan_row(PLAN, number, fresh)

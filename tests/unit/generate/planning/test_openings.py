@@ -27,7 +27,7 @@ def style_of(*messages: str, **options: object) -> Style:
     return Style.model_validate({"id": "s", "description": "d", "first_messages": messages, **options})
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 6), st.integers(1, 5), st.integers(0, 1000))
 def test_all_combinations_are_used_before_one_comes_again(num_templates, num_questions, num_asks, begin):
     slots = ["{question}", "{ask}"]

@@ -80,7 +80,7 @@ def spreads(plan: Plan, num_rows: int, *names: str) -> list[int]:
 sizes = st.integers(1, 12)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(sizes, sizes, sizes, sizes, st.integers(0, 2**40))
 def test_every_value_is_had_equally_often_at_every_length(topics, personas, dynamics, styles, seed):
     plan = make(topics, personas, dynamics, styles, seed)
@@ -88,7 +88,7 @@ def test_every_value_is_had_equally_often_at_every_length(topics, personas, dyna
         assert max(spreads(plan, 150, name)) <= 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(sizes, sizes, sizes, st.integers(0, 2**40))
 def test_pairs_with_a_topic_are_even_at_every_length(topics, personas, dynamics, seed):
     plan = make(topics, personas, dynamics, seed=seed)
@@ -104,7 +104,7 @@ def test_dimensions_with_a_common_factor_do_not_move_in_step():
     assert min(pairs.values()) >= 8
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**15))
 def test_rows_far_out_are_as_balanced_as_the_first(seed, begin):
     plan = make(6, 4, 9, seed=seed)
