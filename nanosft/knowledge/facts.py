@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Final
 
 from nanosft.errors import DataError
-from nanosft.knowledge.markdown import Block, parse_blocks
+from nanosft.knowledge.markdown import MarkdownBlock, parse_blocks
 from nanosft.knowledge.text import FUNCTION_WORDS, split_sentences
 from nanosft.shipped import find_shipped
 from nanosft.store import open_object
@@ -154,7 +154,7 @@ def parse_knowledge(text: str, *, where: str) -> Knowledge:
     """
     title = ""
     settings: dict[str, str] = {}
-    sections: list[tuple[str, list[Block]]] = [("", [])]
+    sections: list[tuple[str, list[MarkdownBlock]]] = [("", [])]
     for block in parse_blocks(text):
         setting = _SETTING.match(block.text) if len(sections) == 1 and block.kind == "bullet" else None
         if block.kind == "heading" and block.level == 1 and not title:
@@ -176,16 +176,16 @@ def parse_knowledge(text: str, *, where: str) -> Knowledge:
     return Knowledge(name, maker, topics, text, where, settings.get("tone", ""))
 
 
-def _statements(block: Block) -> list[Block]:
+def _statements(block: MarkdownBlock) -> list[MarkdownBlock]:
     """The block cut into statements; a link stays with the sentence that spells it out, or with the only one."""
     sentences = list(split_sentences(block.text)) if block.kind == "paragraph" else [block.text]
     urls = tuple(dict.fromkeys([*block.urls, *_URL.findall(block.text)]))
     if len(sentences) == 1:
-        return [Block(block.kind, block.text, urls)]
-    return [Block(block.kind, item, tuple(url for url in urls if url in item)) for item in sentences]
+        return [MarkdownBlock(block.kind, block.text, urls)]
+    return [MarkdownBlock(block.kind, item, tuple(url for url in urls if url in item)) for item in sentences]
 
 
-def _topics(sections: Iterable[tuple[str, list[Block]]], title: str) -> tuple[KnowledgeTopic, ...]:
+def _topics(sections: Iterable[tuple[str, list[MarkdownBlock]]], title: str) -> tuple[KnowledgeTopic, ...]:
     topics: list[KnowledgeTopic] = []
     taken: Counter[str] = Counter()
     for heading, blocks in sections:
@@ -200,13 +200,13 @@ def _topics(sections: Iterable[tuple[str, list[Block]]], title: str) -> tuple[Kn
     return tuple(topics)
 
 
-def _complete(block: Block, heading: str) -> Block:
+def _complete(block: MarkdownBlock, heading: str) -> MarkdownBlock:
     """A block of a word or two says nothing by itself: its heading goes before it, as in `License: MIT`."""
     is_whole = len(block.text.split()) >= _MIN_FACT_WORDS or not heading
-    return block if is_whole else Block(block.kind, f"{heading}: {block.text}", block.urls)
+    return block if is_whole else MarkdownBlock(block.kind, f"{heading}: {block.text}", block.urls)
 
 
-def _fact(topic_id: str, block: Block) -> Fact:
+def _fact(topic_id: str, block: MarkdownBlock) -> Fact:
     without_urls = _URL.sub(" ", block.text)
     numbers = tuple(map(_number, _NUMBER.finditer(without_urls)))
     names = tuple(dict.fromkeys(filter(None, map(_name, _NAME.finditer(without_urls)))))

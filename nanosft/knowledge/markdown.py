@@ -14,7 +14,7 @@ BlockKind = Literal["heading", "bullet", "paragraph", "row"]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class MarkdownBlock:
     """A heading, a list item's own text, a paragraph, or a table row.
 
     Attributes:
@@ -30,11 +30,11 @@ class Block:
     level: int = 0
 
 
-def parse_blocks(text: str) -> Iterator[Block]:
+def parse_blocks(text: str) -> Iterator[MarkdownBlock]:
     """Yield the blocks of a Markdown text in order, empty ones left out."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     header: list[str] = []
-    row: list[Block] = []
+    row: list[MarkdownBlock] = []
     list_depth = 0
     for position, token in enumerate(tokens):
         if token.type == "list_item_open":
@@ -52,25 +52,25 @@ def parse_blocks(text: str) -> Iterator[Block]:
             opener = tokens[position - 1]
             plain, urls = _plain(token.children or [])
             if opener.type in {"th_open", "td_open"}:
-                row.append(Block("row", plain, urls))
+                row.append(MarkdownBlock("row", plain, urls))
             elif plain:
                 yield _text_block(opener, plain, urls, in_list=list_depth > 0)
 
 
-def _text_block(opener: Token, plain: str, urls: tuple[str, ...], *, in_list: bool) -> Block:
+def _text_block(opener: Token, plain: str, urls: tuple[str, ...], *, in_list: bool) -> MarkdownBlock:
     if opener.type == "heading_open":
-        return Block("heading", plain, urls, int(opener.tag[1:]))
-    return Block("bullet" if in_list else "paragraph", plain, urls)
+        return MarkdownBlock("heading", plain, urls, int(opener.tag[1:]))
+    return MarkdownBlock("bullet" if in_list else "paragraph", plain, urls)
 
 
-def _row_block(header: Sequence[str], row: Sequence[Block]) -> Block:
+def _row_block(header: Sequence[str], row: Sequence[MarkdownBlock]) -> MarkdownBlock:
     """A table row as one statement: `d20: parameters 561M, cost $100.`."""
     first, *rest = (cell.text for cell in row)
     values = [
         f"{key} {cell}".strip() for key, cell in zip(header[1:], rest, strict=False) if cell.strip("-\u2013\u2014 ")
     ]
     text = f"{first}: {', '.join(values)}." if first and values else f"{first or ', '.join(values)}."
-    return Block("row", text, tuple(url for cell in row for url in cell.urls))
+    return MarkdownBlock("row", text, tuple(url for cell in row for url in cell.urls))
 
 
 def _plain(children: Sequence[Token]) -> tuple[str, tuple[str, ...]]:

@@ -79,7 +79,7 @@ class Layout(Protocol):
         """
 
 
-class PackedRows:
+class PackedLayout:
     """The layout of training: rows of `batch_shape` (B, T), each token seeing its own document only."""
 
     def __init__(self, batch_shape: tuple[int, int], documents: Documents | None, device: torch.device) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 
-from nanosft.nanochat.attention import Documents, Layout, PackedRows
+from nanosft.nanochat.attention import Documents, Layout, PackedLayout
 from nanosft.nanochat.fused import norm, rotate_and_norm, scale, square_relu
 from nanosft.nanochat.generations import (
     SMEAR_CHANNELS,
@@ -180,7 +180,7 @@ class GPT(nn.Module):
             documents: Each sees itself alone, from position 0; None: each row is one document, as in nanochat.
         """
         num_rows, row_len = ids.shape
-        layout = PackedRows((num_rows, row_len), documents, ids.device)
+        layout = PackedLayout((num_rows, row_len), documents, ids.device)
         return self.run(ids.reshape(-1), layout).view(num_rows, row_len, -1)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from nanosft.settings.base import ENV_PREFIX
 from nanosft.settings.run import Stage
 from nanosft.store import join_uri
-from nanosft.submit.run_file import Run, Sft
+from nanosft.submit.run_file import RunFile, Sft
 
 STAGES: Final[tuple[Stage, ...]] = ("generate", "mix", "sft")
 CPU_OVERLAYS: Final = frozenset({"local"})
@@ -21,7 +21,7 @@ Overlay = dict[str, Any]
 """A kustomization, as the JSON that kustomize reads as well as YAML."""
 
 
-def build_overlay(run: Run, recipe: str, *, stages: tuple[Stage, ...] = STAGES) -> Overlay:
+def build_overlay(run: RunFile, recipe: str, *, stages: tuple[Stage, ...] = STAGES) -> Overlay:
     """The kustomization that turns the manifests of run "first" into this run's; pure.
 
     Args:
@@ -74,7 +74,7 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
-def _generate_patches(run: Run) -> list[Overlay]:
+def _generate_patches(run: RunFile) -> list[Overlay]:
     if "num_shards" not in run.generate and run.parallelism is None:
         return []
     spec = {"completions": run.generate["num_shards"]} if "num_shards" in run.generate else {}
@@ -82,13 +82,13 @@ def _generate_patches(run: Run) -> list[Overlay]:
     return [_merge("batch/v1", "Job", "nanosft-generate", {"spec": spec})]
 
 
-def _network_patches(run: Run) -> list[Overlay]:
+def _network_patches(run: RunFile) -> list[Overlay]:
     paths = ["/spec/podSelector", "/spec/ingress/0/from/0/podSelector", "/spec/egress/0/to/0/podSelector"]
     operations = [_replace(f"{path}/matchLabels/{_INSTANCE.replace('/', '~1')}", run.name) for path in paths]
     return [_operations("NetworkPolicy", operations)]
 
 
-def _sft_patches(run: Run, sft: Sft) -> list[Overlay]:
+def _sft_patches(run: RunFile, sft: Sft) -> list[Overlay]:
     with_gpu = run.overlay not in CPU_OVERLAYS
     sizes = _trainjob_operations if run.overlay == "trainjob" else _pytorchjob_operations
     return [_operations(kind, operations) for kind, operations in sizes(sft, with_gpu=with_gpu)]
@@ -135,7 +135,7 @@ def _gpu_operations(sft: Sft, pod: str) -> list[Overlay]:
     ]
 
 
-def _labels(run: Run) -> list[Overlay]:
+def _labels(run: RunFile) -> list[Overlay]:
     templates = {
         "PyTorchJob": [
             f"spec/pytorchReplicaSpecs/{replica}/template/metadata/labels" for replica in ("Master", "Worker")

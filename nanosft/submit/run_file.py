@@ -43,7 +43,7 @@ class Sft(_Table):
     ranks_per_node: int = Field(default=1, ge=1)
 
 
-class Run(_Table):
+class RunFile(_Table):
     """What a run file says; see the module's docstring.
 
     Attributes:
@@ -84,14 +84,14 @@ class Run(_Table):
         return join_uri(self.store, self.name)
 
 
-def parse_run(text: str, *, where: str) -> Run:
+def parse_run(text: str, *, where: str) -> RunFile:
     """Parse a run file and check the stages' settings in it against their own classes.
 
     Raises:
         ConfigError: A key is unknown, missing or out of bounds; the message names it.
     """
     try:
-        run = Run.model_validate(tomllib.loads(text))
+        run = RunFile.model_validate(tomllib.loads(text))
         _check(GenerateSettings, {"out": run.prefix, **run.generate}, "generate")
         _check(MixSettings, {"recipe": RECIPE_PATH, "out": run.prefix, **run.mix}, "mix")
         _check(TrainSettings, {"base": "base", "data": "data", "out": run.prefix, **run.train}, "train")

@@ -21,7 +21,7 @@ from nanosft.train.data.packing import pack_in_order
 from nanosft.train.data.plan import StepPlan
 from nanosft.train.distributed import World
 from nanosft.train.evaluate import ValidationSet
-from nanosft.train.optim.hyperparameters import Hyper
+from nanosft.train.optim.hyperparameters import HyperParameters
 
 _LENGTH_MULTIPLE: Final = 256
 """Flattened batches on CUDA are filled up to a multiple of this: kernels and allocator see few lengths."""
@@ -33,7 +33,7 @@ def _uses_dense_mask(base: Checkpoint, world: World) -> bool:
 
 
 def make_builder(
-    settings: TrainSettings, hyper: Hyper, data: Data, plan: StepPlan, base: Checkpoint, world: World
+    settings: TrainSettings, hyper: HyperParameters, data: Data, plan: StepPlan, base: Checkpoint, world: World
 ) -> Callable[[int], list[MicroBatch]]:
     """A function from a step to this rank's micro-batches, on its device."""
 
@@ -57,7 +57,7 @@ def make_builder(
 
 
 def make_validation(
-    settings: TrainSettings, hyper: Hyper, data: Data, base: Checkpoint, world: World
+    settings: TrainSettings, hyper: HyperParameters, data: Data, base: Checkpoint, world: World
 ) -> ValidationSet | None:
     """The packed validation set, or None where there is no data for it.
 
@@ -77,7 +77,7 @@ def make_validation(
     return ValidationSet(
         data.val,
         rows,
-        world.all_do(lambda: _token_bytes(settings, base)),
+        world.run_on_all_ranks(lambda: _token_bytes(settings, base)),
         hyper.row_len,
         settings.attention,
         base.tokenizer.bos_id,
@@ -98,7 +98,7 @@ def _token_bytes(settings: TrainSettings, base: Checkpoint) -> npt.NDArray[np.in
     return np.asarray(table.numpy(), np.int64)
 
 
-def flops_per_token(settings: TrainSettings, hyper: Hyper, data: Data, base: Checkpoint) -> float:
+def flops_per_token(settings: TrainSettings, hyper: HyperParameters, data: Data, base: Checkpoint) -> float:
     """Floating-point operations of forward and backward pass for one token of this data, on average."""
     span = data.train.lengths.mean() if settings.attention == "document" else hyper.row_len
     share = data.train.supervised.sum() / data.train.lengths.sum()

@@ -67,7 +67,7 @@ class World:
                 dist.all_reduce(values)
         return values
 
-    def share(self, value: T, *, source: int = 0) -> T:
+    def broadcast(self, value: T, *, source: int = 0) -> T:
         """Rank `source`'s value, on every rank."""
         if self.size == 1:
             return value
@@ -85,7 +85,7 @@ class World:
             dist.all_gather_object(values, value, group=self.background if background else None)
         return values
 
-    def all_do(self, work: Callable[[], T]) -> T:
+    def run_on_all_ranks(self, work: Callable[[], T]) -> T:
         """Run `work` on every rank; where it fails on one, all raise.
 
         Without this a rank that cannot read its files leaves the others waiting for it.
@@ -103,7 +103,7 @@ class World:
                 raise found
         return result  # type: ignore[return-value]  # no error, so there is a result
 
-    def first_does(self, work: Callable[[], T]) -> T:
+    def run_on_rank_zero(self, work: Callable[[], T]) -> T:
         """Run `work` on rank 0 alone and give every rank its result, or its error.
 
         Raises:
@@ -116,7 +116,7 @@ class World:
                 result = work()
             except NanosftError as exc:
                 error = exc
-        result, error = self.share((result, error))
+        result, error = self.broadcast((result, error))
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]

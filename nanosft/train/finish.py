@@ -10,7 +10,7 @@ from nanosft.nanochat.checkpoint import Checkpoint, read_tensors, save_checkpoin
 from nanosft.store.base import Store
 from nanosft.train.data.dataset import Data
 from nanosft.train.loop import Run
-from nanosft.train.optim.hyperparameters import Hyper
+from nanosft.train.optim.hyperparameters import HyperParameters
 from nanosft.train.state import BEST_PREFIX, Progress
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
 
 
 def finish(
-    run: Run, progress: Progress, base: Checkpoint, hyper: Hyper, data: Data, expected: Manifest
+    run: Run, progress: Progress, base: Checkpoint, hyper: HyperParameters, data: Data, expected: Manifest
 ) -> TrainSummary:
     """Write the chat checkpoints, the last metrics and the manifest; then drop what only a resume needs."""
     settings, store = run.settings, run.store

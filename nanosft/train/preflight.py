@@ -21,7 +21,7 @@ from nanosft.train.data.plan import count_rows_per_step
 from nanosft.train.distributed import World, choose_dtype
 from nanosft.train.lineage import find_content
 from nanosft.train.loss import CHUNK_TOKENS
-from nanosft.train.optim.hyperparameters import Hyper, inherit
+from nanosft.train.optim.hyperparameters import HyperParameters
 from nanosft.train.optim.optimizer import Group, group_parameters
 from nanosft.train.state import list_states
 
@@ -80,7 +80,7 @@ def run_preflight(settings: TrainSettings, world: World) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def estimate_memory_bytes(groups: list[Group], base: Checkpoint, hyper: Hyper, *, world_size: int) -> int:
+def estimate_memory_bytes(groups: list[Group], base: Checkpoint, hyper: HyperParameters, *, world_size: int) -> int:
     """What one rank needs at most: weights, gradients, its share of the moments, activations and a chunk of logits."""
     num_matrix = sum(param.numel() for group in groups if group.betas is None for param in group.params.values())
     num_other = sum(param.numel() for group in groups if group.betas is not None for param in group.params.values())
@@ -140,13 +140,13 @@ def _check_data(settings: TrainSettings) -> str:
 
 
 def _check_batch(settings: TrainSettings, base: Checkpoint, world: World) -> str:
-    hyper = inherit(settings, base.meta, where=base.uri)
+    hyper = HyperParameters.resolve(settings, base.meta, where=base.uri)
     rows = count_rows_per_step(hyper.total_batch_size, hyper.row_len, world.size)
     return f"{rows} rows of {hyper.row_len} tokens a step, {rows // world.size} on each of {world.size} ranks"
 
 
 def _check_memory(settings: TrainSettings, base: Checkpoint, world: World) -> str:
-    hyper = inherit(settings, base.meta, where=base.uri)
+    hyper = HyperParameters.resolve(settings, base.meta, where=base.uri)
     groups = group_parameters(base.model, hyper.optimizer, width=base.model.config.n_embd)
     needed = estimate_memory_bytes(groups, base, hyper, world_size=world.size)
     device = _device(settings)

@@ -28,7 +28,7 @@ from nanosft.train.finish import TrainSummary, find_finished, finish
 from nanosft.train.lineage import find_base_parent, find_content
 from nanosft.train.loop import Run, train
 from nanosft.train.metrics import MetricsLog, Sink, find_peak_flops, open_sinks
-from nanosft.train.optim.hyperparameters import Hyper, inherit
+from nanosft.train.optim.hyperparameters import HyperParameters
 from nanosft.train.optim.optimizer import MuonAdamW, group_parameters
 from nanosft.train.optim.warm_start import warm_start
 from nanosft.train.preflight import run_preflight
@@ -56,14 +56,14 @@ def run_train(settings: TrainSettings) -> TrainSummary:
             logging.getLogger("nanosft").setLevel(logging.ERROR)
         store = open_store(settings.out)
         if settings.preflight:
-            world.first_does(lambda: run_preflight(settings, world))
+            world.run_on_rank_zero(lambda: run_preflight(settings, world))
             return TrainSummary(store.uri, 0, 0, None, None)
         content = find_content(settings)
-        finished = world.first_does(lambda: find_finished(store, content))
+        finished = world.run_on_rank_zero(lambda: find_finished(store, content))
         if finished is not None:
             return finished
-        base = world.all_do(lambda: _load_base(settings, world))
-        hyper = inherit(settings, base.meta, where=base.uri)
+        base = world.run_on_all_ranks(lambda: _load_base(settings, world))
+        hyper = HyperParameters.resolve(settings, base.meta, where=base.uri)
         prompts = render_prompts(
             base.tokenizer,
             settings.prompts if settings.sample_tokens else (),
@@ -72,7 +72,7 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         data = load_data(settings, store, capacity=hyper.row_len + 1, world=world, signals=signals)
         val = make_validation(settings, hyper, data, base, world)
         plan = _plan(settings, hyper, data, world)
-        expected = world.first_does(lambda: _expected_manifest(settings, store, content, base, data))
+        expected = world.run_on_rank_zero(lambda: _expected_manifest(settings, store, content, base, data))
         _stop_if_told(signals, world)
         loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="nanosft-load"))
         writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="nanosft-save"))
@@ -86,17 +86,17 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         if progress is None:
             progress = Progress()
             if settings.warm_start and base.ref.optimizer_keys:
-                states = world.all_do(lambda: read_optimizer_states(settings.base, base.ref))
+                states = world.run_on_all_ranks(lambda: read_optimizer_states(settings.base, base.ref))
                 warm_start(optimizer, states, where=f"{base.uri}: {base.ref.optimizer_keys[0]} …")
                 _log.info("took the momentum over from %d optimizer files of the base", len(states))
         else:
             _log.info("resumed after step %d of %d", progress.step, plan.num_steps)
         compiled = settings.compile if settings.compile is not None else world.device.type == "cuda"
         module = LossModule(base.model, compiled=compiled)
-        attempt = world.share(secrets.token_hex(4))
-        sinks = world.all_do(lambda: _open_sinks(settings, store, content) if world.is_first else ())
+        attempt = world.broadcast(secrets.token_hex(4))
+        sinks = world.run_on_all_ranks(lambda: _open_sinks(settings, store, content) if world.is_first else ())
         first_step = progress.step if world.is_first else 0  # rank 0 alone reads and writes metrics
-        metrics = world.all_do(lambda: MetricsLog(store, writer, step=first_step, sinks=sinks))
+        metrics = world.run_on_all_ranks(lambda: MetricsLog(store, writer, step=first_step, sinks=sinks))
         run = Run(
             settings=settings,
             store=store,
@@ -135,7 +135,7 @@ def run_train(settings: TrainSettings) -> TrainSummary:
                 metrics.flush()  # the lines before it are what its cause is looked for in
             raise
         run.saver.finish()
-        return world.first_does(lambda: finish(run, progress, base, hyper, data, expected))
+        return world.run_on_rank_zero(lambda: finish(run, progress, base, hyper, data, expected))
 
 
 def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
@@ -150,7 +150,7 @@ def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
     )
 
 
-def _plan(settings: TrainSettings, hyper: Hyper, data: Data, world: World) -> StepPlan:
+def _plan(settings: TrainSettings, hyper: HyperParameters, data: Data, world: World) -> StepPlan:
     plan = plan_steps(
         data.train,
         capacity=hyper.row_len + 1,

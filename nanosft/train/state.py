@@ -214,12 +214,12 @@ def restore(store: Store, world: World, optimizer: MuonAdamW, *, expected: Manif
         ConfigError: The state was made with other settings.
         DataError: It was made from other data or another base.
     """
-    for state in world.first_does(lambda: list_states(store)):
+    for state in world.run_on_rank_zero(lambda: list_states(store)):
         where = store.uri_of(f"{_PREFIX}{state.directory}")
         check_same_settings(state.manifest, expected.settings, where=where)
         _check_same_parents(state.manifest.parents, expected.parents, where)
         try:
-            files = world.all_do(partial(_read_files, store, state, world))
+            files = world.run_on_all_ranks(partial(_read_files, store, state, world))
         except DataError as exc:
             _log.warning("the newest state is damaged (%s); falling back to the one before", exc)
             continue

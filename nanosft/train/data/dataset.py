@@ -93,9 +93,9 @@ def load_data(
             parents.append(_find_parent(settings.val_data, val_sha256))
         return parents, train_key, _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, signals)
 
-    parents, train_key, val_key = world.first_does(prepare)
-    train = world.all_do(lambda: read_tokens(store, train_key))
-    val = world.all_do(lambda: read_tokens(store, val_key)) if val_key is not None else None
+    parents, train_key, val_key = world.run_on_rank_zero(prepare)
+    train = world.run_on_all_ranks(lambda: read_tokens(store, train_key))
+    val = world.run_on_all_ranks(lambda: read_tokens(store, val_key)) if val_key is not None else None
     return Data(train, val, tuple(parents), tuple(key for key in (train_key, val_key) if key is not None))
 
 

@@ -1,4 +1,4 @@
-"""Hyper-parameters of a run: what the settings say, else what the base was trained with, as in nanochat. Pure."""
+"""Hyperparameters of a run: what the settings say, else what the base was trained with, as in nanochat. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _DEFAULT_UNEMBEDDING_LR: Final = 0.004
 
 
 @dataclass(frozen=True, slots=True)
-class Hyper:
+class HyperParameters:
     """What a run trains with.
 
     Attributes:
@@ -32,47 +32,47 @@ class Hyper:
     optimizer: OptimizerConfig
     schedule: Schedule
 
+    @classmethod
+    def resolve(cls, settings: TrainSettings, meta: Mapping[str, Any], *, where: str) -> "HyperParameters":
+        """Settings over the base's meta file over nanochat's defaults.
 
-def inherit(settings: TrainSettings, meta: Mapping[str, Any], *, where: str) -> Hyper:
-    """Settings over the base's meta file over nanochat's defaults.
+        Args:
+            settings: What was asked for.
+            meta: The base's meta file.
+            where: Its URI, for errors.
 
-    Args:
-        settings: What was asked for.
-        meta: The base's meta file.
-        where: Its URI, for errors.
+        Raises:
+            ConfigError: Neither says how long rows or how large batches are.
+        """
+        user = meta.get("user_config")
+        found = {**(user if isinstance(user, dict) else {}), **meta}
 
-    Raises:
-        ConfigError: Neither says how long rows or how large batches are.
-    """
-    user = meta.get("user_config")
-    found = {**(user if isinstance(user, dict) else {}), **meta}
+        def look_up(name: str, given: int | None) -> int:
+            value = given if given is not None else found.get(name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{where} names no {name}: give --{name.replace('_', '-')}")
+            return value
 
-    def look_up(name: str, given: int | None) -> int:
-        value = given if given is not None else found.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{where} names no {name}: give --{name.replace('_', '-')}")
-        return value
+        def rate(name: str, given: float | None, default: float) -> float:
+            value = given if given is not None else found.get(name)
+            return float(value) if isinstance(value, int | float) and value > 0 else default
 
-    def rate(name: str, given: float | None, default: float) -> float:
-        value = given if given is not None else found.get(name)
-        return float(value) if isinstance(value, int | float) and value > 0 else default
-
-    return Hyper(
-        row_len=look_up("max_seq_len", settings.max_seq_len),
-        device_rows=look_up("device_batch_size", settings.device_batch_size),
-        total_batch_size=look_up("total_batch_size", settings.total_batch_size),
-        optimizer=OptimizerConfig(
-            matrix_lr=rate("matrix_lr", settings.matrix_lr, _DEFAULT_MATRIX_LR),
-            embedding_lr=rate("embedding_lr", settings.embedding_lr, _DEFAULT_EMBEDDING_LR),
-            unembedding_lr=rate("unembedding_lr", settings.unembedding_lr, _DEFAULT_UNEMBEDDING_LR),
-            scalar_lr=settings.scalar_lr,
-            weight_decay=settings.weight_decay,
-        ),
-        schedule=Schedule(
-            init_lr_frac=settings.init_lr_frac,
-            warmup_steps=settings.warmup_steps,
-            warmdown_frac=settings.warmdown_frac,
-            final_lr_frac=settings.final_lr_frac,
-            shape=settings.lr_shape,
-        ),
-    )
+        return cls(
+            row_len=look_up("max_seq_len", settings.max_seq_len),
+            device_rows=look_up("device_batch_size", settings.device_batch_size),
+            total_batch_size=look_up("total_batch_size", settings.total_batch_size),
+            optimizer=OptimizerConfig(
+                matrix_lr=rate("matrix_lr", settings.matrix_lr, _DEFAULT_MATRIX_LR),
+                embedding_lr=rate("embedding_lr", settings.embedding_lr, _DEFAULT_EMBEDDING_LR),
+                unembedding_lr=rate("unembedding_lr", settings.unembedding_lr, _DEFAULT_UNEMBEDDING_LR),
+                scalar_lr=settings.scalar_lr,
+                weight_decay=settings.weight_decay,
+            ),
+            schedule=Schedule(
+                init_lr_frac=settings.init_lr_frac,
+                warmup_steps=settings.warmup_steps,
+                warmdown_frac=settings.warmdown_frac,
+                final_lr_frac=settings.final_lr_frac,
+                shape=settings.lr_shape,
+            ),
+        )

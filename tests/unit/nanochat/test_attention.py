@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from nanosft.nanochat.attention import Documents, PackedRows, attend_by_block, attend_dense
+from nanosft.nanochat.attention import Documents, PackedLayout, attend_by_block, attend_dense
 
 
 def masked_reference(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], window: int | None) -> Tensor:
@@ -64,7 +64,7 @@ def test_the_dense_mask_of_cuda_float32_agrees_with_one_call_a_document(window: 
     documents = Documents.from_lengths((100, 100, 150, 50))
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(400, heads, 8, generator=generator, requires_grad=True) for heads in (4, 2, 2))
-    layout = PackedRows((2, 200), documents, torch.device("cpu"))
+    layout = PackedLayout((2, 200), documents, torch.device("cpu"))
     mask = layout._make_mask(window)
     rows = [x.view(2, 200, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
     dense = attend_dense(*rows, mask=mask, scale=0.3).transpose(1, 2).reshape(q.shape)
@@ -90,7 +90,7 @@ def test_documents_know_their_lengths_positions_and_first_tokens() -> None:
     same = Documents.from_lengths((2, 3))
     assert same.cu_seqlens.tolist() == [0, 2, 5]
     assert same.cu_seqlens.dtype == torch.int32
-    layout = PackedRows((1, 5), documents, torch.device("cpu"))
+    layout = PackedLayout((1, 5), documents, torch.device("cpu"))
     assert layout.positions.tolist() == [0, 1, 0, 1, 2]
     assert layout.max_position == 2
     x = torch.arange(1.0, 6.0)[:, None]

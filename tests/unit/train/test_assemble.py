@@ -8,7 +8,7 @@ from nanosft.settings.train import TrainSettings
 from nanosft.train.assemble import make_validation
 from nanosft.train.data.dataset import Data
 from nanosft.train.distributed import World
-from nanosft.train.optim.hyperparameters import inherit
+from nanosft.train.optim.hyperparameters import HyperParameters
 from tests.unit.train.make import GOLDEN, golden_base, talk, tokens_of
 
 
@@ -16,7 +16,7 @@ def make(base_uri, *, has_val, **changes):
     base, tokens = golden_base(), tokens_of(talk("Hi", "Hello"))
     settings = TrainSettings(base=str(base_uri), data="data", out="out", **changes)
     data = Data(tokens, tokens if has_val else None, (), ())
-    return make_validation(settings, inherit(settings, base.meta, where="base"), data, base, World())
+    return make_validation(settings, HyperParameters.resolve(settings, base.meta, where="base"), data, base, World())
 
 
 def test_stopping_early_without_validation_data_is_refused_before_the_first_step():

@@ -18,11 +18,11 @@ def test_one_process_is_a_world_of_its_own(monkeypatch):
     with open_world("cpu", timeout_s=1.0, num_threads=torch.get_num_threads()) as world:
         assert (world.rank, world.size, world.is_first) == (0, 1, True)
         assert world.gather("x") == ["x"]
-        assert world.share("x") == "x"
+        assert world.broadcast("x") == "x"
         assert world.sum(torch.ones(2)).tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("method", ["first_does", "all_do"])
+@pytest.mark.parametrize("method", ["run_on_rank_zero", "run_on_all_ranks"])
 def test_an_error_of_shared_work_comes_out_as_it_is(method):
     assert getattr(World(), method)(lambda: 3) == 3
     with pytest.raises(DataError, match="no data"):

@@ -2,7 +2,7 @@ import pytest
 
 from nanosft.errors import ConfigError
 from nanosft.settings.train import TrainSettings
-from nanosft.train.optim.hyperparameters import inherit
+from nanosft.train.optim.hyperparameters import HyperParameters
 
 META = {
     "max_seq_len": 512,
@@ -17,7 +17,7 @@ def make(**settings) -> TrainSettings:
 
 
 def test_the_base_decides_what_is_not_given():
-    hyper = inherit(make(), META, where="meta")
+    hyper = HyperParameters.resolve(make(), META, where="meta")
     assert (hyper.row_len, hyper.device_rows, hyper.total_batch_size) == (512, 8, 4096)
     assert (hyper.optimizer.embedding_lr, hyper.optimizer.unembedding_lr) == (0.25, 0.008)
     assert hyper.optimizer.matrix_lr == 0.02
@@ -39,7 +39,7 @@ def test_every_hyper_parameter_can_be_given():
         final_lr_frac=0.9,
         lr_shape="cosine",
     )
-    hyper = inherit(given, META, where="meta")
+    hyper = HyperParameters.resolve(given, META, where="meta")
     assert (hyper.row_len, hyper.device_rows, hyper.total_batch_size) == (128, 2, 256)
     rates = hyper.optimizer
     assert (rates.matrix_lr, rates.embedding_lr, rates.unembedding_lr, rates.scalar_lr) == (0.1, 0.2, 0.3, 0.4)
@@ -51,7 +51,7 @@ def test_every_hyper_parameter_can_be_given():
 
 def test_a_base_that_does_not_say_asks_for_the_option():
     with pytest.raises(ConfigError, match=r"meta names no max_seq_len: give --max-seq-len"):
-        inherit(make(), {}, where="meta")
+        HyperParameters.resolve(make(), {}, where="meta")
 
 
 def test_epochs_and_steps_exclude_each_other():
