@@ -6,12 +6,10 @@ their defects in `meta.defects`, to `<out>/refused/`, where lines that are no co
 and all that is printed to `<out>/audit.json`.
 """
 
-import hashlib
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from types import TracebackType
@@ -29,9 +27,10 @@ from nanosft.data.conversations import (
     put_manifest,
     read_manifest,
 )
+from nanosft.data.hashing import hash_object
 from nanosft.dedup.index import NearDuplicateIndex
 from nanosft.dedup.words import normalize_text
-from nanosft.errors import DataError, Interrupted
+from nanosft.errors import DataError
 from nanosft.knowledge import read_knowledge
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, sort_objects
 from nanosft.nanochat.tokenizer import load_tokenizer
@@ -44,12 +43,12 @@ from nanosft.quality.prose import read_prose
 from nanosft.quality.style import BANNED_PHRASES
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
+from nanosft.signals import raising
 from nanosft.store import join_uri, open_store
 
 _REPORT_KEY: Final = "audit.json"
 _PROFILE_ROWS: Final = 2000
 _ROWS_PER_OBJECT: Final = 100_000
-_BLOCK_BYTES: Final = 1 << 20
 
 
 def run_audit(settings: AuditSettings) -> Audit:
@@ -65,7 +64,7 @@ def run_audit(settings: AuditSettings) -> Audit:
     parents = _parents(settings, objects) if settings.out else ()
     found = _read_finished(settings, parents) if settings.out else None
     if found is None:
-        with _interruptible():
+        with raising("nothing is written that could be read as whole: the same command begins anew"):
             found = _audit(settings, objects, parents)
     if settings.json_output:
         sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
@@ -222,7 +221,7 @@ def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], 
             objects=sort_objects(objects),
             counts=audit.counts(),
             parents=parents,
-            settings=_content_settings(settings),
+            settings=settings.content(),
         )
         put_manifest(open_store(join_uri(settings.out, part)), manifest)
 
@@ -234,7 +233,7 @@ def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audi
     manifest = read_manifest(store)
     if manifest is None:
         return None
-    wanted = {**_content_settings(settings), "parents": [parent.sha256 for parent in parents]}
+    wanted = {**settings.content(), "parents": [parent.sha256 for parent in parents]}
     there = manifest.model_copy(
         update={"settings": {**manifest.settings, "parents": [parent.sha256 for parent in manifest.parents]}}
     )
@@ -249,20 +248,7 @@ def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent
     found = [Parent(uri=uri, sha256=read_knowledge(uri).sha256) for uri in uris]
     if objects[0].sha256 is not None and (manifest := read_manifest(open_store(settings.uri))) is not None:
         return (Parent(uri=settings.uri, sha256=manifest.sha256), *found)
-    return (*(Parent(uri=item.uri, sha256=_hash(item)) for item in objects), *found)
-
-
-def _hash(item: DataObject) -> str:
-    digest = hashlib.sha256()
-    with item.store.open_read(item.key) as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _content_settings(settings: AuditSettings) -> dict[str, Any]:
-    """The settings that decide what is written."""
-    return settings.model_dump(mode="json", exclude={"out", "examples", "json_output", "max_refused_share"})
+    return (*(Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in objects), *found)
 
 
 def _as_meta(defect: Defect) -> dict[str, Any]:
@@ -271,17 +257,3 @@ def _as_meta(defect: Defect) -> dict[str, Any]:
 
 def _opening(conversation: Conversation) -> str:
     return " | ".join(" ".join(message.text[:60].split()) for message in conversation.messages[:2])
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM raises Interrupted inside: writers are left on an exception and put nothing."""
-
-    def stop(signum: int, _: object) -> None:
-        raise Interrupted(signum)
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

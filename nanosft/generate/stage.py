@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from nanosft.conversation import parse_conversation
 from nanosft.data.conversations import read_manifest
@@ -55,6 +55,17 @@ from nanosft.quality.grounding import make_reference
 from nanosft.quality.style import BANNED_PHRASES
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
+
+_GATE_SETTINGS: Final = (
+    "skip_gates",
+    "strict_grounding",
+    "ascii",
+    "min_chars",
+    "max_chars",
+    "banned_phrases",
+    "near_duplicate_threshold",
+)
+"""What `make_gates` makes the gates of, which manifests name as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,21 +286,17 @@ def _plan_settings(
     settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions, prompter: Prompter, gates: Gates
 ) -> dict[str, Any]:
     """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
-    return {
+    content = settings.content()
+    for name in (*_GATE_SETTINGS, "num"):  # the gates stand under one name
+        del content[name]
+    derived = {
         "dimensions": dimensions.sha256,
-        "fallback_models": list(settings.fallback_models),
         "gates": gates.model_dump(mode="json"),
         "knowledge": knowledge.sha256,
-        "max_context_tokens": settings.max_context_tokens,
-        "max_tokens": settings.max_tokens,
         "model": model_name(settings),
         "prompt_version": prompter.version,
-        "provider": settings.provider,
-        "seed": settings.seed,
-        "temperature": settings.temperature,
-        "tokenizer": settings.tokenizer,
-        "tone": settings.tone,
     }
+    return content | derived
 
 
 def _parents(settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions) -> tuple[Parent, ...]:

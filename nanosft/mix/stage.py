@@ -3,10 +3,7 @@
 import json
 import os
 import re
-import signal
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from nanosft.data.conversations import put_manifest, read_manifest
 from nanosft.data.sources import Inputs, find_inputs
-from nanosft.errors import ConfigError, DataError, Interrupted
+from nanosft.errors import ConfigError, DataError
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
 from nanosft.mix.disk.output import PART_NAMES, Dealer, Target, plan_direct, write_direct, write_segments
 from nanosft.mix.disk.workspace import cacheable_bytes, open_workspace
@@ -28,6 +25,7 @@ from nanosft.mix.selecting.steps import decide
 from nanosft.parallel import Workers, count_cpus
 from nanosft.progress import Bar, make_result_console
 from nanosft.settings.mix import MixSettings
+from nanosft.signals import raising
 from nanosft.store import Store, open_object, open_store
 
 _MARK_KEY: Final = "state/mix.json"
@@ -79,7 +77,7 @@ def run_mix(settings: MixSettings) -> None:
     Raises:
         Interrupted: SIGTERM came; there is no manifest, and the next run begins anew.
     """
-    with _interruptible():
+    with raising("the mixture is not finished: the same command cleans up and begins anew"):
         report = make_mixture(settings)
     if settings.json_output:
         print(json.dumps(report.to_counts() if report else {"finished_before": True}))  # noqa: T201 - the result
@@ -104,10 +102,7 @@ def make_mixture(settings: MixSettings) -> Report | None:
         DataError: A source is missing, empty or malformed.
     """
     recipe = load_recipe(settings.recipe)
-    identity = {
-        **_flatten(recipe.model_dump(mode="json")),
-        "on_bad_row": settings.on_bad_row,
-    }
+    identity = {**_flatten(recipe.model_dump(mode="json")), **settings.content()}
     out = None if settings.dry_run or settings.out is None else open_store(settings.out)
     if out is not None and _is_finished(out, recipe, identity):
         return None
@@ -156,23 +151,6 @@ def make_mixture(settings: MixSettings) -> Report | None:
     put_manifest(out, manifest)
     out.delete(_MARK_KEY)
     return report
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM raise, so that files and processes are cleaned up."""
-
-    def stop(signum: int, _: object) -> None:
-        raise Interrupted(signum, "the mixture is not finished: the same command cleans up and begins anew")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def choose_workers(recipe: Recipe, num_bytes: int) -> int:

@@ -19,7 +19,9 @@ class AuditSettings(StageSettings):
         description="A file or prefix of conversations in any accepted format.", json_schema_extra={"argument": True}
     )
     out: str | None = Field(
-        default=None, description="Prefix for clean/ and refused/, each with a manifest (default: only the table)."
+        default=None,
+        description="Prefix for clean/ and refused/, each with a manifest (default: only the table).",
+        json_schema_extra={"content": False},
     )
     format: Format = Field(default="auto", description="Format of the rows (default: told by their keys).")
     knowledge: str | None = Field(
@@ -57,10 +59,18 @@ class AuditSettings(StageSettings):
         default=0.7, gt=0, le=1, description="Similarity from which two conversations are near-duplicates."
     )
     max_refused_share: float | None = Field(
-        default=None, ge=0, le=1, description="Exit 3 when a larger share of the rows is refused (default: never)."
+        default=None,
+        ge=0,
+        le=1,
+        description="Exit 3 when a larger share of the rows is refused (default: never).",
+        json_schema_extra={"content": False},
     )
-    examples: int = Field(default=3, ge=0, le=100, description="Examples of each defect to show.")
-    json_output: bool = Field(default=False, description="Print one JSON object.", json_schema_extra={"flag": "--json"})
+    examples: int = Field(
+        default=3, ge=0, le=100, description="Examples of each defect to show.", json_schema_extra={"content": False}
+    )
+    json_output: bool = Field(
+        default=False, description="Print one JSON object.", json_schema_extra={"content": False, "flag": "--json"}
+    )
 
     @field_validator("skip_gates")
     @classmethod

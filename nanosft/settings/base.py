@@ -6,8 +6,9 @@ command line wins over the environment, that over the file, that over the defaul
 none of these.
 
 A field's `json_schema_extra` may hold `argument` (True: positional on the command line), `flag` (another spelling:
-`json_output` is `--json`, as pydantic has a `json` of its own), `short` (`"-p"`), `metavar`, and `env` (a variable with
-a name of its own, read when `NANOSFT_…` is not set). A `SecretStr` is never a command-line option.
+`json_output` is `--json`, as pydantic has a `json` of its own), `short` (`"-p"`), `metavar`, `env` (a variable with a
+name of its own, read when `NANOSFT_…` is not set), and `content` (False: it decides where and how the work is done, not
+what comes out). A `SecretStr` is never a command-line option.
 A list is given as a repeated option, or with commas in a variable.
 """
 
@@ -47,6 +48,15 @@ class StageSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read what is passed and nothing else: `load_settings` alone looks at the environment and the file."""
         return (init_settings,)
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide what comes out, as JSON values by name: runs with equal ones make equal sets."""
+        return self.model_dump(mode="json", include=self.content_names())
+
+    @classmethod
+    def content_names(cls) -> set[str]:
+        """The fields that decide what comes out: all that do not say otherwise (`content`)."""
+        return {name for name, field in cls.model_fields.items() if extra_of(field).get("content", True)}
 
 
 SettingsT = TypeVar("SettingsT", bound=StageSettings)

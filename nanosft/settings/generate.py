@@ -15,7 +15,7 @@ class GenerateSettings(StageSettings):
 
     command: ClassVar[str] = "generate"
 
-    out: str = Field(description="URI of the prefix that gets the conversations.")
+    out: str = Field(description="URI of the prefix that gets the conversations.", json_schema_extra={"content": False})
     knowledge: str | None = Field(
         default=None, description="URI of the knowledge base: Markdown with what is true (default: shipped)."
     )
@@ -29,19 +29,27 @@ class GenerateSettings(StageSettings):
     num: int = Field(default=1000, ge=1, le=10_000_000, description="Conversations in the plan, over all shards.")
     seed: int = Field(default=0, ge=0, description="Seed of the plan.")
 
-    num_shards: int = Field(default=1, ge=1, le=99_999, description="Processes that share the plan.")
+    num_shards: int = Field(
+        default=1, ge=1, le=99_999, description="Processes that share the plan.", json_schema_extra={"content": False}
+    )
     shard_index: int = Field(
         default=0,
         ge=0,
         description="Which of the shards this process makes, from 0 (default: $JOB_COMPLETION_INDEX, else 0).",
-        json_schema_extra={"env": "JOB_COMPLETION_INDEX"},
+        json_schema_extra={"content": False, "env": "JOB_COMPLETION_INDEX"},
     )
     finalize: bool = Field(
-        default=False, description="Ask for nothing: only put the data set's manifest, if all rows are in."
+        default=False,
+        description="Ask for nothing: only put the data set's manifest, if all rows are in.",
+        json_schema_extra={"content": False},
     )
-    retry_rejects: bool = Field(default=False, description="Try the rows again that earlier runs gave up.")
+    retry_rejects: bool = Field(
+        default=False, description="Try the rows again that earlier runs gave up.", json_schema_extra={"content": False}
+    )
     dry_run: bool = Field(
-        default=False, description="Print coverage, first prompts, estimated tokens and dollars, and call nobody."
+        default=False,
+        description="Print coverage, first prompts, estimated tokens and dollars, and call nobody.",
+        json_schema_extra={"content": False},
     )
 
     provider: Provider = Field(
@@ -54,52 +62,88 @@ class GenerateSettings(StageSettings):
         default=(), description="Models asked in order when the one before fails for good; may be repeated."
     )
     base_url: str = Field(
-        default="https://openrouter.ai/api/v1", description="OpenAI-compatible endpoint, without /chat/completions."
+        default="https://openrouter.ai/api/v1",
+        description="OpenAI-compatible endpoint, without /chat/completions.",
+        json_schema_extra={"content": False},
     )
     openrouter_fields: bool | None = Field(
         default=None,
         description="Send OpenRouter's own fields, for a proxy in front of it (default: only to openrouter.ai).",
+        json_schema_extra={"content": False},
     )
     openrouter_api_key: SecretStr | None = Field(
-        default=None, description="Key of the endpoint.", json_schema_extra={"env": "OPENROUTER_API_KEY"}
+        default=None,
+        description="Key of the endpoint.",
+        json_schema_extra={"content": False, "env": "OPENROUTER_API_KEY"},
     )
     temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Sampling temperature of the model.")
     max_tokens: int = Field(default=2048, ge=16, description="Longest answer, in tokens.")
 
     concurrency: int = Field(
-        default=64, ge=1, le=4096, description="Most rows in flight; fewer after HTTP 429 and time-outs."
+        default=64,
+        ge=1,
+        le=4096,
+        description="Most rows in flight; fewer after HTTP 429 and time-outs.",
+        json_schema_extra={"content": False},
     )
     requests_per_minute: float | None = Field(
-        default=None, gt=0, description="Most requests a minute (default: no limit)."
+        default=None,
+        gt=0,
+        description="Most requests a minute (default: no limit).",
+        json_schema_extra={"content": False},
     )
-    tokens_per_minute: float | None = Field(default=None, gt=0, description="Most tokens a minute (default: no limit).")
-    connect_timeout_s: float = Field(default=10.0, gt=0, description="Seconds until a connection must stand.")
+    tokens_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most tokens a minute (default: no limit).",
+        json_schema_extra={"content": False},
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, description="Seconds until a connection must stand.", json_schema_extra={"content": False}
+    )
     read_timeout_s: float = Field(
-        default=120.0, gt=0, description="Seconds without a byte after which an answer is lost."
+        default=120.0,
+        gt=0,
+        description="Seconds without a byte after which an answer is lost.",
+        json_schema_extra={"content": False},
     )
     row_timeout_s: float = Field(
-        default=600.0, gt=0, description="Seconds for one row, all its attempts and waits together."
+        default=600.0,
+        gt=0,
+        description="Seconds for one row, all its attempts and waits together.",
+        json_schema_extra={"content": False},
     )
     max_retries: int = Field(
-        default=8, ge=0, description="Retries of a request that failed for a reason that may pass."
+        default=8,
+        ge=0,
+        description="Retries of a request that failed for a reason that may pass.",
+        json_schema_extra={"content": False},
     )
-    stop_grace_s: float = Field(default=10.0, ge=0, description="Seconds that answers in flight get after SIGTERM.")
+    stop_grace_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="Seconds that answers in flight get after SIGTERM.",
+        json_schema_extra={"content": False},
+    )
 
     budget_usd: float | None = Field(
         default=None,
         gt=0,
         description="Most US dollars for the whole data set, all shards and runs together (default: no limit).",
+        json_schema_extra={"content": False},
     )
     prompt_price_usd: float | None = Field(
         default=None,
         ge=0,
         description="Dollars per million prompt tokens, for estimates and where the endpoint states no cost (default: "
         "for the default model a price from memory, for estimates alone).",
+        json_schema_extra={"content": False},
     )
     completion_price_usd: float | None = Field(
         default=None,
         ge=0,
         description="Dollars per million tokens of the answer, as --prompt-price-usd.",
+        json_schema_extra={"content": False},
     )
 
     max_attempts: int = Field(
@@ -107,6 +151,7 @@ class GenerateSettings(StageSettings):
         ge=1,
         le=50,
         description="Answers per prompt of a row; after as many with a fresh prompt it is given up.",
+        json_schema_extra={"content": False},
     )
     skip_gates: tuple[str, ...] = Field(
         default=(),
@@ -135,10 +180,16 @@ class GenerateSettings(StageSettings):
         default=0.7, gt=0, le=1, description="Similarity from which two conversations are near-duplicates."
     )
 
-    flush_rows: int = Field(default=500, ge=1, description="Rows after which a part is flushed.")
-    flush_s: float = Field(default=30.0, gt=0, description="Seconds after which a part is flushed.")
+    flush_rows: int = Field(
+        default=500, ge=1, description="Rows after which a part is flushed.", json_schema_extra={"content": False}
+    )
+    flush_s: float = Field(
+        default=30.0, gt=0, description="Seconds after which a part is flushed.", json_schema_extra={"content": False}
+    )
     json_output: bool = Field(
-        default=False, description="Print a JSON summary to standard output.", json_schema_extra={"flag": "--json"}
+        default=False,
+        description="Print a JSON summary to standard output.",
+        json_schema_extra={"content": False, "flag": "--json"},
     )
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Settings of `nanosft train` and `nanosft launch`."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,11 +14,21 @@ class TrainSettings(StageSettings):
 
     command: ClassVar[str] = "train"
 
-    base: str = Field(description="URI of the nanochat base directory: base_checkpoints/ and tokenizer/.")
-    data: str = Field(description="URI of the data: what mix made, or a JSONL file or a directory or prefix of them.")
-    out: str = Field(description="URI that states, metrics and the chat checkpoint go to.")
+    base: str = Field(
+        description="URI of the nanochat base directory: base_checkpoints/ and tokenizer/.",
+        json_schema_extra={"content": False},
+    )
+    data: str = Field(
+        description="URI of the data: what mix made, or a JSONL file or a directory or prefix of them.",
+        json_schema_extra={"content": False},
+    )
+    out: str = Field(
+        description="URI that states, metrics and the chat checkpoint go to.", json_schema_extra={"content": False}
+    )
     val_data: str | None = Field(
-        default=None, description="URI of validation data (default: the val-… objects of what mix made)."
+        default=None,
+        description="URI of validation data (default: the val-… objects of what mix made).",
+        json_schema_extra={"content": False},
     )
     base_source: Literal["base", "chat"] = Field(
         default="base", description="Which kind of checkpoint to start from: base or chat."
@@ -33,7 +43,10 @@ class TrainSettings(StageSettings):
 
     max_seq_len: int | None = Field(default=None, ge=8, description="Tokens of a packed row (default: the base's).")
     device_batch_size: int | None = Field(
-        default=None, ge=1, description="Most rows of a micro-batch on one rank (default: the base's)."
+        default=None,
+        ge=1,
+        description="Most rows of a micro-batch on one rank (default: the base's).",
+        json_schema_extra={"content": False},
     )
     total_batch_size: int | None = Field(
         default=None, ge=8, description="Tokens of the global batch of a step, over all ranks (default: the base's)."
@@ -84,12 +97,20 @@ class TrainSettings(StageSettings):
     seed: int = Field(default=0, ge=0, description="Seed of the order of the data and of the samples.")
 
     save_every: int = Field(
-        default=200, ge=0, description="Save a resumable state every so many steps; 0: never by steps."
+        default=200,
+        ge=0,
+        description="Save a resumable state every so many steps; 0: never by steps.",
+        json_schema_extra={"content": False},
     )
     save_minutes: float = Field(
-        default=15.0, ge=0, description="Save a resumable state when the last one is so many minutes old; 0: never."
+        default=15.0,
+        ge=0,
+        description="Save a resumable state when the last one is so many minutes old; 0: never.",
+        json_schema_extra={"content": False},
     )
-    keep_states: int = Field(default=2, ge=1, description="How many of the newest states to keep.")
+    keep_states: int = Field(
+        default=2, ge=1, description="How many of the newest states to keep.", json_schema_extra={"content": False}
+    )
     eval_every: int = Field(
         default=100, ge=0, description="Evaluate every so many steps, and at the end; 0: at the end alone."
     )
@@ -106,35 +127,61 @@ class TrainSettings(StageSettings):
         default=48, ge=0, description="Longest answer to such a prompt, in tokens; 0: no samples."
     )
 
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device: auto, cpu or cuda.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Device: auto, cpu or cuda.", json_schema_extra={"content": False}
+    )
     compile: bool | None = Field(
-        default=None, description="Compile the loss of the head with torch.compile (default: on CUDA)."
+        default=None,
+        description="Compile the loss of the head with torch.compile (default: on CUDA).",
+        json_schema_extra={"content": False},
     )
     num_threads: int | None = Field(
         default=None,
         ge=1,
         description="CPU threads of one rank (default: OMP_NUM_THREADS, or the cores shared evenly).",
+        json_schema_extra={"content": False},
     )
     num_workers: int | None = Field(
-        default=None, ge=1, description="Processes that tokenise (default: the cores of this machine)."
+        default=None,
+        ge=1,
+        description="Processes that tokenise (default: the cores of this machine).",
+        json_schema_extra={"content": False},
     )
     collective_timeout_s: float = Field(
-        default=1800.0, gt=0, description="Seconds after which a rank that waits for another gives up."
+        default=1800.0,
+        gt=0,
+        description="Seconds after which a rank that waits for another gives up.",
+        json_schema_extra={"content": False},
     )
-    log_every: int = Field(default=1, ge=1, description="Write every so many steps to metrics.jsonl.")
+    log_every: int = Field(
+        default=1, ge=1, description="Write every so many steps to metrics.jsonl.", json_schema_extra={"content": False}
+    )
     tensorboard: str | None = Field(
-        default=None, description="Directory for TensorBoard's files (needs the tensorboard extra)."
+        default=None,
+        description="Directory for TensorBoard's files (needs the tensorboard extra).",
+        json_schema_extra={"content": False},
     )
-    wandb: str | None = Field(default=None, description="Project of Weights & Biases (needs the wandb extra).")
+    wandb: str | None = Field(
+        default=None,
+        description="Project of Weights & Biases (needs the wandb extra).",
+        json_schema_extra={"content": False},
+    )
     preflight: bool = Field(
         default=False,
         description="Check store, base, tokenizer, data, memory and batch, say what would fail, and exit.",
+        json_schema_extra={"content": False},
     )
     preflight_nodes: int | None = Field(
-        default=None, ge=1, description="With --preflight in one process: nodes of the job it asks about (default: 1)."
+        default=None,
+        ge=1,
+        description="With --preflight in one process: nodes of the job it asks about (default: 1).",
+        json_schema_extra={"content": False},
     )
     preflight_ranks_per_node: int | None = Field(
-        default=None, ge=1, description="With --preflight in one process: ranks on each of its nodes (default: 1)."
+        default=None,
+        ge=1,
+        description="With --preflight in one process: ranks on each of its nodes (default: 1).",
+        json_schema_extra={"content": False},
     )
 
     @model_validator(mode="after")
@@ -146,35 +193,6 @@ class TrainSettings(StageSettings):
         if self.out.rstrip("/") in (self.base.rstrip("/"), self.data.rstrip("/")):
             raise ValueError("--out must differ from --base and --data")
         return self
-
-    def content(self) -> dict[str, Any]:
-        """The settings that decide what is trained, by name; those that only decide where and how are left out."""
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in _NOT_CONTENT}
-
-
-_NOT_CONTENT = frozenset(
-    {
-        "out",
-        "base",
-        "data",
-        "val_data",
-        "save_every",
-        "save_minutes",
-        "keep_states",
-        "device",
-        "compile",
-        "num_threads",
-        "num_workers",
-        "collective_timeout_s",
-        "log_every",
-        "tensorboard",
-        "wandb",
-        "preflight",
-        "preflight_nodes",
-        "preflight_ranks_per_node",
-        "device_batch_size",
-    }
-)
 
 
 class LaunchSettings(StageSettings):

@@ -1,13 +1,11 @@
 """The ranks of a run: who we are, the collectives we use, and how a run ends on all of them together."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import FrameType
 from typing import Any, ClassVar, Final, TypeVar
 
 import torch
@@ -200,27 +198,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     capabilities = torch.cpu.get_capabilities()
     return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
-
-
-@contextmanager
-def catch_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them: a list that gets each signal's number.
-
-    A second SIGINT is raised as KeyboardInterrupt, for people who mean it.
-    """
-    caught: list[int] = []
-
-    def note(signum: int, _frame: FrameType | None) -> None:
-        if signum == signal.SIGINT and signum in caught:
-            raise KeyboardInterrupt
-        caught.append(signum)
-
-    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 def _choose_device(name: str, local_rank: int, local_size: int) -> torch.device:

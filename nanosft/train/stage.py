@@ -17,12 +17,13 @@ from nanosft.errors import Interrupted, TrainError
 from nanosft.manifest import Manifest
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
 from nanosft.settings.train import TrainSettings
+from nanosft.signals import collecting
 from nanosft.store import open_store
 from nanosft.store.base import Store
 from nanosft.train.assemble import flops_per_token, make_builder, make_validation
 from nanosft.train.data.dataset import Data, load_data
 from nanosft.train.data.plan import StepPlan, count_rows_per_step, plan_steps
-from nanosft.train.distributed import World, catch_signals, choose_dtype, open_world
+from nanosft.train.distributed import World, choose_dtype, open_world
 from nanosft.train.evaluate import render_prompts
 from nanosft.train.finish import TrainSummary, find_finished, finish
 from nanosft.train.lineage import find_base_parent, find_content
@@ -48,7 +49,7 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(catch_signals())
+        signals = stack.enter_context(collecting())
         world = stack.enter_context(
             open_world(settings.device, timeout_s=settings.collective_timeout_s, num_threads=settings.num_threads)
         )

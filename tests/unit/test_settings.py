@@ -7,7 +7,11 @@ from pydantic import Field, SecretStr
 
 from nanosft.errors import ConfigError
 from nanosft.settings import StageSettings, load_settings, unknown_variables
+from nanosft.settings.audit import AuditSettings
+from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings
+from nanosft.settings.mix import MixSettings
+from nanosft.settings.train import TrainSettings
 
 
 class BrewSettings(StageSettings):
@@ -124,3 +128,33 @@ def test_a_secret_is_shown_nowhere(monkeypatch):
     assert settings.key is not None
     assert settings.key.get_secret_value() == "sesame"
     assert "sesame" not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()
+
+
+def test_what_decides_what_comes_out_is_said_at_the_field():
+    class PotSettings(StageSettings):
+        herbs: tuple[str, ...] = Field(default=("mint",), description="Herbs.")
+        out: str = Field(default="cup", description="Where.", json_schema_extra={"content": False})
+
+    assert PotSettings(out="jug").content() == PotSettings().content() == {"herbs": ["mint"]}
+
+
+CONTENT = {
+    AuditSettings: """
+        ascii banned_phrases format knowledge maker max_chars max_context_tokens min_chars name
+        near_duplicate_threshold skip_gates strict_grounding tokenizer uri""",
+    GenerateSettings: """
+        ascii banned_phrases dimensions fallback_models knowledge max_chars max_context_tokens max_tokens min_chars
+        model near_duplicate_threshold num provider seed skip_gates strict_grounding temperature tokenizer tone""",
+    MixSettings: "on_bad_row",
+    TrainSettings: """
+        attention base_source base_step base_tag dtype early_stop embedding_lr epochs eval_every eval_rows
+        final_lr_frac init_lr_frac lr_shape matrix_lr max_seq_len max_steps overlong pack_window prompts
+        sample_tokens scalar_lr seed softcap total_batch_size unembedding_lr warm_start warmdown_frac warmup_steps
+        weight_decay""",
+}
+
+
+@pytest.mark.parametrize("settings", CONTENT)
+def test_prefixes_begun_before_can_be_gone_on_with(settings):
+    """Manifests state these settings: another one in the list ends every unfinished run."""
+    assert settings.content_names() == set(CONTENT[settings].split())

@@ -6,11 +6,9 @@ flushed at once, answers in flight get `stop_grace_s`, and the rest is counted a
 
 import asyncio
 import gc
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +17,7 @@ from nanosft.errors import Interrupted, ProviderError
 from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState
 from nanosft.generate.rows.row import RowMaker, StoppedError
 from nanosft.progress import Bar
+from nanosft.signals import calling
 from nanosft.store import Store
 
 _MAX_UNSERVED_IN_A_ROW: Final = 20
@@ -99,7 +98,7 @@ class Runner:
             NanosftError: Of the provider, the budget or the store.
         """
         self._started_s = time.monotonic()
-        with _rare_collections(), _signals(self._stop_by_signal):
+        with _rare_collections(), calling(self._stop_by_signal):
             flusher = asyncio.create_task(self._flush_regularly())
             try:
                 await self._until_stopped(self._make_all(jobs))
@@ -246,20 +245,3 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
-
-
-@contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Send SIGTERM and SIGINT to `handle`, where that is possible: in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for signum in signals:
-        loop.add_signal_handler(signum, handle, signum)
-    try:
-        yield
-    finally:
-        for signum in signals:
-            loop.remove_signal_handler(signum)

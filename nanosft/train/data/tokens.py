@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from nanosft.data.conversations import DataObject, iter_lines, parse_trainable, read_blocks
+from nanosft.data.conversations import DataObject, iter_lines, parse_trainable
+from nanosft.data.hashing import hash_object
 from nanosft.errors import ConfigError, DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
 from nanosft.store.base import Store
@@ -147,7 +148,7 @@ def read_lines(objects: Sequence[DataObject]) -> Iterator[Line]:
 
 def hash_objects(objects: Sequence[DataObject]) -> str:
     """SHA-256 of one object's content; of several, of the list of their hashes. Hashes of a manifest are believed."""
-    digests = [item.sha256 or _hash_content(item) for item in objects]
+    digests = [item.sha256 or hash_object(item.store, item.key) for item in objects]
     if len(digests) == 1:
         return digests[0]
     lines = [f"{item.key} {digest}\n" for item, digest in zip(objects, digests, strict=True)]
@@ -294,13 +295,6 @@ def _start_worker(tokenizer_pickle: bytes, capacity: int, overlong: Overlong) ->
 def _render_in_worker(lines: Sequence[Line]) -> _Rendered:
     assert _worker_renderer is not None
     return _worker_renderer.render(lines)
-
-
-def _hash_content(item: DataObject) -> str:
-    digest = hashlib.sha256()
-    for _block in read_blocks(item, digest):
-        pass
-    return digest.hexdigest()
 
 
 def _cut(lines: Iterator[Line]) -> Iterator[list[Line]]:

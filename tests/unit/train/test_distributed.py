@@ -1,11 +1,8 @@
-import os
-import signal
-
 import pytest
 import torch
 
 from nanosft.errors import EXIT_RETRY, ConfigError, DataError
-from nanosft.train.distributed import LostRankError, World, catch_signals, choose_dtype, lost_ranks, open_world
+from nanosft.train.distributed import LostRankError, World, choose_dtype, lost_ranks, open_world
 
 
 def fail() -> None:
@@ -35,17 +32,6 @@ def test_a_failed_collective_is_a_lost_rank_that_a_restart_can_mend():
     assert caught.value.exit_code == EXIT_RETRY
     with pytest.raises(RuntimeError, match="shape"), lost_ranks():
         raise RuntimeError("shape mismatch")
-
-
-def test_signals_are_collected_and_handlers_come_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with catch_signals() as caught:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        assert sorted(caught) == [signal.SIGINT, signal.SIGTERM]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_gpu_that_is_not_there_is_a_config_error():
