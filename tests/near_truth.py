@@ -1,12 +1,12 @@
 """Near-duplicate clusters of mix, judged by the definition of a near duplicate, computed exactly."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from nanosft.dedup.minhash import DEFAULT_THRESHOLD, SHORT, make_keys, sign, similarity
-from nanosft.dedup.words import hash_words, normalize_words
+from nanosft.dedup import DEFAULT_THRESHOLD, SHORT, Components, hash_words, make_keys, minhash_words, normalize_words
 from nanosft.mix.disk.spill import Spill, save_places
-from nanosft.mix.selecting.near import Components, find_edges, plan_parts, save_dropped
+from nanosft.mix.selecting.near import find_edges, plan_parts, save_dropped
 from tests.real_sets import read_chatterbot, read_chitchat
 
 
@@ -39,7 +39,7 @@ def cluster(texts: list[str], directory: Path, *, batch_rows: int) -> list[int]:
     places = []
     for batch, base in enumerate(range(0, len(texts), batch_rows)):
         words = hash_words(texts[base : base + batch_rows])
-        sigs = sign(words)
+        sigs = minhash_words(words)
         spill = spills[batch % 2]
         places.append((spill.number, base, 0, spill.add_keys(batch, make_keys(words, sigs), sigs)))
     for spill in spills:
@@ -55,6 +55,13 @@ def cluster(texts: list[str], directory: Path, *, batch_rows: int) -> list[int]:
             found[row] = name
     components.close()
     return found
+
+
+def similarity(first: str, second: str) -> float:
+    """Exact Jaccard similarity of two normalized texts' word pairs; 1.0 for two equal texts without any."""
+    pairs = [set(pairwise(words)) for words in (first.split(), second.split())]
+    union = len(pairs[0] | pairs[1])
+    return len(pairs[0] & pairs[1]) / union if union else float(first == second)
 
 
 def is_near(first: str, second: str) -> bool:

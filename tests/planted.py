@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from nanosft.dedup.words import normalize_words
+from nanosft.dedup import normalize_words
 from nanosft.mix.stage import make_mixture
 from nanosft.settings.mix import MixSettings
 from tests.real_sets import Messages, read_chatterbot, read_chitchat, write_jsonl

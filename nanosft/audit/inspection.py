@@ -16,8 +16,7 @@ from rich.text import Text
 from nanosft.conversation import Conversation, Format
 from nanosft.data.conversations import DataObject, parse_trainable, read_object
 from nanosft.data.sources import find_inputs, read_batches
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.words import normalize_text, normalize_words
+from nanosft.dedup import NearDuplicateIndex, normalize_text, normalize_words
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
 from nanosft.progress import make_result_console
 from nanosft.settings.audit import InspectSettings

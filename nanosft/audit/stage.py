@@ -28,8 +28,7 @@ from nanosft.data.conversations import (
     read_manifest,
 )
 from nanosft.data.hashing import hash_object
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.words import normalize_text
+from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import DataError
 from nanosft.knowledge import read_knowledge
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, sort_objects

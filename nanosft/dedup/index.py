@@ -21,9 +21,10 @@ from nanosft.dedup.minhash import (
     UInt16Array,
     estimate_similarity,
     make_keys,
-    sign,
+    minhash_words,
 )
-from nanosft.dedup.words import UInt64Array, hash_words
+from nanosft.dedup.words import hash_words
+from nanosft.splitmix import UInt64Array
 
 _BUFFER_KEYS: Final = 4096
 
@@ -67,7 +68,7 @@ class NearDuplicateIndex:
     def find_or_add_all(self, texts: Sequence[str]) -> list[int | None]:
         """`find_or_add` of each text in turn, with the same result; signing them together takes a third of the time."""
         words = hash_words(texts)
-        sigs = sign(words)
+        sigs = minhash_words(words)
         rows, keys = make_keys(words, sigs, threshold=self._threshold)
         order = np.argsort(rows, kind="stable")
         bounds = np.searchsorted(rows[order], np.arange(len(texts) + 1))
@@ -82,7 +83,7 @@ class NearDuplicateIndex:
 
     def _sign(self, text: str) -> tuple[UInt16Array, UInt64Array]:
         words = hash_words([text])
-        sigs = sign(words)
+        sigs = minhash_words(words)
         return sigs[0], make_keys(words, sigs, threshold=self._threshold).keys
 
     def _find(self, sig: UInt16Array, keys: UInt64Array) -> int | None:

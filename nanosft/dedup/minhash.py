@@ -20,15 +20,14 @@ Fast and Accurate Minwise Hashing (2017); Mor and Fraenkel, A hash code method f
 errors (1982), for the keys of texts with a part left out.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.dedup.words import GOLDEN, UInt64Array, Words, hash_words, mix, random_words
+from nanosft.dedup.words import Words
+from nanosft.splitmix import GOLDEN, UInt64Array, mix64, odd_factors
 
 UInt16Array = npt.NDArray[np.uint16]
 
@@ -64,23 +63,7 @@ class Keys(NamedTuple):
     keys: UInt64Array
 
 
-def signature(text: str) -> UInt16Array:
-    """The signature of one normalized text; see `sign`."""
-    result: UInt16Array = signatures([text])[0]
-    return result
-
-
-def signatures(texts: Sequence[str]) -> UInt16Array:
-    """The signatures of normalized texts; see `sign`."""
-    return sign(hash_words(texts))
-
-
-def near_keys(texts: Sequence[str], sigs: UInt16Array, *, threshold: float = DEFAULT_THRESHOLD) -> Keys:
-    """The keys of normalized texts; see `make_keys`."""
-    return make_keys(hash_words(texts), sigs, threshold=threshold)
-
-
-def sign(words: Words) -> UInt16Array:
+def minhash_words(words: Words) -> UInt16Array:
     """One-permutation MinHash of the word pairs of texts.
 
     Returns:
@@ -96,7 +79,7 @@ def sign(words: Words) -> UInt16Array:
         first, limit = last, starts[long[last]] + _CHUNK_WORDS
         last = max(first + 1, int(np.searchsorted(starts[long + 1], limit, side="right")))
         rows = long[first:last]
-        result[rows] = _sign(hashes, starts[rows], starts[rows + 1])
+        result[rows] = _minhash(hashes, starts[rows], starts[rows + 1])
     return result
 
 
@@ -104,8 +87,8 @@ def make_keys(words: Words, sigs: UInt16Array, *, threshold: float = DEFAULT_THR
     """All keys under which near-duplicates of these texts meet; a text without words has none.
 
     Args:
-        words: Of the texts.
-        sigs: Their signatures; rows of short texts are not looked at.
+        words: The texts' words.
+        sigs: The texts' signatures; rows of short texts are not looked at.
         threshold: The Jaccard similarity that long texts must reach; it decides how many minima make a band.
     """
     num_words = np.diff(words.starts)
@@ -129,10 +112,10 @@ def band_keys(sigs: UInt16Array, *, threshold: float = DEFAULT_THRESHOLD) -> UIn
     num_bands, num_rows = band_shape(threshold)
     # Band b takes bins b, b + num_bands, …: neighbours stay apart.
     picked = sigs[:, : num_bands * num_rows].reshape(len(sigs), num_rows, num_bands).astype(np.uint64)
-    weights = random_words(num_rows, seed=3)
+    weights = odd_factors(num_rows, seed=3)
     with np.errstate(over="ignore"):
         sums = ((picked + np.uint64(1)) * weights[None, :, None]).sum(axis=1, dtype=np.uint64)
-        return mix(sums + np.arange(1, num_bands + 1, dtype=np.uint64)[None] * GOLDEN)
+        return mix64(sums + np.arange(1, num_bands + 1, dtype=np.uint64)[None] * GOLDEN)
 
 
 @lru_cache
@@ -155,23 +138,16 @@ def estimate_similarity(first: UInt16Array, second: UInt16Array) -> npt.NDArray[
     return np.asarray((first == second).mean(axis=-1, dtype=np.float64))
 
 
-def similarity(first: str, second: str) -> float:
-    """Exact Jaccard similarity of two normalized texts' word pairs; 1.0 for two texts without any."""
-    pairs = [set(pairwise(words)) for words in (first.split(), second.split())]
-    union = len(pairs[0] | pairs[1])
-    return len(pairs[0] & pairs[1]) / union if union else float(first == second)
-
-
-def _sign(hashes: UInt64Array, begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> UInt16Array:
+def _minhash(hashes: UInt64Array, begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> UInt16Array:
     """The signatures (N, NUM_BINS) of texts, text i's words hashing to `hashes[begins[i] : ends[i]]`."""
     num_texts, counts = len(begins), ends - begins - 1
     # Places of the words that begin a pair: all but the last of each text.
     places = np.arange(counts.sum()) + np.repeat(begins - np.cumsum(counts) + counts, counts)
     with np.errstate(over="ignore"):
-        pairs = mix(hashes[places] * GOLDEN + hashes[places + 1])
+        pairs = mix64(hashes[places] * GOLDEN + hashes[places + 1])
     texts = np.repeat(np.arange(num_texts) * NUM_BINS, counts)
     minima = np.full(num_texts * NUM_BINS, _EMPTY, np.uint32)
-    for number, factor in enumerate(random_words(_NUM_ROUNDS, seed=5)):
+    for number, factor in enumerate(odd_factors(_NUM_ROUNDS, seed=5)):
         with np.errstate(over="ignore"):
             mixed = pairs * factor
         bins = texts + (mixed >> _BIN_SHIFT).view(np.int64)
@@ -213,7 +189,7 @@ def _sources() -> npt.NDArray[np.int64]:
     The first half is random; the second walks the ring, so that a full bin is found if there is one.
     """
     bins = np.arange(NUM_BINS)
-    random = (random_words(NUM_BINS * NUM_BINS, seed=100) >> np.uint64(32)).astype(np.int64) % NUM_BINS
+    random = (odd_factors(NUM_BINS * NUM_BINS, seed=100) >> np.uint64(32)).astype(np.int64) % NUM_BINS
     ring = (bins[:, None] + bins[None, :] + 1) % NUM_BINS
     return np.concatenate([random.reshape(NUM_BINS, NUM_BINS), ring], axis=1)
 
@@ -222,7 +198,7 @@ def _edit_keys(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> tuple[npt.
     """Rows (K,) and keys (K,) of the short texts: each whole, and with each one of its words left out."""
     lengths = np.diff(starts)
     rows_out, keys_out = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
-    weights = random_words(SHORT, seed=4)
+    weights = odd_factors(SHORT, seed=4)
     for length in np.unique(lengths[(lengths > 0) & (lengths <= SHORT)]):
         rows = np.flatnonzero(lengths == length)
         words = hashes[starts[rows][:, None] + np.arange(length)[None]]  # (n, length)
@@ -236,7 +212,7 @@ def _edit_keys(hashes: UInt64Array, starts: npt.NDArray[np.int64]) -> tuple[npt.
             all_keys = np.concatenate([whole, before + after], axis=1) if length >= MIN_EDIT_WORDS else whole
             sizes = np.full(all_keys.shape[1], length - 1, np.uint64)
             sizes[0] = length
-            all_keys = mix(all_keys + (sizes + np.uint64(1)) * GOLDEN)
+            all_keys = mix64(all_keys + (sizes + np.uint64(1)) * GOLDEN)
         rows_out.append(np.repeat(rows, all_keys.shape[1]))
         keys_out.append(all_keys.ravel())
     return np.concatenate(rows_out), np.concatenate(keys_out)

@@ -13,17 +13,15 @@ import numpy.typing as npt
 
 from nanosft.dedup.words import (
     BORDER,
-    GOLDEN,
     ROW_END,
-    SPREAD,
     Words,
     hash_lines,
-    mix,
     name_wordless,
     normalize_marked,
     normalize_words,
     to_offsets,
 )
+from nanosft.splitmix import GOLDEN, SPREAD, mix64
 
 _TYPESET: Final = (("\u2019", "'"), *((sign, " ") for sign in "\u2014\u2013\u201c\u201d\u2018\u2026\u00a0"))
 _SEAM: Final = f" {BORDER} "
@@ -75,8 +73,8 @@ def digest_texts(words: Words) -> npt.NDArray[np.uint64]:
     result = np.empty((len(starts) - 1, 2), np.uint64)
     sums = np.zeros(len(hashes) + 1, np.uint64)
     with np.errstate(over="ignore"):
-        keyed = mix(hashes + places.astype(np.uint64) * GOLDEN)
-        for column, values in enumerate((keyed, mix(keyed * SPREAD))):
+        keyed = mix64(hashes + places.astype(np.uint64) * GOLDEN)
+        for column, values in enumerate((keyed, mix64(keyed * SPREAD))):
             np.cumsum(values, out=sums[1:])
             result[:, column] = sums[starts[1:]] - sums[starts[:-1]]
     return result

@@ -1,27 +1,20 @@
 """Words: their normal form, by which texts are compared, and their hashes. Pure.
 
-Case, punctuation, width and white space do not count. All arithmetic is integer and modulo 2**64, so that every process
-and platform gets the same hashes.
+Case, punctuation, width and white space do not count.
 """
 
 import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nanosft.conversation import Conversation
-
-UInt64Array = npt.NDArray[np.uint64]
-
-GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-"""2**64 over the golden ratio: an odd factor that spreads neighbours."""
-SPREAD: Final = np.uint64(0xBF58476D1CE4E5B9)
-"""The first factor of `mix`."""
+from nanosft.splitmix import GOLDEN, UInt64Array, mix64
 
 ROW_END, BORDER = "\x1e", "\x1f"
 """Signs that no text needs, for texts that are normalized together."""
@@ -135,11 +128,11 @@ def hash_lines(lines: bytes) -> Words:
                 break
             left = np.minimum(sizes[longer] - place * _PIECE_BYTES, _PIECE_BYTES)
             piece = pieces[begins[longer] + place * _PIECE_BYTES] & _MASKS[left]
-            hashes[longer] += mix(piece + np.uint64(place) * GOLDEN)
+            hashes[longer] += mix64(piece + np.uint64(place) * GOLDEN)
         for word in np.flatnonzero(sizes > _MAX_PIECES * _PIECE_BYTES).tolist():
             text = lines[begins[word] - 1 : begins[word] - 1 + sizes[word]]
             hashes[word] = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-        return Words(mix(hashes), starts)
+        return Words(mix64(hashes), starts)
 
 
 @lru_cache(maxsize=1)
@@ -152,19 +145,3 @@ def _word() -> re.Pattern[str]:
     marks = "".join(chr(point) for point in range(0x300, 0x10000) if unicodedata.category(chr(point)).startswith("M"))
     letter = rf"[^\W_{_UNSPACED}]"
     return re.compile(rf"{letter}++(?:[{marks}]++{letter}*+)*+|[{_UNSPACED}][{marks}]*+|[{ROW_END}{BORDER}]")
-
-
-def mix(values: UInt64Array) -> UInt64Array:
-    """Finalizer of SplitMix64 (Steele, Lea, Flood, 2014): a bijection in which each bit depends on all."""
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * SPREAD
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
-
-
-@cache
-def random_words(count: int, *, seed: int) -> UInt64Array:
-    """`count` fixed odd uint64, the SplitMix64 stream of the seed."""
-    with np.errstate(over="ignore"):
-        steps = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(seed << 32)
-        return mix(steps * GOLDEN) | np.uint64(1)

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from nanosft.conversation import parse_conversation
 from nanosft.data.conversations import read_manifest
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.words import normalize_text
+from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_row
 from nanosft.generate.planning.dimensions import Dimensions, read_dimensions

@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from nanosft.conversation import Format
-from nanosft.dedup.minhash import DEFAULT_THRESHOLD
+from nanosft.dedup import DEFAULT_THRESHOLD
 from nanosft.errors import ConfigError
 
 Unit = Literal["rows", "tokens", "supervised_tokens"]

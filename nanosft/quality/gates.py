@@ -14,7 +14,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from nanosft.conversation import Conversation
-from nanosft.dedup.minhash import DEFAULT_THRESHOLD
+from nanosft.dedup import DEFAULT_THRESHOLD
 from nanosft.quality.completeness import find_completeness_defects
 from nanosft.quality.grounding import Reference, find_grounding_defects
 from nanosft.quality.identity import find_identity_defects

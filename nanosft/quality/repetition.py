@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from nanosft.dedup.words import normalize_each
+from nanosft.dedup import normalize_each
 from nanosft.quality.prose import Prose, split_sentences
 from nanosft.quality.verdict import Defect
 

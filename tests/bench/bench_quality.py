@@ -19,9 +19,7 @@ from rich.table import Table
 
 from nanosft.conversation import Conversation, Message, parse_conversation
 from nanosft.data.conversations import read_conversations
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.minhash import near_keys, signatures
-from nanosft.dedup.words import normalize_text, normalize_words
+from nanosft.dedup import NearDuplicateIndex, hash_words, make_keys, minhash_words, normalize_text, normalize_words
 from nanosft.knowledge import read_knowledge
 from nanosft.nanochat.tokenizer import load_tokenizer
 from nanosft.quality.completeness import find_completeness_defects
@@ -106,12 +104,12 @@ def _print_peers(console: Console, sets: dict[str, list[Conversation]]) -> None:
     table = Table(title=f"MinHash of word pairs, {_NUM_PERM} values: CPU microseconds a row", title_justify="left")
     for heading in ("implementation", *texts):
         table.add_column(heading, justify="right" if heading != "implementation" else "left")
-    ours = {name: _time(lambda rows=rows: signatures(rows)) / len(rows) * 1e6 for name, rows in texts.items()}  # type: ignore[misc]
+    ours = {name: _time(lambda rows=rows: _sign(rows)) / len(rows) * 1e6 for name, rows in texts.items()}  # type: ignore[misc]
     table.add_row("nanosft signatures", *(f"{value:.1f}" for value in ours.values()))
     keys = []
     for rows in texts.values():
-        sigs = signatures(rows)
-        keys.append(_time(lambda rows=rows, sigs=sigs: near_keys(rows, sigs)) / len(rows) * 1e6)  # type: ignore[misc]
+        sigs = _sign(rows)
+        keys.append(_time(lambda rows=rows, sigs=sigs: make_keys(hash_words(rows), sigs)) / len(rows) * 1e6)  # type: ignore[misc]
     table.add_row("nanosft keys", *(f"{value:.1f}" for value in keys))
     for label, module, sign in (("datasketch", "datasketch", _sign_datasketch), ("rensa", "rensa", _sign_rensa)):
         try:
@@ -192,6 +190,10 @@ def _sign_rensa(library: Any, texts: Sequence[str]) -> None:
 def _pairs(text: str) -> list[str]:
     words = text.split()
     return [f"{first} {second}" for first, second in pairwise(words)]
+
+
+def _sign(rows: list[str]) -> Any:
+    return minhash_words(hash_words(rows))
 
 
 def _time(work: Callable[[], object], *, repeat: int = 3) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.data.conversations import read_conversations, read_manifest
-from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
 from nanosft.generate.planning import dimensions as dimensions_module
 from nanosft.generate.planning.dimensions import read_dimensions

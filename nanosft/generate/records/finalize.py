@@ -17,8 +17,7 @@ import orjson
 
 from nanosft.conversation import parse_conversation
 from nanosft.data.conversations import put_manifest
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.words import normalize_text
+from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.records.parts import PlanState, read_part, read_state
 from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nanosft.conversation import Conversation
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.words import normalize_text
+from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.planning.plan import PlanRow
 from nanosft.generate.provider.answers import Answer, BadAnswerError, parse_messages
 from nanosft.quality.gates import Context, check

@@ -14,8 +14,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.dedup.minhash import NUM_BINS, Keys
-from nanosft.dedup.words import to_offsets
+from nanosft.dedup import NUM_BINS, Keys, to_offsets
 
 ENTRY: Final = np.dtype([("key", "<u8"), ("batch", "<u4"), ("row", "<u4")])
 """A key, and the row that has it, counted from 0 in its batch."""

@@ -16,10 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.dedup.texts import drop_borders, hash_batch
-from nanosft.dedup.words import GOLDEN, SPREAD, Words
-
-UInt64Array = npt.NDArray[np.uint64]
+from nanosft.dedup import Words, drop_borders, hash_batch
+from nanosft.splitmix import GOLDEN, SPREAD, UInt64Array
 
 _CHUNK_ROWS: Final = 2048
 _SHIFT: Final = np.uint64(32)

@@ -11,7 +11,7 @@ import orjson
 
 from nanosft.data.conversations import DataObject
 from nanosft.data.sources import Batch, Inputs, read_batches
-from nanosft.dedup.texts import join_messages
+from nanosft.dedup import join_messages
 from nanosft.errors import DataError
 from nanosft.manifest import Parent
 from nanosft.mix.disk.spill import save_places

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from nanosft.conversation import Conversation
 from nanosft.data.sources import Batch
-from nanosft.dedup.minhash import make_keys, sign
-from nanosft.dedup.texts import digest_texts, drop_borders, hash_batch, join_messages
+from nanosft.dedup import digest_texts, drop_borders, hash_batch, join_messages, make_keys, minhash_words
 from nanosft.errors import DataError
 from nanosft.mix.disk.spill import Spill
 from nanosft.mix.reading.contamination import HeldOut, load_held_out
@@ -161,7 +160,7 @@ class RowReader:
         columns |= {"text_hi": digests[:, 0], "text_lo": digests[:, 1]}
         if self._recipe.deduplicate.near == "off":
             return columns, 0
-        sigs = sign(words)
+        sigs = minhash_words(words)
         return columns, self._spill.add_keys(
             number, make_keys(words, sigs, threshold=self._recipe.deduplicate.threshold), sigs
         )

@@ -9,8 +9,8 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from nanosft.dedup import Components
 from nanosft.errors import ConfigError, StoreError
-from nanosft.mix.selecting.near import Components
 
 _FETCH_ROWS: Final = 1 << 14
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nanosft.dedup.words import to_offsets
+from nanosft.dedup import Components, to_offsets
 from nanosft.errors import ConfigError
 from nanosft.mix.reading.rows import RowBatch
 from nanosft.mix.recipe import Recipe
 from nanosft.mix.selecting.database import Database
-from nanosft.mix.selecting.near import Components, save_dropped
+from nanosft.mix.selecting.near import save_dropped
 from nanosft.mix.selecting.selection import BEST, Selection
 
 _MAX_ROWS: Final = 1 << 32

@@ -5,17 +5,16 @@ where the key alone does not prove it, and the pairs that hold are edges. A clus
 numbered in reading order, so clusters do not depend on how many processes work or how the keys are cut into parts.
 """
 
-import mmap
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from nanosft.dedup.minhash import EXACT_BIT, NUM_BINS, estimate_similarity
+from nanosft.dedup import EXACT_BIT, NUM_BINS, estimate_similarity
 from nanosft.mix.disk.spill import (
     NUM_PARTS,
     SIG_BYTES,
@@ -38,9 +37,6 @@ _KEY_PAIRS: Final = 4096
 first and the 8 before: those of a boilerplate are too many."""
 _ENTRIES_AT_ONCE: Final = 1 << 16
 _PAIRS_AT_ONCE: Final = 1 << 13
-_RESIDENT_BYTES: Final = 64 << 20
-_UNITED_AT_ONCE: Final = 1 << 13
-_CHUNK_ROWS: Final = 1 << 18
 
 
 def plan_parts(directory: Path) -> list[range]:
@@ -141,66 +137,3 @@ def _check(directory: Path, places: Places, pairs: Rows, threshold: float) -> np
 
 def _dropped_path(directory: Path) -> Path:
     return directory / "dropped.npy"
-
-
-class Components:
-    """Connected components of row numbers; the smallest row of each is its name.
-
-    Four bytes a row in a file, of which only a limited part stays in memory.
-
-    Args:
-        path: The file.
-        num_rows: Rows are below it.
-    """
-
-    def __init__(self, path: Path, num_rows: int) -> None:
-        self._num_rows = num_rows
-        with path.open("wb+") as file:
-            for start in range(0, num_rows, _CHUNK_ROWS):
-                file.write(np.arange(start, min(start + _CHUNK_ROWS, num_rows), dtype=np.uint32).data)
-            file.flush()
-            self._map = mmap.mmap(file.fileno(), 0)
-
-    def unite(self, pairs: npt.NDArray[Any]) -> None:
-        """Join the components of the two rows of each pair: (pairs, 2)."""
-        with memoryview(self._map) as view, view.cast("I") as parent:
-            for start in range(0, len(pairs), _UNITED_AT_ONCE):
-                chunk = pairs[start : start + _UNITED_AT_ONCE].astype(np.int64)
-                parents = np.frombuffer(parent, np.uint32)[chunk]
-                for first, second in chunk[parents[:, 0] != parents[:, 1]].tolist():
-                    a, b = first, second
-                    while parent[a] != a:
-                        parent[a] = a = parent[parent[a]]
-                    while parent[b] != b:
-                        parent[b] = b = parent[parent[b]]
-                    parent[max(a, b)] = min(a, b)
-                self._release()
-
-    def iter_members(self) -> Iterator[tuple[Rows, Rows]]:
-        """Chunks of the rows that are not their component's name: their numbers, and the names."""
-        for start in range(0, self._num_rows, _CHUNK_ROWS):
-            with memoryview(self._map) as view, view.cast("I") as parent:
-                rows, found = _follow(np.frombuffer(parent, np.uint32), start, min(start + _CHUNK_ROWS, self._num_rows))
-            self._release()
-            if len(rows):
-                yield rows, found.astype(np.int64)
-
-    def close(self) -> None:
-        """Release the file."""
-        self._map.close()
-
-    def _release(self) -> None:
-        """Give memory back; what was written stays in the file."""
-        if len(self._map) > _RESIDENT_BYTES:
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-
-def _follow(parent: npt.NDArray[np.uint32], start: int, stop: int) -> tuple[Rows, npt.NDArray[np.uint32]]:
-    """The rows of a range that are not their component's name, and the names; their paths are one step long then."""
-    rows = np.arange(start, stop)
-    rows = rows[parent[rows] != rows]
-    found = parent[rows]
-    while not np.array_equal(above := parent[found], found):
-        found = above
-    parent[rows] = found
-    return rows, found

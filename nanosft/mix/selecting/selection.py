@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nanosft.dedup import Components
 from nanosft.mix.recipe import Recipe
 from nanosft.mix.selecting.apportion import fill_gap
 from nanosft.mix.selecting.database import Database
-from nanosft.mix.selecting.near import Components
 
 TRAIN: Final = 0
 VAL: Final = 1

@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from nanosft.splitmix import GOLDEN, mix64
+
 IntArray = npt.NDArray[np.int64]
 
 DEFAULT_WINDOW: Final = 16_384
@@ -55,19 +57,12 @@ def shuffle_order(num: int, *key: int) -> IntArray:
     Indices are sorted by a keyed 64-bit hash (the finalizer of SplitMix64), so a plan made under one version of NumPy
     is the same under another.
     """
-    state = np.uint64(0x9E3779B97F4A7C15)
+    state = GOLDEN
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is what a hash wants
         for part in key:
-            state = _mix(np.array([state ^ np.uint64(part % 2**64)], np.uint64))[0]
-        hashes = _mix(np.arange(num, dtype=np.uint64) + state)
+            state = mix64(np.array([state ^ np.uint64(part % 2**64)], np.uint64) + GOLDEN)[0]
+        hashes = mix64(np.arange(num, dtype=np.uint64) + state + GOLDEN)
     return np.argsort(hashes, kind="stable")
-
-
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def pack_epoch(lengths: IntArray, capacity: int, *, seed: int, epoch: int, window: int = DEFAULT_WINDOW) -> PackedRows:

@@ -14,27 +14,38 @@ from nanosft.dedup.minhash import (
     MIN_EDIT_WORDS,
     NUM_BINS,
     SHORT,
+    UInt16Array,
     band_keys,
     band_shape,
     estimate_similarity,
-    near_keys,
-    signature,
-    signatures,
-    similarity,
+    make_keys,
+    minhash_words,
 )
+from nanosft.dedup.words import hash_words
+from tests.near_truth import similarity
 
 words = st.lists(st.sampled_from([f"w{number}" for number in range(40)]), min_size=1, max_size=60)
 
 
+def signature(text: str) -> UInt16Array:
+    result: UInt16Array = signatures([text])[0]
+    return result
+
+
+def signatures(texts: list[str]) -> UInt16Array:
+    return minhash_words(hash_words(texts))
+
+
 def keys_of(text: str) -> set[int]:
-    return set(near_keys([text], signatures([text])).keys.tolist())
+    return set(make_keys(hash_words([text]), signatures([text])).keys.tolist())
 
 
 def test_signatures_are_the_same_bytes_everywhere():
     """Stored keys and mixed order depend on them: a change of these bytes is a change of format."""
     texts = [" ".join(f"word{(number * k) % 97}" for number in range(60)) for k in range(1, 6)]
     assert hashlib.sha256(signatures(texts).tobytes()).hexdigest()[:16] == SIGNATURES
-    keys = near_keys([*texts, "a short text of exactly seven words"], np.vstack([signatures(texts), signatures(["x"])]))
+    all_words = hash_words([*texts, "a short text of exactly seven words"])
+    keys = make_keys(all_words, minhash_words(all_words))
     assert hashlib.sha256(keys.keys.tobytes() + keys.rows.tobytes()).hexdigest()[:16] == KEYS
 
 
@@ -44,9 +55,10 @@ KEYS = "9497e25c7ef842b8"
 
 def test_hash_seeds_of_python_do_not_matter():
     code = (
-        "from nanosft.dedup.minhash import *; import hashlib;"
+        "from nanosft.dedup import hash_words, make_keys, minhash_words; import hashlib;"
         "t = ' '.join(f'w{i % 37}' for i in range(80));"
-        "print(hashlib.sha256(near_keys([t, 'a b c d e f g'], signatures([t, ''])).keys.tobytes()).hexdigest())"
+        "words = hash_words([t, 'a b c d e f g']);"
+        "print(hashlib.sha256(make_keys(words, minhash_words(words)).keys.tobytes()).hexdigest())"
     )
     run = [
         subprocess.run(

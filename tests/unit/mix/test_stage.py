@@ -128,9 +128,6 @@ def test_the_bytes_depend_on_neither_workers_nor_memory_nor_listing(mix: Mix, tm
         "_SLICE_BYTES": 1000,
         "_ENTRIES_AT_ONCE": 16,
         "_PAIRS_AT_ONCE": 8,
-        "_UNITED_AT_ONCE": 8,
-        "_CHUNK_ROWS": 50,
-        "_RESIDENT_BYTES": 100,
     }.items():
         monkeypatch.setattr(near, name, number)
     mix(recipe, "three", workers=1, memory_limit=256)

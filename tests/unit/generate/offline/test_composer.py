@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanosft.conversation import Conversation, parse_line, role_problem, to_line
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.words import normalize_text
+from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.offline import Composer
 from nanosft.generate.offline.first_person import to_first_person
 from nanosft.generate.offline.speaker import find_intent

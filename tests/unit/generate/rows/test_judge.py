@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from nanosft.conversation import Conversation
-from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup import NearDuplicateIndex
 from nanosft.generate.planning.dimensions import read_dimensions
 from nanosft.generate.planning.plan import Plan, make_plan, plan_row
 from nanosft.generate.provider.answers import Answer

@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanosft.dedup.texts import join_messages
-from nanosft.dedup.words import hash_words
+from nanosft.dedup import hash_words, join_messages
 from nanosft.mix.reading.contamination import build_held_out, hash_ngrams, load_held_out
 
 WORDS = [f"w{number}" for number in range(500)]

@@ -1,31 +1,8 @@
 from pathlib import Path
 
-import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from nanosft.data.conversations import read_conversations
-from nanosft.dedup.index import NearDuplicateIndex
-from nanosft.dedup.words import normalize_text
-from nanosft.mix.selecting.near import Components
+from nanosft.dedup import NearDuplicateIndex, normalize_text
 from tests.near_truth import cluster, judge_real_sets
-
-
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40))
-def test_components_are_those_of_a_search(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, int]]):
-    components = Components(tmp_path_factory.mktemp("c") / "file", 31)
-    components.unite(np.array(pairs, np.uint32).reshape(-1, 2))
-    found = list(range(31))
-    for rows, others in components.iter_members():
-        for row, name in zip(rows.tolist(), others.tolist(), strict=True):
-            found[row] = name
-    components.close()
-    names = list(range(31))
-    for _ in names:
-        for a, b in pairs:
-            names[a] = names[b] = min(names[a], names[b])
-    assert found == names
 
 
 def test_clusters_do_not_depend_on_batches(tmp_path: Path):
