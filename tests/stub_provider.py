@@ -89,10 +89,10 @@ class Stub:
         self._draw = random.Random(7)
         self._rows: dict[int, list[tuple[int, int]]] = {}  # by seed: 31 bits, so two rows may share one
         for number in range(num):
-            for fresh in range(3):  # the row's own prompt, a fresh one, and one of --retry-rejects
-                row = plan_row(plan, number, fresh)
+            for variant in range(3):  # the row's own prompt, another one, and one of --retry-rejects
+                row = plan_row(plan, number, variant)
                 for attempt in range(NUM_ATTEMPTS):
-                    self._rows.setdefault(request_seed(row, attempt), []).append((number, fresh))
+                    self._rows.setdefault(request_seed(row, attempt), []).append((number, variant))
         self._asked: list[int] = []
         self._counts: Counter[str] = Counter()
         self._num_billed = 0
@@ -107,7 +107,7 @@ class Stub:
                 "asked": self._asked,  # row numbers, in the order of the requests
             }
             return respond(200, orjson.dumps(bill))
-        number, fresh = self._find_row(request)
+        number, variant = self._find_row(request)
         self._asked.append(number)
         fault = self._draw_fault()
         self._counts[fault] += 1
@@ -121,7 +121,7 @@ class Stub:
         self._num_billed += 1
         if fault == "dropped":
             return None
-        row = plan_row(self._plan, number, fresh)
+        row = plan_row(self._plan, number, variant)
         knowledge = self._plan.knowledge
         text = orjson.dumps({"messages": write_conversation(row, knowledge.name, knowledge.maker)}).decode()
         if fault == "cut":
@@ -134,10 +134,10 @@ class Stub:
         match = _SEED.search(request, max(0, len(request) - _TAIL_BYTES)) or _SEED.search(request)
         assert match is not None, "a request without a seed"
         found = self._rows[int(match[1])]
-        for number, fresh in found:
-            first_message = orjson.dumps(orjson.dumps(plan_row(self._plan, number, fresh).first_message).decode())
+        for number, variant in found:
+            first_message = orjson.dumps(orjson.dumps(plan_row(self._plan, number, variant).first_message).decode())
             if len(found) == 1 or first_message[3:-3] in request:
-                return number, fresh
+                return number, variant
         raise AssertionError("a request for a row that is not in the plan")
 
     def _draw_fault(self) -> str:

@@ -19,7 +19,7 @@ _NUM_PROMPTS_SHOWN: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Tokens and dollars if every answer is accepted; refused ones come on top.
+    """Tokens and dollars if every answer is accepted; rejected ones come on top.
 
     Attributes:
         fixed_tokens: Of prompts, what is the same for all rows and may be cached.
@@ -66,7 +66,7 @@ def print_dry_run(console: Console, settings: GenerateSettings, prompter: Prompt
         else f"the price of {settings.model} is not known here: give --prompt-price-usd and --completion-price-usd"
     )
     console.print(
-        f"[bold]Estimate[/] for {settings.num:,} rows, refused answers not counted: {total:,} prompt tokens, of which "
+        f"[bold]Estimate[/] for {settings.num:,} rows, rejected answers not counted: {total:,} prompt tokens, of which "
         f"{estimate.fixed_tokens:,} may be cached, and {estimate.completion_tokens:,} tokens of answers; {cost}",
         highlight=False,
     )

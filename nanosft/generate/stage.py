@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from nanosft.conversation import parse_conversation
@@ -33,14 +34,14 @@ from nanosft.generate.records.parts import PartBuffer, PlanState, RowState, read
 from nanosft.generate.records.totals import usd_of
 from nanosft.generate.rows.budget import Budget, read_ledgers, split_budget
 from nanosft.generate.rows.judge import Judge
-from nanosft.generate.rows.row import Attempts, RowMaker
-from nanosft.generate.rows.runner import Job, Made, Runner, Timing
+from nanosft.generate.rows.row import Job, RetryPolicy, RowMaker
+from nanosft.generate.rows.runner import Runner, ShardResult, Timing
 from nanosft.generate.summary import Summary, report, report_dry_run, summarize
 from nanosft.generate.writers import (
     check_budget,
     check_key,
-    make_attempts,
     make_limit,
+    make_retries,
     model_name,
     open_provider,
     source_name,
@@ -132,7 +133,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         check_budget(settings)
     record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)
     if found is not None and is_finished:
-        return report(summarize(settings, found, Made(), started_s), settings)
+        return report(summarize(settings, found, ShardResult(), started_s), settings)
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     context = Context(
         gates,
@@ -142,8 +143,8 @@ def run_generate(settings: GenerateSettings) -> Summary:
         max_tokens=settings.max_context_tokens,
     )
     work = _Work(settings, store, plan, prompter, record, context)
-    made = Made() if settings.finalize else _make_shard(work)
-    return _finish(work, made, started_s)
+    result = ShardResult() if settings.finalize else _make_shard(work)
+    return _finish(work, result, started_s)
 
 
 def make_gates(settings: GenerateSettings) -> Gates:
@@ -167,7 +168,7 @@ def make_gates(settings: GenerateSettings) -> Gates:
     )
 
 
-def _make_shard(work: _Work) -> Made:
+def _make_shard(work: _Work) -> ShardResult:
     """Make the shard's missing rows and put its manifest, whole or not."""
     index = None if work.threshold is None else NearDuplicateIndex(work.threshold)
 
@@ -176,25 +177,27 @@ def _make_shard(work: _Work) -> Made:
             index.add(normalize_text(parse_conversation(dict(record), where=where, format="canonical")))
 
     state = read_state(work.store, work.shard, work.record.num, on_row=remember)
-    attempts = make_attempts(work.settings)
-    if next(iter_jobs(state, work.shard, attempts, retry_rejects=work.settings.retry_rejects), None) is None:
+    retries = make_retries(work.settings)
+    if next(iter_jobs(state, work.shard, retries, retry_rejects=work.settings.retry_rejects), None) is None:
         _put_shard_manifest(work, state, complete=True)
-        return Made()
-    return asyncio.run(_run_shard(work, state, index, attempts))
+        return ShardResult()
+    return asyncio.run(_run_shard(work, state, index, retries))
 
 
-def iter_jobs(state: PlanState, shard: range, attempts: Attempts, *, retry_rejects: bool) -> Iterator[Job]:
+def iter_jobs(state: PlanState, shard: range, retries: RetryPolicy, *, retry_rejects: bool) -> Iterator[Job]:
     """Rows of the shard that are neither in nor given up, and those given up where they are to be tried again."""
     for row in shard:
         if state.accepted[row] or (state.given_up[row] and not retry_rejects):
             continue
         earlier = state.rows.get(row, RowState())
-        first_fresh = earlier.fresh + 1 if state.given_up[row] else 0
-        begin = RowState(first_fresh) if state.given_up[row] else earlier
-        yield Job(row, begin, first_fresh + attempts.num_prompts - 1)
+        first_variant = earlier.prompt_variant + 1 if state.given_up[row] else 0
+        begin = RowState(first_variant) if state.given_up[row] else earlier
+        yield Job(row, begin, first_variant + retries.num_prompts - 1)
 
 
-async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | None, attempts: Attempts) -> Made:
+async def _run_shard(
+    work: _Work, state: PlanState, index: NearDuplicateIndex | None, retries: RetryPolicy
+) -> ShardResult:
     settings, plan = work.settings, work.plan
     attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
     limit = make_limit(settings, work.prompter)
@@ -202,29 +205,27 @@ async def _run_shard(work: _Work, state: PlanState, index: NearDuplicateIndex | 
     is_complete = False
     async with open_provider(settings, plan, work.prompter, limit) as ask:
         maker = RowMaker(
-            plan_row=lambda row, fresh: plan_row(plan, row, fresh),
+            plan_row=partial(plan_row, plan),
             ask=ask,
-            attempts=attempts,
+            retries=retries,
             judge=Judge(work.context, index),
-            buffer=PartBuffer(settings.shard_index, attempt),
-            tally=state.tally,
             budget=budget,
-            limit=limit,
             row_timeout_s=settings.row_timeout_s,
             source=source_name(settings),
         )
         timing = Timing(settings.flush_rows, settings.flush_s, settings.stop_grace_s)
         with Bar("generate", len(work.shard)) as bar:
             bar.update(sum(state.count(work.shard)), per_s=0.0, cost_usd=state.tally.cost_usd)
-            runner = Runner(maker, work.store, timing, bar, state)
+            buffer = PartBuffer(settings.shard_index, attempt)
+            runner = Runner(maker.make, work.store, buffer, limit, timing, bar, state)
             try:
-                made = await runner.run(iter_jobs(state, work.shard, attempts, retry_rejects=settings.retry_rejects))
+                result = await runner.run(iter_jobs(state, work.shard, retries, retry_rejects=settings.retry_rejects))
                 is_complete = True
             finally:
                 if budget is not None:
                     await asyncio.to_thread(budget.close)
                 _put_shard_manifest(work, state, complete=is_complete)
-    return made
+    return result
 
 
 def _open_budget(work: _Work, state: PlanState, attempt: str) -> Budget | None:
@@ -268,17 +269,17 @@ def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> Non
     work.store.write(f"shards/{num_shards}/{shard_index:05d}.json", manifest.to_bytes())
 
 
-def _finish(work: _Work, made: Made, started_s: float) -> Summary:
+def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
     """Put the data set's manifest if the plan is complete, and say what stands."""
     settings = work.settings
     manifest = finalize(work.store, work.record, name=work.name, threshold=work.threshold)
     if manifest is not None:
-        return report(summarize(settings, manifest, made, started_s), settings)
+        return report(summarize(settings, manifest, result, started_s), settings)
     if settings.finalize:
         raise DataError(f"{work.store.uri}: rows of the plan are missing: run its shards first")
     key = f"shards/{settings.num_shards}/{settings.shard_index:05d}.json"
     shard = parse_manifest(work.store.read(key), where=work.store.uri_of(key))
-    return report(summarize(settings, shard, made, started_s), settings)
+    return report(summarize(settings, shard, result, started_s), settings)
 
 
 def _plan_settings(

@@ -10,7 +10,7 @@ import orjson
 from nanosft.generate.estimate import print_dry_run
 from nanosft.generate.planning.plan import Plan
 from nanosft.generate.provider.prompts import Prompter
-from nanosft.generate.rows.runner import Made
+from nanosft.generate.rows.runner import ShardResult
 from nanosft.manifest import MANIFEST_KEY, Manifest
 from nanosft.progress import console, make_result_console
 from nanosft.settings.generate import GenerateSettings
@@ -46,7 +46,7 @@ class Summary:
     manifest: str | None
 
 
-def summarize(settings: GenerateSettings, manifest: Manifest, made: Made, started_s: float) -> Summary:
+def summarize(settings: GenerateSettings, manifest: Manifest, result: ShardResult, started_s: float) -> Summary:
     """The summary of a finished shard or data set, from its manifest."""
     rows = manifest.counts["rows"]
     return Summary(
@@ -54,8 +54,8 @@ def summarize(settings: GenerateSettings, manifest: Manifest, made: Made, starte
         num_planned=rows["planned"],
         num_accepted=rows["accepted"],
         num_given_up=rows["given_up"],
-        num_made=made.num_rows,
-        rows_per_s=round(made.num_rows / made.elapsed_s, 3) if made.elapsed_s else 0.0,
+        num_made=result.num_rows,
+        rows_per_s=round(result.num_rows / result.elapsed_s, 3) if result.elapsed_s else 0.0,
         counts=manifest.counts,
         cost_usd=manifest.cost_usd or 0.0,
         elapsed_s=round(time.monotonic() - started_s, 3),

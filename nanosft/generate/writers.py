@@ -16,7 +16,7 @@ from nanosft.generate.provider.http import open_post, speaks_openrouter
 from nanosft.generate.provider.limits import AdaptiveLimit
 from nanosft.generate.provider.local import MODEL_NAME, narrow, serve_local_model
 from nanosft.generate.provider.prompts import Prompter, response_format, write_messages
-from nanosft.generate.rows.row import Ask, Attempts
+from nanosft.generate.rows.row import Ask, RetryPolicy
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
 
@@ -38,15 +38,15 @@ def source_name(settings: GenerateSettings) -> str:
     return SOURCE if settings.provider == "offline" else "generate"
 
 
-def make_attempts(settings: GenerateSettings) -> Attempts:
-    """How often a row is tried. The composer always answers a prompt alike, so each of its attempts is a fresh one."""
+def make_retries(settings: GenerateSettings) -> RetryPolicy:
+    """How often a row is tried. The composer always answers a prompt alike, so that each try is another prompt."""
     if settings.provider == "offline":
-        return Attempts(1, _NUM_PROMPTS * settings.max_attempts)
-    return Attempts(settings.max_attempts, _NUM_PROMPTS)
+        return RetryPolicy(1, _NUM_PROMPTS * settings.max_attempts)
+    return RetryPolicy(settings.max_attempts, _NUM_PROMPTS)
 
 
 def make_limit(settings: GenerateSettings, prompter: Prompter) -> AdaptiveLimit:
-    """Places for rows in flight: the packaged model answers one at a time.
+    """Slots for requests in flight: the packaged model answers one at a time.
 
     Where requests or tokens per minute are limited, no more than half of a row's time allows: a row that waits for its
     turn longer than `row_timeout_s` would never be asked for.
@@ -158,10 +158,12 @@ def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompt
     model = model_name(settings)
     num_tokens = _request_tokens(settings, prompter)
 
-    async def ask(row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]) -> Answer:
+    async def ask(
+        row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
+    ) -> Answer:
         schema = response_format(row)
         request = ChatRequest(
-            messages=write_messages(prompter, row, model=model, refusals=refusals),
+            messages=write_messages(prompter, row, model=model, rejections=rejections),
             response_format=narrow(schema, row.first_message, row.num_messages)
             if settings.provider == "local"
             else schema,
@@ -178,8 +180,10 @@ def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompt
 def _ask_composer(plan: Plan) -> Ask:
     composer = Composer(plan)
 
-    async def ask(row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]) -> Answer:
-        del attempt, refusals, on_failure  # the composer has one answer to a prompt, and never fails
+    async def ask(
+        row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
+    ) -> Answer:
+        del attempt, rejections, on_failure  # the composer has one answer to a prompt, and never fails
         messages = [{"role": message.role, "content": message.text} for message in composer.compose(row).messages]
         text = orjson.dumps({"messages": messages}).decode()
         return Answer(text, text, "stop", OFFLINE_MODEL, Usage(cost_usd=0.0))

@@ -150,7 +150,7 @@ class GenerateSettings(StageSettings):
         default=3,
         ge=1,
         le=50,
-        description="Answers per prompt of a row; after as many with a fresh prompt it is given up.",
+        description="Answers per prompt of a row; after as many with another prompt it is given up.",
         json_schema_extra={"content": False},
     )
     skip_gates: tuple[str, ...] = Field(

@@ -4,7 +4,10 @@ import asyncio
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,12 @@ from nanosft.conversation import Conversation, Message, to_line
 from nanosft.data.conversations import read_conversations, read_manifest
 from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
-from nanosft.generate.planning import dimensions as dimensions_module
-from nanosft.generate.planning.dimensions import read_dimensions
-from nanosft.generate.planning.plan import PlanRow, make_plan, plan_row
+from nanosft.generate.planning import PlanRow, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider.answers import Answer, Usage
-from nanosft.generate.provider.limits import AdaptiveLimit
-from nanosft.generate.records.parts import PartBuffer, RowState
+from nanosft.generate.records.parts import RowState
 from nanosft.generate.records.totals import Tally
 from nanosft.generate.rows.judge import Judge
-from nanosft.generate.rows.row import Attempts, RowMaker
+from nanosft.generate.rows.row import Job, RetryPolicy, RowMaker
 from nanosft.generate.stage import run_generate
 from nanosft.knowledge import read_knowledge
 from nanosft.manifest import Manifest
@@ -229,7 +229,7 @@ def test_the_last_part_stands_in_the_shards_manifest_however_it_was_flushed(out)
 
 def test_own_dimensions_are_a_parent_of_the_set(out, tmp_path):
     dimensions = tmp_path / "own.toml"
-    dimensions.write_bytes(Path(dimensions_module.__file__).with_name("dimensions.toml").read_bytes())
+    dimensions.write_bytes(files("nanosft.generate.planning").joinpath("dimensions.toml").read_bytes())
     run_generate(settings(out, dimensions=str(dimensions)))
     assert [parent.uri for parent in manifest_of(out).parents] == [KNOWLEDGE, str(dimensions)]
 
@@ -328,60 +328,68 @@ class Author:
         self._answer = answer
 
     async def __call__(
-        self, row: PlanRow, attempt: int, refusals: Sequence[str], on_failure: Callable[[Answer], None]
+        self, row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
     ) -> Answer:
         del on_failure
-        self.asked.append((row.fresh, attempt, tuple(refusals)))
+        self.asked.append((row.prompt_variant, attempt, tuple(rejections)))
         text = self._answer(row, attempt)
         return Answer(text, text, "stop", "m", Usage(cost_usd=0.5))
 
 
-def make_row(author: Author, *, index: NearDuplicateIndex | None = None, is_stopping: bool = False) -> RowMaker:
+@asynccontextmanager
+async def open_slot() -> AsyncIterator[None]:
+    yield
+
+
+def make_row(
+    author: Author, *, index: NearDuplicateIndex | None = None
+) -> tuple[Conversation | None, list[dict[str, Any]]]:
+    """Row 0 of the shipped plan, and its rejects."""
     plan = make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
     maker = RowMaker(
-        plan_row=lambda row, fresh: plan_row(plan, row, fresh),
+        plan_row=partial(plan_row, plan),
         ask=author,
-        attempts=Attempts(per_prompt=2, num_prompts=2),
+        retries=RetryPolicy(answers_per_prompt=2, num_prompts=2),
         judge=Judge(Context(Gates()), index),
-        buffer=PartBuffer(0, "a"),
-        tally=Tally(),
         budget=None,
-        limit=AdaptiveLimit(1),
         row_timeout_s=60,
         source="generate",
-        is_stopping=is_stopping,
     )
-    asyncio.run(maker.make(0, RowState(), 1))
-    return maker
+    rejects: list[dict[str, Any]] = []
+    return asyncio.run(maker.make(Job(0, RowState(), 1), open_slot, rejects.append)), rejects
 
 
 def clean(row: PlanRow, _attempt: int = 0) -> str:
     return orjson.dumps({"messages": write_conversation(row, "nanochat", "Andrej Karpathy")}).decode()
 
 
-def test_a_refused_answer_is_asked_for_again_with_the_gates_reasons():
+def test_a_rejected_answer_is_asked_for_again_with_the_gates_reasons():
     author = Author(lambda row, attempt: clean(row) if attempt else '{"messages": []}')
-    maker = make_row(author)
+    conversation, rejects = make_row(author)
+    assert conversation is not None
     assert [asked[:2] for asked in author.asked] == [(0, 0), (0, 1)]
     (reason,) = author.asked[1][2]
     assert "no user message" in reason
-    assert maker.tally.counts()["cost"]["rejects_usd"] == {"roles_wrong": 0.5}
+    assert [(record["reason"], record["cost_usd"], record["given_up"]) for record in rejects] == [
+        ("roles_wrong", 0.5, False)
+    ]
 
 
-def test_a_fresh_prompt_starts_without_the_reasons_of_the_one_before():
-    author = Author(lambda row, attempt: clean(row) if row.fresh and attempt else "prose")
+def test_another_prompt_starts_without_the_reasons_of_the_one_before():
+    author = Author(lambda row, attempt: clean(row) if row.prompt_variant and attempt else "prose")
     make_row(author)
-    assert [(fresh, attempt, len(reasons)) for fresh, attempt, reasons in author.asked] == [
+    assert [(variant, attempt, len(reasons)) for variant, attempt, reasons in author.asked] == [
         (0, 0, 0), (0, 1, 1), (1, 0, 0), (1, 1, 1),
     ]  # fmt: skip
 
 
 def test_a_near_duplicate_of_an_accepted_row_is_refused_in_the_shard():
     index = NearDuplicateIndex()
-    first = make_row(Author(clean), index=index)
-    second = make_row(Author(clean), index=index)
-    assert (first.tally.num_accepted, second.tally.num_accepted) == (1, 1)
-    assert second.refusals == {"near_duplicate/shard": 2}  # the fresh prompt's answer is another one
+    assert make_row(Author(clean), index=index)[1] == []
+    conversation, rejects = make_row(Author(clean), index=index)
+    assert conversation is not None
+    assert conversation.meta["fresh"] == 1  # the other prompt's answer is another one
+    assert [record["reason"] for record in rejects] == ["near_duplicate/shard"] * 2
 
 
 def test_the_manifest_sums_costs_exactly_in_any_order():

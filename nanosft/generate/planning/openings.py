@@ -49,14 +49,14 @@ class Visit:
         start: Where in the order of all first messages of topic and style the first visit begins.
         visit: How many earlier rows have this style (and this topic, where the style is about the topic).
         topic_visit: How many earlier rows have this topic.
-        fresh: Which fresh prompt of the row this is.
+        prompt_variant: Which prompt of the row this is, 0 for its own.
         seed: Of the row, for rewriting.
     """
 
     start: int
     visit: int
     topic_visit: int
-    fresh: int
+    prompt_variant: int
     seed: int
 
 
@@ -76,14 +76,14 @@ def write_opening(
     rng = random.Random(at.seed)  # noqa: S311 - not for secrets
     if style.is_about_topic:
         combinations = _combinations(style.first_messages, len(topic.questions), len(topic.ask))
-        template, filler = combinations[(at.start + at.visit + at.fresh) % len(combinations)]
+        template, filler = combinations[(at.start + at.visit + at.prompt_variant) % len(combinations)]
         wanted = _choose(topic, template, filler)
         num_unused = len(combinations)
     else:
-        template = style.first_messages[(at.visit + at.fresh) % len(style.first_messages)]
-        wanted = topic.questions[(at.topic_visit + at.fresh) % len(topic.questions)]
+        template = style.first_messages[(at.visit + at.prompt_variant) % len(style.first_messages)]
+        wanted = topic.questions[(at.topic_visit + at.prompt_variant) % len(topic.questions)]
         num_unused = len(style.first_messages)
-    cycle = at.visit // num_unused + at.fresh
+    cycle = at.visit // num_unused + at.prompt_variant
     has_user = "user" in slots_of(template)
     user = user_names[(at.start + at.visit + cycle) % len(user_names)]
     slots = {"name": knowledge.name, "maker": knowledge.maker, "user": user}

@@ -2,7 +2,7 @@
 
     plan = make_plan(read_dimensions(), read_knowledge(uri), seed=7)
     plan_row(plan, 17)              # row 17 of the plan, whatever the number of rows or shards
-    plan_row(plan, 17, fresh=1)     # another prompt of the same cell, for a row refused too often
+    plan_row(plan, 17, 1)           # another prompt of the same cell, for a row rejected too often
 
 Stratified: with T topics, row r has topic `r mod T`, and of another dimension with n values, in a seeded order,
 
@@ -39,17 +39,17 @@ class PlanRow:
 
     Attributes:
         row: Row number from 0.
-        fresh: 0 is the row itself; 1, 2, … are fresh prompts of the same cell.
+        prompt_variant: 0 is the row itself; 1, 2, … are other prompts of the same cell.
         topic: What it is about; `.sections` are ids of knowledge topics, `.names_itself` is for the identity gate.
         persona: Who the user is.
         dynamic: How it goes.
         style: How the first message is written.
         opening: The user's first message, and what it asks.
-        seed: 63 bits of (run seed, row, fresh), for whatever else must be drawn; also the API's `seed`.
+        seed: 63 bits of (run seed, row, prompt variant), for whatever else must be drawn; also the API's `seed`.
     """
 
     row: int
-    fresh: int
+    prompt_variant: int
     topic: Topic
     persona: Persona
     dynamic: Dynamic
@@ -124,19 +124,19 @@ def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Pla
     )
 
 
-def plan_row(plan: Plan, row: int, fresh: int = 0) -> PlanRow:
-    """Row `row` of the plan: a function of (seed, row, fresh), the dimensions and the knowledge base alone."""
+def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
+    """Row `row` of the plan: a function of (seed, row, variant), the dimensions and the knowledge base alone."""
     num_topics, num_styles = len(plan.topics), len(plan.styles)
     topic_index = row % num_topics
     style_index = _choose(plan, row, "style", num_styles)
     topic, style = plan.topics[topic_index], plan.styles[style_index]
     dynamic = plan.dynamics[_choose(plan, row, "dynamic", len(plan.dynamics))]
-    seed = draw(plan.seed, "row", row, fresh) >> 1
+    seed = draw(plan.seed, "row", row, prompt_variant) >> 1
     visit = Visit(
         start=style_index + draw(plan.seed, "start", topic_index) % 1000 * len(topic.questions),
         visit=row // (num_topics * num_styles) if style.is_about_topic else row // num_styles,
         topic_visit=row // num_topics,
-        fresh=fresh,
+        prompt_variant=prompt_variant,
         seed=seed,
     )
     opening = write_opening(
@@ -148,7 +148,7 @@ def plan_row(plan: Plan, row: int, fresh: int = 0) -> PlanRow:
         must_ask=dynamic.num_messages <= _SHORT,
     )
     persona = plan.personas[_choose(plan, row, "persona", len(plan.personas))]
-    return PlanRow(row, fresh, topic, persona, dynamic, style, opening, seed)
+    return PlanRow(row, prompt_variant, topic, persona, dynamic, style, opening, seed)
 
 
 def permute(count: int, seed: int, label: str) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ class Answer:
 
     Attributes:
         text: The assistant's text; empty when there is none.
-        raw: What there is to keep of a refused answer: the text, or the whole body where it has no text.
+        raw: What there is to keep of a rejected answer: the text, or the whole body where it has no text.
         finish_reason: As the provider gave it.
         model: The model that answered.
         usage: Tokens and cost.

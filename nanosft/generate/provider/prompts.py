@@ -28,7 +28,7 @@ __all__ = [
 
 _BREAKPOINT_MODELS: Final = re.compile(r"^~?(?:anthropic/|google/gemini|claude|gemini)")
 """Families whose caches need explicit breakpoints, or take them; the others cache by themselves."""
-_MAX_REFUSALS: Final = 3
+_MAX_REJECTIONS: Final = 3
 _TOKENS_PER_MESSAGE: Final = 45
 
 _SYSTEM: Final = """\
@@ -88,7 +88,7 @@ _NAMING: Final = "The assistant says its name, {name}, at least once.\n"
 _GREETING: Final = (
     "The first message is only a greeting: the assistant greets back and says who it is; then comes the topic.\n"
 )
-_REFUSED: Final = """
+_REJECTED: Final = """
 Earlier answers to this request were refused:
 {reasons}
 Write a new conversation that avoids this.
@@ -152,13 +152,13 @@ def make_prompter(plan: Plan, *, tone: str = "") -> Prompter:
         tone=f"Its tone: {spoken}.",
         knowledge=knowledge.text.strip(),
     )
-    templates = (system, _ROW, repr(_LEVELS), _NAMING, _GREETING, _REFUSED, plan.dimensions.sha256)
+    templates = (system, _ROW, repr(_LEVELS), _NAMING, _GREETING, _REJECTED, plan.dimensions.sha256)
     version = hashlib.sha256("\0".join(templates).encode()).hexdigest()[:16]
     return Prompter(system, knowledge.name, knowledge.maker, version)
 
 
 def write_messages(
-    prompter: Prompter, row: PlanRow, *, model: str, refusals: Sequence[str] = ()
+    prompter: Prompter, row: PlanRow, *, model: str, rejections: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """The request's `messages` for one row: the fixed part, then the row's own.
 
@@ -166,14 +166,14 @@ def write_messages(
         prompter: Of `make_prompter`.
         row: Of `plan_row`.
         model: The model's slug; families whose caches take explicit breakpoints get one after the fixed part.
-        refusals: Why earlier answers to this row were refused, in the gates' words, latest last.
+        rejections: Why earlier answers to this row were rejected, in the gates' words, latest last.
     """
     system: Any = prompter.system
     if _BREAKPOINT_MODELS.match(model):
         system = [{"type": "text", "text": prompter.system, "cache_control": {"type": "ephemeral"}}]
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": _write_row(prompter, row, refusals)},
+        {"role": "user", "content": _write_row(prompter, row, rejections)},
     ]
 
 
@@ -248,7 +248,7 @@ def _fill_brief(topic: Topic, prompter: Prompter) -> str:
     )
 
 
-def _write_row(prompter: Prompter, row: PlanRow, refusals: Sequence[str]) -> str:
+def _write_row(prompter: Prompter, row: PlanRow, rejections: Sequence[str]) -> str:
     naming = _NAMING.format(name=prompter.name) if row.topic.names_itself else ""
     if not row.opening.asks_at_once:
         naming += _GREETING
@@ -263,6 +263,6 @@ def _write_row(prompter: Prompter, row: PlanRow, refusals: Sequence[str]) -> str
         first_message=row.first_message,
         naming=naming,
     )
-    if refusals:
-        text += _REFUSED.format(reasons="\n".join(f"- {reason}" for reason in refusals[-_MAX_REFUSALS:]))
+    if rejections:
+        text += _REJECTED.format(reasons="\n".join(f"- {reason}" for reason in rejections[-_MAX_REJECTIONS:]))
     return text

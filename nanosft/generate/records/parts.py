@@ -1,7 +1,7 @@
 """Parts: what a run has flushed, and what is read back of it.
 
     rows/<shard>-<attempt>-<part>.jsonl      accepted conversations
-    rejects/<shard>-<attempt>-<part>.jsonl   every paid answer that was refused, and every one that never came
+    rejects/<shard>-<attempt>-<part>.jsonl   every paid answer that was rejected, and every one that never came
 
 An attempt is one process: its name is its own, so two processes never write the same key. A part's rejects are put
 before its rows.
@@ -16,13 +16,13 @@ from typing import Any, Final
 import orjson
 
 from nanosft.errors import DataError
-from nanosft.generate.records.totals import Tally, pico_of
+from nanosft.generate.records.totals import PROMPT_VARIANT_KEY, Tally, pico_of
 from nanosft.manifest import ManifestObject
 from nanosft.store import Store
 
 ROWS: Final = "rows/"
 REJECTS: Final = "rejects/"
-_REJECT_KEYS: Final = frozenset({"row", "fresh", "attempt", "reason", "detail", "given_up"})
+_REJECT_KEYS: Final = frozenset({"row", PROMPT_VARIANT_KEY, "attempt", "reason", "detail", "given_up"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,26 @@ def attempt_of(key: str) -> str:
 
 @dataclass
 class RowState:
-    """What earlier answers to one row left: how many were refused under its latest prompt, and why the last one was."""
+    """What earlier answers to one row left.
 
-    fresh: int = 0
-    num_refused: int = 0
+    Attributes:
+        prompt_variant: Its latest prompt.
+        num_rejected: Answers to that prompt that were rejected.
+        details: Why they were, latest last.
+    """
+
+    prompt_variant: int = 0
+    num_rejected: int = 0
     details: list[str] = field(default_factory=list)
+
+    def begin_variant(self, prompt_variant: int) -> None:
+        """Go on with another prompt, whose answers are not told why those before were rejected."""
+        self.prompt_variant, self.num_rejected, self.details = prompt_variant, 0, []
+
+    def add_rejection(self, detail: str) -> None:
+        """Count one more rejected answer to the latest prompt."""
+        self.num_rejected += 1
+        self.details.append(detail)
 
 
 @dataclass
@@ -111,8 +126,8 @@ class PlanState:
     Attributes:
         accepted: (num,) 1 where a row is in.
         given_up: (num,) 1 where a row was given up.
-        rows: Of the shard's rows that were refused at least once and are not in.
-        tally: Of the shard's rows.
+        rows: The state of those rows of the shard that were rejected at least once and are not in.
+        tally: Counts and costs of the shard's rows.
         objects: Parts that hold rows of the shard, by key.
         pico_by_attempt: Known cost of each process's parts, in picodollars.
     """
@@ -169,7 +184,7 @@ def read_state(
             if row in shard:
                 state.tally.add_reject(record)
                 if not state.accepted[row]:
-                    _add_refusal(state.rows.setdefault(row, RowState()), record)
+                    _add_rejection(state.rows.setdefault(row, RowState()), record)
     return state
 
 
@@ -212,12 +227,12 @@ def _is_row(record: Mapping[str, Any]) -> bool:
     return isinstance(record.get("meta"), dict) and "row" in record["meta"]
 
 
-def _add_refusal(row: RowState, record: Mapping[str, Any]) -> None:
-    if record["fresh"] > row.fresh:
-        row.fresh, row.num_refused, row.details = record["fresh"], 0, []
-    if record["fresh"] == row.fresh and record["attempt"] is not None:
-        row.num_refused += 1
-        row.details.append(record["detail"])
+def _add_rejection(row: RowState, record: Mapping[str, Any]) -> None:
+    prompt_variant = record[PROMPT_VARIANT_KEY]
+    if prompt_variant > row.prompt_variant:
+        row.begin_variant(prompt_variant)
+    if prompt_variant == row.prompt_variant and record["attempt"] is not None:
+        row.add_rejection(record["detail"])
 
 
 def _row_of(record: Mapping[str, Any], num: int, where: str) -> int:

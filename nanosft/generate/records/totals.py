@@ -11,15 +11,17 @@ from typing import Any, Final
 from nanosft.generate.provider.answers import Answer
 
 _PICO: Final = 1e12
+PROMPT_VARIANT_KEY: Final = "fresh"
+"""What stored rows and rejects call their prompt variant; sets begun by any version go on with it."""
 
 
-def row_meta(answer: Answer, *, row: int, cell: str, fresh: int, attempt: int, source: str) -> dict[str, Any]:
+def row_meta(answer: Answer, *, row: int, cell: str, prompt_variant: int, attempt: int, source: str) -> dict[str, Any]:
     """The meta of an accepted conversation: where in the plan it stands, who wrote it, and what it cost."""
     return {
         "row": row,
         "cell": cell,
         "source": source,
-        "fresh": fresh,
+        PROMPT_VARIANT_KEY: prompt_variant,
         "attempt": attempt,
         "model": answer.model,
         "cost_usd": answer.usage.cost_usd,
@@ -28,17 +30,25 @@ def row_meta(answer: Answer, *, row: int, cell: str, fresh: int, attempt: int, s
 
 
 def reject_record(
-    answer: Answer, *, row: int, cell: str, fresh: int, attempt: int | None, reasons: tuple[str, ...], detail: str
+    answer: Answer,
+    *,
+    row: int,
+    cell: str,
+    prompt_variant: int,
+    attempt: int | None,
+    reasons: tuple[str, ...],
+    detail: str,
+    given_up: bool = False,
 ) -> dict[str, Any]:
-    """What is kept of an answer that was refused.
+    """What is kept of an answer that was rejected.
 
     `attempt` is None where the client itself asked again, so that the row lost no attempt by it; `cost_usd` is None
-    where nobody told us the cost; `given_up` is set on the last refusal of a row.
+    where the provider stated no cost; `given_up` is set on the last reject of a row.
     """
     return {
         "row": row,
         "cell": cell,
-        "fresh": fresh,
+        PROMPT_VARIANT_KEY: prompt_variant,
         "attempt": attempt,
         "reason": reasons[0],
         "reasons": reasons,
@@ -47,7 +57,7 @@ def reject_record(
         "model": answer.model,
         "cost_usd": answer.usage.cost_usd,
         "tokens": _tokens(answer),
-        "given_up": False,
+        "given_up": given_up,
         "raw": answer.raw,
     }
 
@@ -73,7 +83,7 @@ class Tally:
         self._add(meta)
 
     def add_reject(self, record: Mapping[str, Any]) -> None:
-        """Count a refused answer."""
+        """Count a rejected answer."""
         reason = str(record["reason"])
         self.rejects[reason] += 1
         if record.get("cost_usd") is None:
@@ -125,7 +135,7 @@ class Tally:
 
 
 def pico_of(cost_usd: float | None) -> int:
-    """US dollars in whole picodollars; 0 for a cost that nobody told."""
+    """US dollars in whole picodollars; 0 for a cost that nobody stated."""
     return round(cost_usd * _PICO) if cost_usd else 0
 
 

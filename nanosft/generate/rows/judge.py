@@ -1,7 +1,7 @@
-"""Answers become conversations or refusals: parsed, put through the gates, compared with all accepted before.
+"""Answers become conversations or rejections: parsed, put through the gates, compared with all accepted before.
 
 Answers are judged in small batches, between which the event loop turns: of 256 answers that come at once, the first
-one's place is asked for anew before the last one is judged, and near-duplicates are signed 16 at a time (54 µs each
+one's place is asked for anew before the last one is judged, and near-duplicates are hashed 16 at a time (54 µs each
 instead of 248).
 """
 
@@ -21,14 +21,14 @@ _NEAR_DUPLICATE: Final = "it nearly repeats another conversation: choose other w
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an answer was refused: names to count by, the first one first, and words for the next prompt."""
+class Rejection:
+    """Why an answer was rejected: names to count by, the first one first, and words for the next prompt."""
 
     reasons: tuple[str, ...]
     detail: str
 
 
-Verdict = Conversation | Refusal
+Verdict = Conversation | Rejection
 _Waiting = tuple[PlanRow, Answer, asyncio.Future[Verdict]]
 
 
@@ -73,27 +73,27 @@ class Judge:
                 future.set_result(verdict)
 
     def _compare(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """The verdicts, with near-duplicates refused; the others are remembered."""
+        """The verdicts, with near-duplicates rejected; the others are remembered."""
         clean = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Conversation)]
         if self._index is None or not clean:
             return verdicts
         texts = [normalize_text(verdict) for verdict in verdicts if isinstance(verdict, Conversation)]
         for place, found in zip(clean, self._index.find_or_add_all(texts), strict=True):
             if found is not None:
-                verdicts[place] = Refusal(("near_duplicate/shard",), _NEAR_DUPLICATE)
+                verdicts[place] = Rejection(("near_duplicate/shard",), _NEAR_DUPLICATE)
         return verdicts
 
 
 def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
     """What the answer alone shows: its own problem, its form, and the gates."""
     if answer.problem is not None:
-        return Refusal((answer.problem.kind,), answer.problem.detail)
+        return Rejection((answer.problem.kind,), answer.problem.detail)
     try:
         conversation = Conversation(parse_messages(answer.text))
     except BadAnswerError as exc:
-        return Refusal((exc.problem.kind,), exc.problem.detail)
+        return Rejection((exc.problem.kind,), exc.problem.detail)
     verdict = check(conversation, context, num_messages=row.num_messages, names_itself=row.topic.names_itself)
     if not verdict.accepted:
-        return Refusal(verdict.reasons, verdict.explain())
+        return Rejection(verdict.reasons, verdict.explain())
     reported = {defect.name: defect.detail for defect in verdict.defects}
     return verdict.conversation.with_meta(reported=reported) if reported else verdict.conversation

@@ -7,30 +7,27 @@ flushed at once, answers in flight get `stop_grace_s`, and the rest is counted a
 import asyncio
 import gc
 import time
-from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from nanosft.conversation import Conversation, to_line
 from nanosft.errors import Interrupted, ProviderError
-from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState
-from nanosft.generate.rows.row import RowMaker, StoppedError
+from nanosft.generate.provider.limits import AdaptiveLimit
+from nanosft.generate.records.parts import Part, PartBuffer, PlanState
+from nanosft.generate.rows.row import Job, OnReject, OpenSlot, ShuttingDown
 from nanosft.progress import Bar
 from nanosft.signals import calling
 from nanosft.store import Store
 
-_MAX_UNSERVED_IN_A_ROW: Final = 20
+_MAX_UNANSWERED_IN_A_ROW: Final = 20
 _NUM_REASONS_SHOWN: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One row to be made: its number, what earlier answers left, and the last prompt to try."""
-
-    row: int
-    state: RowState
-    last_fresh: int
+MakeRow = Callable[[Job, OpenSlot, OnReject], Awaitable[Conversation | None]]
+"""Make one row, as `RowMaker.make` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,8 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What a run made: rows accepted, and the seconds from its first request to its last flush."""
+class ShardResult:
+    """What one run made of a shard: rows accepted, and the seconds from its first request to its last flush."""
 
     num_rows: int = 0
     elapsed_s: float = 0.0
@@ -55,25 +52,31 @@ class Runner:
     """Makes rows until all are done or something ends the run.
 
     Attributes:
-        maker: Makes one row.
+        make_row: Makes one row.
         store: Gets the parts.
+        buffer: Holds what is not flushed yet.
+        limit: Slots for requests in flight.
         timing: When to flush and how long to wait.
         bar: Shows the progress.
-        state: What the parts say; kept up to date.
+        state: What the parts say, counts and costs among it; kept up to date.
         num_made: Rows accepted by this run.
     """
 
-    maker: RowMaker
+    make_row: MakeRow
     store: Store
+    buffer: PartBuffer
+    limit: AdaptiveLimit
     timing: Timing
     bar: Bar
     state: PlanState
     num_made: int = 0
     _ended_by: BaseException | None = None
-    _num_unserved_in_a_row: int = 0
-    _unserved: list[Job] = field(default_factory=list)
-    _unserved_because: str = ""
-    _unput: deque[Part] = field(default_factory=deque)
+    _is_stopping: bool = False
+    _num_unanswered_in_a_row: int = 0
+    _unanswered: list[Job] = field(default_factory=list)
+    _unanswered_because: str = ""
+    _rejects: Counter[str] = field(default_factory=Counter)  # by reason, of this run
+    _pending: deque[Part] = field(default_factory=deque)  # taken from the buffer and not put yet
     _flush_failed: Exception | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -83,13 +86,9 @@ class Runner:
         self._flushing = asyncio.Lock()
         self._flush_now = asyncio.Event()
         # Rows in flight, and as many whose answers wait to be judged.
-        self._places = asyncio.Semaphore(2 * self.maker.limit.ceiling)
+        self._row_slots = asyncio.Semaphore(2 * self.limit.ceiling)
 
-    @property
-    def _buffer(self) -> PartBuffer:
-        return self.maker.buffer
-
-    async def run(self, jobs: Iterable[Job]) -> Made:
+    async def run(self, jobs: Iterable[Job]) -> ShardResult:
         """Make all rows; every part is flushed when it returns or raises.
 
         Raises:
@@ -98,12 +97,12 @@ class Runner:
             NanosftError: Of the provider, the budget or the store.
         """
         self._started_s = time.monotonic()
-        with _rare_collections(), calling(self._stop_by_signal):
+        with _infrequent_gc(), calling(self._stop_by_signal):
             flusher = asyncio.create_task(self._flush_regularly())
             try:
                 await self._until_stopped(self._make_all(jobs))
             finally:
-                self.maker.is_stopping = True
+                self._is_stopping = True
                 async with self._flushing:  # not in the midst of a part: nobody would learn what became of it
                     flusher.cancel()
                 await asyncio.gather(flusher, return_exceptions=True)
@@ -112,16 +111,16 @@ class Runner:
             raise self._flush_failed from self._ended_by
         if self._ended_by is not None:
             raise self._ended_by
-        if self._unserved:
+        if self._unanswered:
             raise ProviderError(
-                f"{len(self._unserved)} rows got no answer ({self._unserved_because}): run the same command again"
+                f"{len(self._unanswered)} rows got no answer ({self._unanswered_because}): run the same command again"
             )
-        return Made(self.num_made, time.monotonic() - self._started_s)
+        return ShardResult(self.num_made, time.monotonic() - self._started_s)
 
     def stop(self, cause: BaseException) -> None:
         """End the run; the first cause is the one raised."""
         self._ended_by = self._ended_by or cause
-        self.maker.is_stopping = True
+        self._is_stopping = True
         self._stopped.set()
 
     def _stop_by_signal(self, signum: int) -> None:
@@ -132,12 +131,12 @@ class Runner:
 
     async def _make_all(self, jobs: Iterable[Job]) -> None:
         await self._make_each(jobs)
-        again, self._unserved = self._unserved, []
+        again, self._unanswered = self._unanswered, []
         await self._make_each(again)  # once more for rows that a passing failure left out
 
     async def _make_each(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            await self._places.acquire()
+            await self._row_slots.acquire()
             task = asyncio.create_task(self._make(job))
             self._tasks.add(task)
             task.add_done_callback(self._release)
@@ -146,32 +145,56 @@ class Runner:
 
     def _release(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._places.release()
+        self._row_slots.release()
 
     async def _make(self, job: Job) -> None:
         try:
-            accepted = await self.maker.make(job.row, job.state, job.last_fresh)
-        except StoppedError:
+            conversation = await self.make_row(job, self._open_slot, self._add_reject)
+        except ShuttingDown:
             return
-        except (ProviderError, TimeoutError) as exc:
-            self._leave_out(job, str(exc) or f"row {job.row} took longer than {self.maker.row_timeout_s:g} s")
+        except ProviderError as exc:
+            self._leave_out(job, str(exc))
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, it ends the run, flushed; `run` raises it
             self.stop(exc)
             return
-        self._num_unserved_in_a_row = 0
-        self.num_made += accepted
-        (self.state.accepted if accepted else self.state.given_up)[job.row] = 1
+        self._num_unanswered_in_a_row = 0
+        if conversation is None:
+            self.state.given_up[job.row] = 1
+        else:
+            self._add_row(job.row, conversation)
         self.bar.advance(**self._shown())
-        if self._buffer.num_rows >= self.timing.flush_rows:
+
+    @asynccontextmanager
+    async def _open_slot(self) -> AsyncIterator[None]:
+        """A slot for one request, unless the run is stopping."""
+        await self.limit.acquire()
+        try:
+            if self._is_stopping:
+                raise ShuttingDown
+            yield
+        finally:
+            self.limit.release()
+
+    def _add_row(self, row: int, conversation: Conversation) -> None:
+        self.buffer.add_row(to_line(conversation))
+        self.state.tally.add_row(conversation.meta)
+        self.state.accepted[row] = 1
+        self.num_made += 1
+        if self.buffer.num_rows >= self.timing.flush_rows:
             self._flush_now.set()
 
+    def _add_reject(self, record: Mapping[str, Any]) -> None:
+        self.buffer.add_reject(record)
+        self.state.tally.add_reject(record)
+        self._rejects[record["reason"]] += 1
+
     def _leave_out(self, job: Job, because: str) -> None:
-        self._unserved.append(job)
-        self._unserved_because = because
-        self._num_unserved_in_a_row += 1
-        if self._num_unserved_in_a_row >= _MAX_UNSERVED_IN_A_ROW:
-            self.stop(ProviderError(f"{self._num_unserved_in_a_row} rows in a row got no answer: {because}"))
+        self._unanswered.append(job)
+        self._unanswered_because = because
+        self._num_unanswered_in_a_row += 1
+        if self._num_unanswered_in_a_row >= _MAX_UNANSWERED_IN_A_ROW:
+            self.stop(ProviderError(f"{self._num_unanswered_in_a_row} rows in a row got no answer: {because}"))
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` until it ends or the run is stopped."""
@@ -209,35 +232,35 @@ class Runner:
             await self._flush()
 
     async def _flush(self) -> None:
-        """Put what waits as one part. Parts that could not be put are tried once more by the next flush."""
+        """Put what waits as one part. Pending parts that could not be put are tried once more by the next flush."""
         async with self._flushing:
-            if (taken := self._buffer.take()) is not None:
-                self._unput.append(taken)
-            while self._unput:
+            if (taken := self.buffer.take()) is not None:
+                self._pending.append(taken)
+            while self._pending:
                 try:
-                    item = await asyncio.to_thread(self._buffer.put, self.store, self._unput[0])
+                    item = await asyncio.to_thread(self.buffer.put, self.store, self._pending[0])
                 except Exception as exc:  # noqa: BLE001 - whatever it is, it ends the run; `run` raises it
                     self._flush_failed = exc
                     self.stop(exc)
                     return
                 self._flush_failed = None
-                self._unput.popleft()
+                self._pending.popleft()
                 if item is not None:
                     self.state.objects[item.key] = item
                 self.bar.log()
 
     def _shown(self) -> dict[str, Any]:
-        reasons = self.maker.refusals.most_common(_NUM_REASONS_SHOWN)
+        reasons = self._rejects.most_common(_NUM_REASONS_SHOWN)
         return {
             "per_s": round(self.num_made / max(time.monotonic() - self._started_s, 1e-9), 2),
-            "cost_usd": self.maker.tally.cost_usd,
-            "in_flight": self.maker.limit.num_in_flight,
-            "refused": ", ".join(f"{reason} {count}" for reason, count in reasons) or "none",
+            "cost_usd": self.state.tally.cost_usd,
+            "in_flight": self.limit.num_in_flight,
+            "rejected": ", ".join(f"{reason} {count}" for reason, count in reasons) or "none",
         }
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def _infrequent_gc() -> Iterator[None]:
     """Collect cyclic garbage a hundred times less often: with hundreds of rows in flight it took 10 % of the CPU."""
     thresholds = gc.get_threshold()
     gc.set_threshold(thresholds[0] * 100, *thresholds[1:])

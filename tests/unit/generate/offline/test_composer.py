@@ -153,13 +153,13 @@ def test_engineers_hear_more_than_children(composed):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**9), st.integers(0, 5))
-def test_any_row_composes_alike_twice(number, fresh):
-    row = plan_row(PLAN, number, fresh)
+def test_any_row_composes_alike_twice(number, variant):
+    row = plan_row(PLAN, number, variant)
     assert COMPOSER.compose(row) == COMPOSER.compose(row)
     assert len(COMPOSER.compose(row).messages) == row.num_messages
 
 
-def test_a_fresh_prompt_is_another_conversation():
+def test_another_prompt_variant_is_another_conversation():
     assert all(
         COMPOSER.compose(plan_row(PLAN, number)).id != COMPOSER.compose(plan_row(PLAN, number, 1)).id
         for number in range(100)

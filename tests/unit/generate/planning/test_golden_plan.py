@@ -21,8 +21,8 @@ def render() -> dict[str, str]:
     lines = [f"{row.row:3} | {row.cell} | {row.dynamic.id} | {row.style.id} | {row.first_message}\n" for row in rows]
     prompter = make_prompter(plan)
     row = next(row for row in rows if row.topic.names_itself and not row.opening.asks_at_once)
-    refusals = ["the answer is cut off in mid-sentence"]
-    system, user = write_messages(prompter, row, model="openai/gpt-5-mini", refusals=refusals)
+    rejections = ["the answer is cut off in mid-sentence"]
+    system, user = write_messages(prompter, row, model="openai/gpt-5-mini", rejections=rejections)
     return {
         "rows.txt": "".join(lines),
         "prompt.txt": f"{system['content']}\n--- {prompter.version}, row {row.row}\n{user['content']}",

@@ -18,8 +18,8 @@ TOPIC = Topic(
 )  # fmt: skip
 
 
-def write(style: Style, visit: int, *, must_ask: bool = False, fresh: int = 0, topic: Topic = TOPIC) -> str:
-    at = Visit(start=5, visit=visit, topic_visit=visit, fresh=fresh, seed=visit * 7919 + 13)
+def write(style: Style, visit: int, *, must_ask: bool = False, prompt_variant: int = 0, topic: Topic = TOPIC) -> str:
+    at = Visit(start=5, visit=visit, topic_visit=visit, prompt_variant=prompt_variant, seed=visit * 7919 + 13)
     return write_opening(topic, style, at, knowledge=KNOWLEDGE, user_names=NAMES, must_ask=must_ask).text
 
 
@@ -78,13 +78,13 @@ def test_a_greeting_is_joined_to_the_question_where_there_is_no_turn_to_spare():
     ],
 )
 def test_slots_are_filled_as_their_place_demands(template, text):
-    at = Visit(start=0, visit=0, topic_visit=0, fresh=0, seed=1)
+    at = Visit(start=0, visit=0, topic_visit=0, prompt_variant=0, seed=1)
     opening = write_opening(TOPIC, style_of(template), at, knowledge=KNOWLEDGE, user_names=NAMES, must_ask=False)
     assert opening.text == text
 
 
 def test_the_name_the_user_gives_is_told():
-    at = Visit(start=0, visit=0, topic_visit=0, fresh=0, seed=1)
+    at = Visit(start=0, visit=0, topic_visit=0, prompt_variant=0, seed=1)
     opening = write_opening(
         TOPIC, style_of("I'm {user}. {question}"), at, knowledge=KNOWLEDGE, user_names=NAMES, must_ask=False
     )

@@ -161,18 +161,18 @@ def test_no_opening_exceeds_its_share_in_a_long_plan(shipped):
     assert coverage.num_distinct_openings > 0.9 * num_rows
 
 
-def test_a_fresh_prompt_has_the_cell_and_another_opening(shipped):
+def test_another_prompt_variant_has_the_cell_and_another_opening(shipped):
     differ = 0
     for number in range(200):
-        row, fresh = plan_row(shipped, number), plan_row(shipped, number, 1)
-        assert (row.cell, row.dynamic, row.style) == (fresh.cell, fresh.dynamic, fresh.style)
-        assert row.seed != fresh.seed
-        differ += row.first_message != fresh.first_message
+        row, other = plan_row(shipped, number), plan_row(shipped, number, 1)
+        assert (row.cell, row.dynamic, row.style) == (other.cell, other.dynamic, other.style)
+        assert row.seed != other.seed
+        differ += row.first_message != other.first_message
     assert differ >= 198
 
 
 def test_seeds_of_rows_fit_63_bits_and_differ(shipped):
-    seeds = [plan_row(shipped, n, fresh).seed for n in range(2000) for fresh in (0, 1)]
+    seeds = [plan_row(shipped, n, variant).seed for n in range(2000) for variant in (0, 1)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
 

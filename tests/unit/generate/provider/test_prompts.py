@@ -65,9 +65,9 @@ def test_families_that_need_a_cache_breakpoint_get_one(model, is_marked):
         assert content == PROMPTER.system
 
 
-def test_refusals_come_last_and_leave_the_prefix_alone():
+def test_rejections_come_last_and_leave_the_prefix_alone():
     plain = write_messages(PROMPTER, ROWS[0], model="m")
-    refused = write_messages(PROMPTER, ROWS[0], model="m", refusals=["the answer is cut off"])
+    refused = write_messages(PROMPTER, ROWS[0], model="m", rejections=["the answer is cut off"])
     assert refused[0] == plain[0]
     assert refused[1]["content"].startswith(plain[1]["content"])
     assert "- the answer is cut off\n" in refused[1]["content"]

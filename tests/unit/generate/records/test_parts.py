@@ -8,7 +8,7 @@ from nanosft.generate.provider.answers import Answer, Usage
 from nanosft.generate.records.parts import PartBuffer, RowState, read_state
 from nanosft.generate.records.totals import reject_record, row_meta
 from nanosft.generate.stage import iter_jobs
-from nanosft.generate.writers import make_attempts
+from nanosft.generate.writers import make_retries
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
 
@@ -21,15 +21,21 @@ def store(tmp_path) -> Store:
     return open_store(str(tmp_path))
 
 
-def reject(row: int, attempt: int | None, *, fresh: int = 0, given_up: bool = False) -> dict[str, Any]:
-    record = reject_record(
-        ANSWER, row=row, cell="c", fresh=fresh, attempt=attempt, reasons=("r",), detail=f"because {attempt}"
+def reject(row: int, attempt: int | None, *, prompt_variant: int = 0, given_up: bool = False) -> dict[str, Any]:
+    return reject_record(
+        ANSWER,
+        row=row,
+        cell="c",
+        prompt_variant=prompt_variant,
+        attempt=attempt,
+        reasons=("r",),
+        detail=f"because {attempt}",
+        given_up=given_up,
     )
-    return {**record, "given_up": given_up}
 
 
 def accepted(row: int) -> bytes:
-    meta = row_meta(ANSWER, row=row, cell="c", fresh=0, attempt=0, source="generate")
+    meta = row_meta(ANSWER, row=row, cell="c", prompt_variant=0, attempt=0, source="generate")
     return orjson.dumps({"id": "x", "messages": [], "meta": meta}) + b"\n"
 
 
@@ -66,15 +72,15 @@ def test_a_shards_counts_are_of_its_own_rows(store):
 
 
 def test_a_row_goes_on_with_the_prompt_and_the_attempts_it_had(store):
-    flush(store, rejects=(reject(0, 0), reject(0, 1), reject(0, 0, fresh=1), reject(4, 0, given_up=True)))
+    flush(store, rejects=(reject(0, 0), reject(0, 1), reject(0, 0, prompt_variant=1), reject(4, 0, given_up=True)))
     state = read_state(store, range(NUM), NUM)
-    attempts = make_attempts(GenerateSettings(out="x", max_attempts=2))
-    jobs = {job.row: job for job in iter_jobs(state, range(NUM), attempts, retry_rejects=False)}
+    retries = make_retries(GenerateSettings(out="x", max_attempts=2))
+    jobs = {job.row: job for job in iter_jobs(state, range(NUM), retries, retry_rejects=False)}
     assert sorted(jobs) == [0, 1, 2, 3, 5]
-    assert (jobs[0].state, jobs[0].last_fresh) == (RowState(1, 1, ["because 0"]), 1)
-    assert (jobs[1].state, jobs[1].last_fresh) == (RowState(), 1)
-    retried = {job.row: job for job in iter_jobs(state, range(NUM), attempts, retry_rejects=True)}
-    assert (retried[4].state, retried[4].last_fresh) == (RowState(1), 2)
+    assert (jobs[0].state, jobs[0].last_variant) == (RowState(1, 1, ["because 0"]), 1)
+    assert (jobs[1].state, jobs[1].last_variant) == (RowState(), 1)
+    retried = {job.row: job for job in iter_jobs(state, range(NUM), retries, retry_rejects=True)}
+    assert (retried[4].state, retried[4].last_variant) == (RowState(1), 2)
 
 
 def test_a_buffer_numbers_its_parts_and_gives_none_when_it_is_empty(store):

@@ -9,7 +9,7 @@ from nanosft.generate.planning.dimensions import read_dimensions
 from nanosft.generate.planning.plan import Plan, make_plan, plan_row
 from nanosft.generate.provider.answers import Answer
 from nanosft.generate.records.totals import Tally
-from nanosft.generate.rows.judge import BATCH, Judge, Refusal
+from nanosft.generate.rows.judge import BATCH, Judge, Rejection
 from nanosft.knowledge import parse_knowledge, read_knowledge
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.grounding import make_reference
@@ -31,7 +31,7 @@ def answer_to(plan: Plan, number: int) -> Answer:
 def test_many_answers_at_once_get_the_verdicts_that_each_gets_alone(plan):
     numbers = [*range(3 * BATCH), 5, 7]  # the last two nearly repeat earlier ones
 
-    async def scenario() -> list[Conversation | Refusal]:
+    async def scenario() -> list[Conversation | Rejection]:
         judge = Judge(Context(Gates()), NearDuplicateIndex())
         return await asyncio.gather(
             *(judge.judge(plan_row(plan, number), answer_to(plan, number)) for number in numbers)
@@ -39,7 +39,9 @@ def test_many_answers_at_once_get_the_verdicts_that_each_gets_alone(plan):
 
     verdicts = asyncio.run(scenario())
     assert all(isinstance(verdict, Conversation) for verdict in verdicts[:-2])
-    assert [verdict.reasons for verdict in verdicts if isinstance(verdict, Refusal)] == [("near_duplicate/shard",)] * 2
+    assert [verdict.reasons for verdict in verdicts if isinstance(verdict, Rejection)] == [
+        ("near_duplicate/shard",)
+    ] * 2
 
 
 def test_other_work_goes_on_between_batches(plan):
@@ -60,7 +62,7 @@ def test_other_work_goes_on_between_batches(plan):
 def test_an_answer_whose_row_is_cut_off_is_judged_all_the_same(plan):
     """It is paid for: a process that ends at once must not lose it."""
 
-    async def scenario() -> Conversation | Refusal:
+    async def scenario() -> Conversation | Rejection:
         judge = Judge(Context(Gates()), NearDuplicateIndex())
         task = asyncio.create_task(judge.judge(plan_row(plan, 0), answer_to(plan, 0)))
         await asyncio.sleep(0)

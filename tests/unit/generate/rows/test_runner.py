@@ -2,18 +2,19 @@
 
 import asyncio
 import signal
-from collections import Counter
-from collections.abc import Callable
-from types import SimpleNamespace
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import orjson
 import pytest
 
-from nanosft.errors import StoreError
+from nanosft.conversation import Conversation, Message
+from nanosft.errors import Interrupted, ProviderError, StoreError
 from nanosft.generate.provider.limits import AdaptiveLimit
 from nanosft.generate.records.parts import PartBuffer, PlanState, RowState
-from nanosft.generate.records.totals import Tally
-from nanosft.generate.rows.runner import Job, Made, Runner, Timing
+from nanosft.generate.rows.row import Job, OnReject, OpenSlot
+from nanosft.generate.rows.runner import Runner, ShardResult, Timing
 from nanosft.progress import Bar
 from nanosft.store import Store, open_store
 from nanosft.store.base import Written
@@ -34,40 +35,31 @@ class FailingStore:
         return self._store.write(key, data)
 
 
-def run_rows(store: Any, make: Callable[[PartBuffer, int], Any]) -> tuple[Made | None, Runner]:
-    """Run `NUM` rows that `make` adds to the buffer, flushed one by one."""
-    buffer = PartBuffer(0, "a")
+def run_rows(
+    store: Any,
+    make_row: Callable[[Job, OpenSlot, OnReject], Awaitable[Conversation | None]],
+    *,
+    num_slots: int = 8,
+    stop_grace_s: float = 5.0,
+) -> tuple[ShardResult | Exception, Runner]:
+    """Run `NUM` rows, flushed one by one; what the run returned or raised."""
 
-    async def make_row(row: int, _state: RowState, _last_fresh: int) -> bool:
-        await make(buffer, row)
-        return True
-
-    async def scenario() -> tuple[Made, Runner]:
-        maker: Any = SimpleNamespace(
-            make=make_row,
-            buffer=buffer,
-            limit=AdaptiveLimit(8),
-            tally=Tally(),
-            refusals=Counter(),
-            is_stopping=False,
-            row_timeout_s=1.0,
-        )
+    async def scenario() -> tuple[ShardResult | Exception, Runner]:
         state = PlanState(bytearray(NUM), bytearray(NUM))
         with Bar("generate", NUM, quiet=True) as bar:
-            runner = Runner(maker, store, Timing(1, 60.0, 5.0), bar, state)
-            runners.append(runner)
-            return await runner.run(Job(row, RowState(), 0) for row in range(NUM)), runner
+            timing = Timing(1, 60.0, stop_grace_s)
+            runner = Runner(make_row, store, PartBuffer(0, "a"), AdaptiveLimit(num_slots), timing, bar, state)
+            try:
+                return await runner.run(Job(row, RowState(), 0) for row in range(NUM)), runner
+            except (StoreError, ProviderError, Interrupted) as exc:
+                return exc, runner
 
-    runners: list[Runner] = []
-    try:
-        return asyncio.run(scenario())
-    except StoreError:
-        return None, runners[0]
+    return asyncio.run(scenario())
 
 
-async def add_row(buffer: PartBuffer, row: int) -> None:
-    await asyncio.sleep(0.02 * row)
-    buffer.add_row(b'{"row": %d}\n' % row)
+async def make_row(job: Job, _open_slot: OpenSlot, _on_reject: OnReject) -> Conversation:
+    await asyncio.sleep(0.02 * job.row)
+    return Conversation((Message("user", "a"), Message("assistant", "b")), {"row": job.row})
 
 
 def flushed_lines(store: Store) -> list[bytes]:
@@ -79,8 +71,8 @@ def test_no_part_is_lost_while_the_store_fails_for_a_while(tmp_path, num_failure
     """While one part waited to be put again, the next one had been taken and dropped."""
     store = open_store(str(tmp_path))
     errors: list[Exception] = [StoreError("full")] * num_failures
-    made, runner = run_rows(FailingStore(store, errors), add_row)
-    assert made is None  # the run ends by the store's error
+    result, runner = run_rows(FailingStore(store, errors), make_row)
+    assert isinstance(result, StoreError)
     assert len(flushed_lines(store)) == runner.num_made > 0
     assert sum(item.num_rows or 0 for item in runner.state.objects.values()) == runner.num_made
 
@@ -88,25 +80,83 @@ def test_no_part_is_lost_while_the_store_fails_for_a_while(tmp_path, num_failure
 def test_an_unexpected_error_of_a_flush_ends_the_run(tmp_path):
     """The task that flushes had died of it in silence, and the run went on without."""
     with pytest.raises(MemoryError):
-        run_rows(FailingStore(open_store(str(tmp_path)), [MemoryError()]), add_row)
+        run_rows(FailingStore(open_store(str(tmp_path)), [MemoryError()]), make_row)
 
 
 def test_a_signal_does_not_hide_that_the_store_lost_rows(tmp_path):
     """Exit code 143 says that everything is saved."""
 
-    async def add_and_signal(buffer: PartBuffer, row: int) -> None:
-        await add_row(buffer, row)
+    async def make_and_signal(job: Job, open_slot: OpenSlot, on_reject: OnReject) -> Conversation:
+        conversation = await make_row(job, open_slot, on_reject)
         signal.raise_signal(signal.SIGTERM)
+        return conversation
 
     errors: list[Exception] = [StoreError("full")] * 9
-    made, runner = run_rows(FailingStore(open_store(str(tmp_path)), errors), add_and_signal)
-    assert made is None
+    result, runner = run_rows(FailingStore(open_store(str(tmp_path)), errors), make_and_signal)
+    assert isinstance(result, StoreError)
     assert runner.state.objects == {}
 
 
 def test_every_part_that_was_put_is_known_at_the_end(tmp_path):
     store = open_store(str(tmp_path))
-    made, runner = run_rows(FailingStore(store, []), add_row)
-    assert made is not None
-    assert made.num_rows == NUM
+    result, runner = run_rows(FailingStore(store, []), make_row)
+    assert isinstance(result, ShardResult)
+    assert result.num_rows == NUM
     assert set(runner.state.objects) == {info.key for info in store.list("rows/")}
+
+
+def test_rejects_are_flushed_and_counted_although_their_row_never_ends_well(tmp_path):
+    """What was paid for is recorded as it comes: the row may end by an error."""
+    store = open_store(str(tmp_path))
+
+    async def reject(job: Job, _open_slot: OpenSlot, on_reject: OnReject) -> None:
+        on_reject({"row": job.row, "reason": "json_invalid", "cost_usd": 0.5})
+        raise ProviderError("down")
+
+    result, runner = run_rows(store, reject)
+    assert str(result).startswith(f"{NUM} rows got no answer (down)")
+    assert runner.state.tally.rejects == {"json_invalid": 2 * NUM}  # each row was tried once more
+    lines = [orjson.loads(line) for info in store.list("rejects/") for line in store.read(info.key).splitlines()]
+    assert sorted(line["row"] for line in lines) == sorted([*range(NUM)] * 2)
+
+
+def test_a_row_that_is_given_up_is_marked_and_makes_no_line(tmp_path):
+    async def give_up(_job: Job, _open_slot: OpenSlot, _on_reject: OnReject) -> None:
+        return None
+
+    store = open_store(str(tmp_path))
+    result, runner = run_rows(store, give_up)
+    assert isinstance(result, ShardResult)
+    assert result.num_rows == 0
+    assert runner.state.count(range(NUM)) == (0, NUM)
+    assert not list(store.list())
+
+
+def test_a_run_that_stops_gives_out_no_more_slots_and_waits_for_requests_in_flight(tmp_path):
+    num_sent = 0
+
+    async def ask(job: Job, open_slot: OpenSlot, on_reject: OnReject) -> Conversation:
+        nonlocal num_sent
+        async with open_slot():
+            num_sent += 1
+            if job.row == 0:
+                signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.1)
+        return await make_row(job, open_slot, on_reject)
+
+    store = open_store(str(tmp_path))
+    result, runner = run_rows(store, ask, num_slots=2)
+    assert isinstance(result, Interrupted)
+    assert num_sent == len(flushed_lines(store)) == runner.num_made == 2
+
+
+def test_requests_in_flight_get_the_grace_time_and_no_more(tmp_path):
+    async def hang(_job: Job, open_slot: OpenSlot, _on_reject: OnReject) -> None:
+        async with open_slot():
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(60)
+
+    started_s = time.monotonic()
+    result, _ = run_rows(open_store(str(tmp_path)), hang, stop_grace_s=0.1)
+    assert isinstance(result, Interrupted)
+    assert time.monotonic() - started_s < 30
