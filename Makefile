@@ -7,9 +7,11 @@ STAMP  := $(VENV)/.setup-done
 CHECKOV := .venv-checkov/.setup-done
 PEER   := .venv-peer/.setup-done
 AREAS  ?=
+RELEASE ?=
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench image image-test lock clean
+.PHONY: help setup demo test check reference bench image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +46,10 @@ check: setup ## Run the linters, the type checker and the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m tests.reference --check
+
+reference: setup ## Write COMMANDS.md from the settings and the commands' help
+	$(BIN)/python -m tests.reference
 
 # The set of packages that mix is compared with; checkov's way.
 $(PEER): requirements/peer.lock
@@ -55,10 +61,13 @@ bench: setup $(PEER) ## Print benchmark figures and ratios, side by side (half a
 	$(BIN)/python -m tests.bench $(AREAS)
 
 image: ## Build the CPU image
-	docker build --target cpu -t nanosft-cpu:0.1.0 .
+	docker build --target cpu -t nanosft-cpu:$(VERSION) .
 
 image-test: setup ## Build the image without a Docker daemon and run the four commands in it (buildah, podman; as root)
 	$(BIN)/python -m tests.image
+
+release: setup ## Build wheel and images of VERSION and date the changelog (RELEASE=--dry-run only looks)
+	$(BIN)/python -m tests.release $(VERSION) $(RELEASE)
 
 lock: ## Recompile the lock files from pyproject.toml
 	$(PYTHON) -m venv .venv-lock
