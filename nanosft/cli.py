@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nanosft import __version__
-from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, Interrupted, NanosftError
+from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, ConfigError, Interrupted, NanosftError
 from nanosft.settings import StageSettings, unknown_variables
 from nanosft.settings.audit import AuditSettings, InspectSettings
 from nanosft.settings.chat import ChatSettings
@@ -20,6 +20,7 @@ from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSet
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.options import command, launcher
 from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
+from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
 
 app = typer.Typer(
@@ -119,6 +120,20 @@ def chat(settings: ChatSettings) -> None:
     from nanosft.chat.stage import run_chat
 
     run_chat(settings)
+
+
+@command(app, ServeSettings)
+def serve(settings: ServeSettings) -> None:
+    """Serve models: a page to talk on, and OpenAI's API. Needs the extra `serve`.
+
+    nanosft serve --model s3://bucket/run --model base=s3://bucket/base
+    """
+    try:
+        from nanosft.serve.stage import run_serve
+    except ModuleNotFoundError as exc:
+        raise ConfigError(f"{exc.name} is not installed: pip install 'nanosft[serve]'") from exc
+
+    run_serve(settings)
 
 
 @command(app, AuditSettings)

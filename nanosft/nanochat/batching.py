@@ -79,7 +79,7 @@ class Written(NamedTuple):
     Attributes:
         row: The request.
         token: The new token; None: there is none, because the turn ended or the prompt alone was to be read.
-        logprob: Where `num_logprobs` asked for it.
+        logprob: Where `num_logprobs` asked for it; of the token that ended the turn too.
     """
 
     row: Row
@@ -265,7 +265,7 @@ class Batch:
     def _append(self, row: Row, token: int, logprob: TokenLogprob | None) -> Written:
         if token in self._stop_ids:
             row.finish_reason = "stop"
-            return Written(row, None, None)
+            return Written(row, None, logprob)
         row.tokens.append(token)
         row.num_chosen += 1
         if row.seen is not None:

@@ -1,0 +1,117 @@
+"""`nanosft serve`: load the models, listen, and drain when told to stop."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import uvicorn
+
+from nanosft.errors import ConfigError, Interrupted
+from nanosft.nanochat import load_checkpoint
+from nanosft.progress import console
+from nanosft.serve.app import make_app
+from nanosft.serve.metrics import Metrics
+from nanosft.serve.scheduler import Scheduler
+from nanosft.serve.server import Server
+from nanosft.settings.serve import ServeSettings
+
+
+def run_serve(settings: ServeSettings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what runs within the grace.
+
+    Raises:
+        DataError: There is no checkpoint under a URI.
+        ConfigError: There is no such device, or the port is taken.
+        Interrupted: A signal has ended it.
+    """
+    listener = _listen(settings)
+    metrics = Metrics()
+    server = Server(load_schedulers(settings, metrics), settings, metrics)
+    config = uvicorn.Config(
+        make_app(server),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.grace_s),
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=1 << 16,
+        lifespan="on",
+    )
+    runner = _Runner(config, server)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    console.print(
+        f"serving {', '.join(server.schedulers)} on http://{shown}:{port}/ (API: /v1)", markup=False, highlight=False
+    )
+    asyncio.run(runner.serve(sockets=[listener]))
+    if runner.signum is not None:
+        raise Interrupted(runner.signum, "the answers that ran are finished, or were cut at the end of the grace")
+
+
+class _Runner(uvicorn.Server):
+    """uvicorn, with the first signal beginning to drain and the second one ending at once."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._server = server
+        self.signum: int | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Keep the signal for the exit code, where uvicorn would raise it again."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._drain, signum)
+        try:
+            yield
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+
+    def _drain(self, signum: int) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = self._server.draining = True
+        self.signum = self.signum or signum
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror}") from exc
+    return listener
+
+
+def load_schedulers(settings: ServeSettings, metrics: Metrics) -> dict[str, Scheduler]:
+    """A scheduler a model, by name; none has begun to work.
+
+    Raises:
+        DataError: There is no checkpoint under a URI.
+        ConfigError: There is no such device.
+    """
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as exc:
+        raise ConfigError(f"--device {device}: not on this machine") from exc
+    return {
+        name: Scheduler(
+            load_checkpoint(uri, device=device),
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            prefill_tokens=settings.prefill_tokens,
+            on_first=metrics.first_token.labels(name).observe,
+        )
+        for name, uri in settings.models.items()
+    }
