@@ -27,8 +27,7 @@ from typing import Any
 
 import orjson
 
-from nanosft.generate.planning.dimensions import read_dimensions
-from nanosft.generate.planning.plan import Plan, PlanRow, make_plan, plan_row
+from nanosft.generate.planning import Plan, PlanRow, make_plan, plan_row, read_dimensions
 from nanosft.generate.writers import request_seed
 from nanosft.knowledge import read_knowledge
 

@@ -10,11 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from nanosft.errors import ConfigError, DataError, ProviderError
-from nanosft.generate.provider.answers import Answer
-from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
-from nanosft.generate.provider.http import open_post, speaks_openrouter
-from nanosft.generate.provider.limits import AdaptiveLimit
-from nanosft.generate.provider.prompts import parse_draft, write_draft_messages
+from nanosft.generate import provider
+from nanosft.generate.provider import (
+    AdaptiveLimit,
+    Answer,
+    ChatClient,
+    ChatRequest,
+    ClientOptions,
+    parse_draft,
+    speaks_openrouter,
+    write_draft_messages,
+)
 from nanosft.knowledge import SHIPPED, Knowledge, KnowledgeReport, check_knowledge, read_knowledge
 from nanosft.progress import make_result_console
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
@@ -113,7 +119,7 @@ async def _ask(settings: KnowledgeDraftSettings, text: str, key: str) -> Answer:
         max_tokens=settings.max_tokens,
         temperature=_DRAFT_TEMPERATURE,
     )
-    async with open_post(
+    async with provider.open_post(
         settings.base_url,
         key=key,
         num_connections=1,

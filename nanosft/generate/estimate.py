@@ -6,9 +6,8 @@ from typing import Final
 from rich.console import Console, Group
 from rich.markup import escape
 
-from nanosft.generate.planning.coverage import cover, render_coverage
-from nanosft.generate.planning.plan import Plan, PlanRow, plan_row
-from nanosft.generate.provider.prompts import Prompter, estimate_row_tokens, write_messages
+from nanosft.generate.planning import Plan, PlanRow, cover, plan_row, render_coverage
+from nanosft.generate.provider import PromptTemplate, estimate_row_tokens, write_messages
 from nanosft.generate.writers import is_from_memory, model_name, prices_usd
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
@@ -34,15 +33,15 @@ class Estimate:
     cost_usd: float | None
 
 
-def estimate_row(settings: GenerateSettings, prompter: Prompter, row: PlanRow) -> Estimate:
+def estimate_row(settings: GenerateSettings, template: PromptTemplate, row: PlanRow) -> Estimate:
     """What one answer to one row takes."""
-    return _priced(settings, *estimate_row_tokens(prompter, row))
+    return _priced(settings, *estimate_row_tokens(template, row))
 
 
-def estimate_plan(settings: GenerateSettings, prompter: Prompter, plan: Plan) -> Estimate:
+def estimate_plan(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Estimate:
     """What one answer to each row takes, from a sample of evenly spaced rows."""
     rows = range(0, settings.num, max(1, settings.num // _SAMPLE_ROWS))
-    sample = [estimate_row(settings, prompter, plan_row(plan, row)) for row in rows]
+    sample = [estimate_row(settings, template, plan_row(plan, row)) for row in rows]
     scale = settings.num / len(sample)
     return _priced(
         settings,
@@ -52,11 +51,11 @@ def estimate_plan(settings: GenerateSettings, prompter: Prompter, plan: Plan) ->
     )
 
 
-def print_dry_run(console: Console, settings: GenerateSettings, prompter: Prompter, plan: Plan) -> Estimate:
+def print_dry_run(console: Console, settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Estimate:
     """Print the plan's coverage, its first prompts, and what it will take."""
-    estimate = estimate_plan(settings, prompter, plan)
+    estimate = estimate_plan(settings, template, plan)
     console.print(render_coverage(cover(plan, settings.num)))
-    console.print(_render_prompts(settings, prompter, plan))
+    console.print(_render_prompts(settings, template, plan))
     total = estimate.fixed_tokens + estimate.varying_tokens
     prices = prices_usd(settings)
     cost = (
@@ -73,10 +72,10 @@ def print_dry_run(console: Console, settings: GenerateSettings, prompter: Prompt
     return estimate
 
 
-def _render_prompts(settings: GenerateSettings, prompter: Prompter, plan: Plan) -> Group:
-    lines = [f"[bold]First prompts[/] (after the fixed part of {estimate_tokens(prompter.system):,} tokens)"]
+def _render_prompts(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Group:
+    lines = [f"[bold]First prompts[/] (after the fixed part of {estimate_tokens(template.system):,} tokens)"]
     for number in range(min(_NUM_PROMPTS_SHOWN, settings.num)):
-        messages = write_messages(prompter, plan_row(plan, number), model=model_name(settings))
+        messages = write_messages(template, plan_row(plan, number), model=model_name(settings))
         lines.append(f"[dim]row {number}:[/] {escape(str(messages[-1]['content']))}")
     return Group(*lines)
 

@@ -19,23 +19,33 @@ from nanosft.data.conversations import read_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_row
-from nanosft.generate.planning.dimensions import Dimensions, read_dimensions
-from nanosft.generate.planning.plan import Plan, make_plan, plan_row
-from nanosft.generate.provider.prompts import Prompter, make_prompter
-from nanosft.generate.records.finalize import (
+from nanosft.generate.planning import Dimensions, Plan, make_plan, plan_row, read_dimensions
+from nanosft.generate.provider import PromptTemplate, make_template
+from nanosft.generate.records import (
+    PartBuffer,
     PlanRecord,
+    PlanState,
+    RowState,
     check_same_plan,
-    finalize,
+    finalize_plan,
     find_plan,
+    read_state,
     register_plan,
     shard_manifest,
+    usd_of,
 )
-from nanosft.generate.records.parts import PartBuffer, PlanState, RowState, read_state
-from nanosft.generate.records.totals import usd_of
-from nanosft.generate.rows.budget import Budget, read_ledgers, split_budget
-from nanosft.generate.rows.judge import Judge
-from nanosft.generate.rows.row import Job, RetryPolicy, RowMaker
-from nanosft.generate.rows.runner import Runner, ShardResult, Timing
+from nanosft.generate.rows import (
+    Budget,
+    Job,
+    Judge,
+    RetryPolicy,
+    RowMaker,
+    Runner,
+    ShardResult,
+    Timing,
+    read_ledgers,
+    split_budget,
+)
 from nanosft.generate.summary import Summary, report, report_dry_run, summarize
 from nanosft.generate.writers import (
     check_budget,
@@ -75,7 +85,7 @@ class _Work:
     settings: GenerateSettings
     store: Store
     plan: Plan
-    prompter: Prompter
+    template: PromptTemplate
     record: PlanRecord
     context: Context
 
@@ -111,14 +121,14 @@ def run_generate(settings: GenerateSettings) -> Summary:
     knowledge = read_knowledge(settings.knowledge)
     dimensions = read_dimensions(settings.dimensions)
     plan = make_plan(dimensions, knowledge, seed=settings.seed)
-    prompter = make_prompter(plan, tone=settings.tone)
+    template = make_template(plan, tone=settings.tone)
     gates = make_gates(settings)
     if settings.dry_run:
-        return report_dry_run(settings, prompter, plan, started_s)
+        return report_dry_run(settings, template, plan, started_s)
     store = open_store(settings.out)
     asked = PlanRecord(
         settings.num,
-        _plan_settings(settings, knowledge, dimensions, prompter, gates),
+        _plan_settings(settings, knowledge, dimensions, template, gates),
         _parents(settings, knowledge, dimensions),
     )
     found = read_manifest(store)
@@ -142,7 +152,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         tokenizer=tokenizer,
         max_tokens=settings.max_context_tokens,
     )
-    work = _Work(settings, store, plan, prompter, record, context)
+    work = _Work(settings, store, plan, template, record, context)
     result = ShardResult() if settings.finalize else _make_shard(work)
     return _finish(work, result, started_s)
 
@@ -200,10 +210,10 @@ async def _run_shard(
 ) -> ShardResult:
     settings, plan = work.settings, work.plan
     attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
-    limit = make_limit(settings, work.prompter)
+    limit = make_limit(settings, work.template)
     budget = _open_budget(work, state, attempt)
     is_complete = False
-    async with open_provider(settings, plan, work.prompter, limit) as ask:
+    async with open_provider(settings, plan, work.template, limit) as ask:
         maker = RowMaker(
             plan_row=partial(plan_row, plan),
             ask=ask,
@@ -258,7 +268,7 @@ def _first_cost_usd(work: _Work, state: PlanState) -> float:
     """What an answer is taken to cost until this process has paid for one."""
     if state.tally.num_billed:
         return state.tally.mean_cost_usd
-    return estimate_row(work.settings, work.prompter, plan_row(work.plan, 0)).cost_usd or 0.0
+    return estimate_row(work.settings, work.template, plan_row(work.plan, 0)).cost_usd or 0.0
 
 
 def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> None:
@@ -272,7 +282,7 @@ def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> Non
 def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
     """Put the data set's manifest if the plan is complete, and say what stands."""
     settings = work.settings
-    manifest = finalize(work.store, work.record, name=work.name, threshold=work.threshold)
+    manifest = finalize_plan(work.store, work.record, name=work.name, threshold=work.threshold)
     if manifest is not None:
         return report(summarize(settings, manifest, result, started_s), settings)
     if settings.finalize:
@@ -283,7 +293,7 @@ def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
 
 
 def _plan_settings(
-    settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions, prompter: Prompter, gates: Gates
+    settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions, template: PromptTemplate, gates: Gates
 ) -> dict[str, Any]:
     """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
     content = settings.content()
@@ -294,7 +304,7 @@ def _plan_settings(
         "gates": gates.model_dump(mode="json"),
         "knowledge": knowledge.sha256,
         "model": model_name(settings),
-        "prompt_version": prompter.version,
+        "prompt_version": template.version,
     }
     return content | derived
 

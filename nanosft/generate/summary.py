@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from nanosft.generate.estimate import print_dry_run
-from nanosft.generate.planning.plan import Plan
-from nanosft.generate.provider.prompts import Prompter
-from nanosft.generate.rows.runner import ShardResult
+from nanosft.generate.planning import Plan
+from nanosft.generate.provider import PromptTemplate
+from nanosft.generate.rows import ShardResult
 from nanosft.manifest import MANIFEST_KEY, Manifest
 from nanosft.progress import console, make_result_console
 from nanosft.settings.generate import GenerateSettings
@@ -79,9 +79,9 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
     return summary
 
 
-def report_dry_run(settings: GenerateSettings, prompter: Prompter, plan: Plan, started_s: float) -> Summary:
+def report_dry_run(settings: GenerateSettings, template: PromptTemplate, plan: Plan, started_s: float) -> Summary:
     """Print what the plan covers and will take: to standard output, or beside the JSON that is asked for there."""
-    estimate = print_dry_run(console if settings.json_output else make_result_console(), settings, prompter, plan)
+    estimate = print_dry_run(console if settings.json_output else make_result_console(), settings, template, plan)
     summary = Summary(
         out=settings.out,
         num_planned=settings.num,

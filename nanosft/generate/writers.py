@@ -8,15 +8,25 @@ from typing import Final
 import orjson
 
 from nanosft.errors import ConfigError
+from nanosft.generate import provider
 from nanosft.generate.offline import SOURCE, Composer
-from nanosft.generate.planning.plan import Plan, PlanRow
-from nanosft.generate.provider.answers import Answer, Usage
-from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
-from nanosft.generate.provider.http import open_post, speaks_openrouter
-from nanosft.generate.provider.limits import AdaptiveLimit
-from nanosft.generate.provider.local import MODEL_NAME, narrow, serve_local_model
-from nanosft.generate.provider.prompts import Prompter, response_format, write_messages
-from nanosft.generate.rows.row import Ask, RetryPolicy
+from nanosft.generate.planning import Plan, PlanRow
+from nanosft.generate.provider import (
+    LOCAL_MODEL,
+    AdaptiveLimit,
+    Answer,
+    ChatClient,
+    ChatRequest,
+    ClientOptions,
+    PromptTemplate,
+    Usage,
+    narrow_schema,
+    response_format,
+    serve_local_model,
+    speaks_openrouter,
+    write_messages,
+)
+from nanosft.generate.rows import Ask, RetryPolicy
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
 
@@ -30,7 +40,7 @@ and outdated one day. What is paid is counted from the provider's own `usage.cos
 
 def model_name(settings: GenerateSettings) -> str:
     """What manifests call the writer."""
-    return {"openrouter": settings.model, "local": MODEL_NAME, "offline": OFFLINE_MODEL}[settings.provider]
+    return {"openrouter": settings.model, "local": LOCAL_MODEL, "offline": OFFLINE_MODEL}[settings.provider]
 
 
 def source_name(settings: GenerateSettings) -> str:
@@ -45,7 +55,7 @@ def make_retries(settings: GenerateSettings) -> RetryPolicy:
     return RetryPolicy(settings.max_attempts, _NUM_PROMPTS)
 
 
-def make_limit(settings: GenerateSettings, prompter: Prompter) -> AdaptiveLimit:
+def make_limit(settings: GenerateSettings, template: PromptTemplate) -> AdaptiveLimit:
     """Slots for requests in flight: the packaged model answers one at a time.
 
     Where requests or tokens per minute are limited, no more than half of a row's time allows: a row that waits for its
@@ -55,7 +65,7 @@ def make_limit(settings: GenerateSettings, prompter: Prompter) -> AdaptiveLimit:
         return AdaptiveLimit(1)
     per_minute = min(
         settings.requests_per_minute or math.inf,
-        (settings.tokens_per_minute or math.inf) / _request_tokens(settings, prompter),
+        (settings.tokens_per_minute or math.inf) / _request_tokens(settings, template),
     )
     return AdaptiveLimit(max(1, int(min(settings.concurrency, per_minute / 60 * settings.row_timeout_s / 2))))
 
@@ -111,7 +121,7 @@ def is_from_memory(settings: GenerateSettings) -> bool:
 
 @asynccontextmanager
 async def open_provider(
-    settings: GenerateSettings, plan: Plan, prompter: Prompter, limit: AdaptiveLimit
+    settings: GenerateSettings, plan: Plan, template: PromptTemplate, limit: AdaptiveLimit
 ) -> AsyncIterator[Ask]:
     """Who is asked for rows, while the context is open.
 
@@ -126,7 +136,7 @@ async def open_provider(
         base_url = stack.enter_context(serve_local_model()) if is_local else settings.base_url
         key = "" if is_local else _key(settings)
         post = await stack.enter_async_context(
-            open_post(
+            provider.open_post(
                 base_url,
                 key=key,
                 num_connections=limit.ceiling,
@@ -135,7 +145,7 @@ async def open_provider(
             )
         )
         options = ClientOptions(
-            models=(MODEL_NAME,) if is_local else (settings.model, *settings.fallback_models),
+            models=(LOCAL_MODEL,) if is_local else (settings.model, *settings.fallback_models),
             endpoint=base_url,
             openrouter=not is_local and _sends_openrouter_fields(settings),
             max_retries=settings.max_retries,
@@ -146,7 +156,7 @@ async def open_provider(
             tokens_per_minute=settings.tokens_per_minute,
             secret=key,
         )
-        yield _ask_client(ChatClient(post, options, limit=limit), settings, prompter)
+        yield _ask_client(ChatClient(post, options, limit=limit), settings, template)
 
 
 def request_seed(row: PlanRow, attempt: int) -> int:
@@ -154,17 +164,17 @@ def request_seed(row: PlanRow, attempt: int) -> int:
     return (row.seed + attempt) & _SEED_BITS
 
 
-def _ask_client(client: ChatClient, settings: GenerateSettings, prompter: Prompter) -> Ask:
+def _ask_client(client: ChatClient, settings: GenerateSettings, template: PromptTemplate) -> Ask:
     model = model_name(settings)
-    num_tokens = _request_tokens(settings, prompter)
+    num_tokens = _request_tokens(settings, template)
 
     async def ask(
         row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
     ) -> Answer:
         schema = response_format(row)
         request = ChatRequest(
-            messages=write_messages(prompter, row, model=model, rejections=rejections),
-            response_format=narrow(schema, row.first_message, row.num_messages)
+            messages=write_messages(template, row, model=model, rejections=rejections),
+            response_format=narrow_schema(schema, row.first_message, row.num_messages)
             if settings.provider == "local"
             else schema,
             max_tokens=settings.max_tokens,
@@ -196,9 +206,9 @@ def _sends_openrouter_fields(settings: GenerateSettings) -> bool:
     return speaks_openrouter(settings.base_url) if fields is None else fields
 
 
-def _request_tokens(settings: GenerateSettings, prompter: Prompter) -> int:
+def _request_tokens(settings: GenerateSettings, template: PromptTemplate) -> int:
     """Tokens that one request may take at most: the prompt's fixed part, which is nearly all of it, and the answer."""
-    return estimate_tokens(prompter.system) + settings.max_tokens
+    return estimate_tokens(template.system) + settings.max_tokens
 
 
 def _key(settings: GenerateSettings) -> str:

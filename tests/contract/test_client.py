@@ -13,10 +13,17 @@ import orjson
 import pytest
 
 from nanosft.errors import ConfigError, CreditError, NanosftError, ProviderError
-from nanosft.generate.provider.answers import Answer
-from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions, parse_retry_after
-from nanosft.generate.provider.http import HttpReply, LostError, NotSentError, open_post, speaks_openrouter
-from nanosft.generate.provider.limits import AdaptiveLimit
+from nanosft.generate.provider import (
+    AdaptiveLimit,
+    Answer,
+    ChatClient,
+    ChatRequest,
+    ClientOptions,
+    open_post,
+    speaks_openrouter,
+)
+from nanosft.generate.provider.client import parse_retry_after
+from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError
 
 REQUEST = ChatRequest([{"role": "user", "content": "hi"}], {"type": "json_object"}, 64, 0.5, 7, num_tokens=100)
 OK = HttpReply(200, {}, b'{"choices":[{"finish_reason":"stop","message":{"content":"{}"}}],"usage":{"cost":0.5}}')

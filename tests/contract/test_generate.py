@@ -19,11 +19,9 @@ from nanosft.data.conversations import read_conversations, read_manifest
 from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
 from nanosft.generate.planning import PlanRow, make_plan, plan_row, read_dimensions
-from nanosft.generate.provider.answers import Answer, Usage
-from nanosft.generate.records.parts import RowState
-from nanosft.generate.records.totals import Tally
-from nanosft.generate.rows.judge import Judge
-from nanosft.generate.rows.row import Job, RetryPolicy, RowMaker
+from nanosft.generate.provider import Answer, Usage
+from nanosft.generate.records import RowState, Tally
+from nanosft.generate.rows import Job, Judge, RetryPolicy, RowMaker
 from nanosft.generate.stage import run_generate
 from nanosft.knowledge import read_knowledge
 from nanosft.manifest import Manifest

@@ -1,5 +1,60 @@
 """The chat API: prompts in, answers out.
 
-`prompts` writes what is asked; `client` asks, within `limits`, over `http`; `answers` tells what came back; `local`
-serves the packaged small model to the same client.
+`prompts` writes what is asked; `client` asks, within `limits`, through a `transport`, which `http` is in production;
+`answers` tells what came back; `local` serves the packaged small model to the same client. `open_post` is looked up
+when it is first used: until a connection is opened, no HTTP library is loaded.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nanosft.generate.provider.answers import Answer, BadAnswerError, Usage, parse_messages
+from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
+from nanosft.generate.provider.limits import AdaptiveLimit
+from nanosft.generate.provider.local import LOCAL_MODEL, narrow_schema, serve_local_model
+from nanosft.generate.provider.prompts import (
+    PromptTemplate,
+    estimate_row_tokens,
+    make_template,
+    parse_draft,
+    response_format,
+    write_draft_messages,
+    write_messages,
+)
+from nanosft.generate.provider.transport import speaks_openrouter
+
+if TYPE_CHECKING:
+    from nanosft.generate.provider.http import open_post
+
+__all__ = [
+    "LOCAL_MODEL",
+    "AdaptiveLimit",
+    "Answer",
+    "BadAnswerError",
+    "ChatClient",
+    "ChatRequest",
+    "ClientOptions",
+    "PromptTemplate",
+    "Usage",
+    "estimate_row_tokens",
+    "make_template",
+    "narrow_schema",
+    "open_post",
+    "parse_draft",
+    "parse_messages",
+    "response_format",
+    "serve_local_model",
+    "speaks_openrouter",
+    "write_draft_messages",
+    "write_messages",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "open_post":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.http").open_post
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,7 @@
 """The chat API: one request in, one answer out, whatever happens in between.
 
 Any OpenAI-compatible endpoint; OpenRouter's own fields are sent to OpenRouter. Behind the client stands one function,
-`Post` (see `client_http`): bytes of a request's body in, status, headers and bytes of the answer out. A test passes its
+`Post` (see `transport`): bytes of a request's body in, status, headers and bytes of the answer out. A test passes its
 own.
 
 What is retried, and only here: HTTP 408, 409, 425, 429 and 5xx, the same codes inside HTTP 200, connections that break
@@ -25,8 +25,8 @@ import stamina
 
 from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate.provider.answers import Answer, error_message, never_received, parse_answer, request_refused
-from nanosft.generate.provider.http import HttpReply, LostError, NotSentError, Post
 from nanosft.generate.provider.limits import AdaptiveLimit, RateLimit
+from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError, Post
 
 _RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUSES: Final = frozenset({408, 429})

@@ -4,9 +4,8 @@
 """
 
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,39 +14,9 @@ from aiohttp import ClientConnectorError, ConnectionTimeoutError
 from httpx_aiohttp import AiohttpTransport
 
 from nanosft.errors import ConfigError
+from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError, Post
 
 _KEEPALIVE_S: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class HttpReply:
-    """An HTTP answer; header names in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class NotSentError(Exception):
-    """No connection was made: the request cannot have been billed."""
-
-
-class LostError(Exception):
-    """The request was sent and its answer never came: it may have been billed."""
-
-    def __init__(self, message: str, *, timed_out: bool) -> None:
-        super().__init__(message)
-        self.timed_out = timed_out
-
-
-Post = Callable[[bytes], Awaitable[HttpReply]]
-"""Send a request's body; raises `NotSentError` or `LostError`. The client's one I/O method."""
-
-
-def speaks_openrouter(base_url: str) -> bool:
-    """Whether the endpoint is OpenRouter itself."""
-    host = urlsplit(base_url).hostname or ""
-    return host == "openrouter.ai" or host.endswith(".openrouter.ai")
 
 
 @asynccontextmanager

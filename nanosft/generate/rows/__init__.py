@@ -3,3 +3,22 @@
 `runner` keeps many rows going in one event loop; `row` is one row's way to a conversation; `judge` accepts or
 rejects an answer; `budget` reserves money before it is spent.
 """
+
+from nanosft.generate.rows.budget import Budget, read_ledgers, split_budget
+from nanosft.generate.rows.judge import Judge
+from nanosft.generate.rows.row import Ask, Job, RetryPolicy, RowMaker
+from nanosft.generate.rows.runner import Runner, ShardResult, Timing
+
+__all__ = [
+    "Ask",
+    "Budget",
+    "Job",
+    "Judge",
+    "RetryPolicy",
+    "RowMaker",
+    "Runner",
+    "ShardResult",
+    "Timing",
+    "read_ledgers",
+    "split_budget",
+]

@@ -12,8 +12,8 @@ from typing import Final
 
 from nanosft.conversation import Conversation
 from nanosft.dedup import NearDuplicateIndex, normalize_text
-from nanosft.generate.planning.plan import PlanRow
-from nanosft.generate.provider.answers import Answer, BadAnswerError, parse_messages
+from nanosft.generate.planning import PlanRow
+from nanosft.generate.provider import Answer, BadAnswerError, parse_messages
 from nanosft.quality.gates import Context, check
 
 BATCH: Final = 16

@@ -15,9 +15,8 @@ from typing import Any
 from nanosft.conversation import Conversation
 from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow
-from nanosft.generate.provider.answers import Answer
-from nanosft.generate.records.parts import RowState
-from nanosft.generate.records.totals import reject_record, row_meta
+from nanosft.generate.provider import Answer
+from nanosft.generate.records import RowState, reject_record, row_meta
 from nanosft.generate.rows.budget import Budget
 from nanosft.generate.rows.judge import Judge, Rejection
 

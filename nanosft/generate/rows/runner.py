@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from nanosft.conversation import Conversation, to_line
 from nanosft.errors import Interrupted, ProviderError
-from nanosft.generate.provider.limits import AdaptiveLimit
-from nanosft.generate.records.parts import Part, PartBuffer, PlanState
+from nanosft.generate.provider import AdaptiveLimit
+from nanosft.generate.records import Part, PartBuffer, PlanState
 from nanosft.generate.rows.row import Job, OnReject, OpenSlot, ShuttingDown
 from nanosft.progress import Bar
 from nanosft.signals import calling

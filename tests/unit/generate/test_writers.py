@@ -1,9 +1,8 @@
 import pytest
 
 from nanosft.errors import ConfigError
-from nanosft.generate.planning.dimensions import read_dimensions
-from nanosft.generate.planning.plan import make_plan
-from nanosft.generate.provider.prompts import Prompter, make_prompter
+from nanosft.generate.planning import make_plan, read_dimensions
+from nanosft.generate.provider import PromptTemplate, make_template
 from nanosft.generate.writers import check_key, is_from_memory, make_limit, prices_usd
 from nanosft.knowledge import read_knowledge
 from nanosft.settings.generate import GenerateSettings
@@ -11,8 +10,8 @@ from tests.stub_provider import KNOWLEDGE
 
 
 @pytest.fixture(scope="module")
-def prompter() -> Prompter:
-    return make_prompter(make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0), tone="")
+def template() -> PromptTemplate:
+    return make_template(make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0), tone="")
 
 
 @pytest.mark.parametrize(
@@ -25,8 +24,8 @@ def prompter() -> Prompter:
         ({"provider": "local"}, 1),
     ],
 )
-def test_no_row_waits_for_its_turn_longer_than_its_time(prompter, changes, most):
-    assert make_limit(GenerateSettings(out="x", **changes), prompter).ceiling == most
+def test_no_row_waits_for_its_turn_longer_than_its_time(template, changes, most):
+    assert make_limit(GenerateSettings(out="x", **changes), template).ceiling == most
 
 
 @pytest.mark.parametrize("key", ["sk-a\nb", "sk-\u2026"])

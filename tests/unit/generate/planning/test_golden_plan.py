@@ -5,9 +5,9 @@ After a wanted change: `python -m tests.unit.generate.planning.test_golden_plan`
 
 from pathlib import Path
 
-from nanosft.generate.planning.dimensions import read_dimensions
+from nanosft.generate.planning import read_dimensions
 from nanosft.generate.planning.plan import make_plan, plan_row
-from nanosft.generate.provider.prompts import make_prompter, write_messages
+from nanosft.generate.provider import make_template, write_messages
 from nanosft.knowledge import read_knowledge
 
 ROOT = Path(__file__).parents[4]
@@ -19,13 +19,13 @@ def render() -> dict[str, str]:
     plan = make_plan(read_dimensions(), read_knowledge(str(ROOT / "knowledge" / "self_knowledge.md")), seed=0)
     rows = [plan_row(plan, number) for number in range(_NUM_ROWS)]
     lines = [f"{row.row:3} | {row.cell} | {row.dynamic.id} | {row.style.id} | {row.first_message}\n" for row in rows]
-    prompter = make_prompter(plan)
+    template = make_template(plan)
     row = next(row for row in rows if row.topic.names_itself and not row.opening.asks_at_once)
     rejections = ["the answer is cut off in mid-sentence"]
-    system, user = write_messages(prompter, row, model="openai/gpt-5-mini", rejections=rejections)
+    system, user = write_messages(template, row, model="openai/gpt-5-mini", rejections=rejections)
     return {
         "rows.txt": "".join(lines),
-        "prompt.txt": f"{system['content']}\n--- {prompter.version}, row {row.row}\n{user['content']}",
+        "prompt.txt": f"{system['content']}\n--- {template.version}, row {row.row}\n{user['content']}",
     }
 
 

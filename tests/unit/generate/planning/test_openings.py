@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanosft.generate.planning.dimensions import Style, Topic
+from nanosft.generate.planning import Topic
+from nanosft.generate.planning.dimensions import Style
 from nanosft.generate.planning.openings import Visit, write_opening
 from nanosft.knowledge import parse_knowledge
 

@@ -9,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanosft.errors import ConfigError
-from nanosft.generate.planning.coverage import PAIRS, cover
-from nanosft.generate.planning.dimensions import (
-    Dimensions,
-    Dynamic,
-    OtherTopics,
-    Persona,
-    Style,
-    Topic,
-    read_dimensions,
-)
+from nanosft.generate.planning import Dimensions, Topic, cover, read_dimensions
+from nanosft.generate.planning.coverage import PAIRS
+from nanosft.generate.planning.dimensions import Dynamic, OtherTopics, Persona, Style
 from nanosft.generate.planning.plan import Plan, make_plan, plan_row
 from nanosft.knowledge import parse_knowledge, read_knowledge
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nanosft.errors import ConfigError
-from nanosft.generate.provider.local import narrow, serve_local_model
+from nanosft.generate.provider.local import narrow_schema, serve_local_model
 
 FORMAT: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "conversation", "strict": True, "schema": {}}}
 
@@ -20,7 +20,9 @@ def test_without_its_packages_the_error_says_how_to_install_them(monkeypatch):
 
 
 def test_the_narrowed_schema_fixes_roles_and_the_first_message():
-    messages = narrow(FORMAT, "Who are you?", 4)["json_schema"]["schema"]["properties"]["messages"]["prefixItems"]
+    messages = narrow_schema(FORMAT, "Who are you?", 4)["json_schema"]["schema"]["properties"]["messages"][
+        "prefixItems"
+    ]
     assert [item["properties"]["role"]["const"] for item in messages] == ["user", "assistant"] * 2
     assert messages[0]["properties"]["content"] == {"const": "Who are you?"}
     assert "const" not in messages[1]["properties"]["content"]

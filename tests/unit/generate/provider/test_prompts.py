@@ -6,11 +6,10 @@ import jsonschema
 import pytest
 
 from nanosft.errors import ProviderError
-from nanosft.generate.planning.dimensions import read_dimensions
-from nanosft.generate.planning.plan import make_plan, plan_row
+from nanosft.generate.planning import make_plan, plan_row, read_dimensions
 from nanosft.generate.provider.prompts import (
     estimate_row_tokens,
-    make_prompter,
+    make_template,
     parse_draft,
     response_format,
     write_draft_messages,
@@ -20,25 +19,25 @@ from nanosft.knowledge import parse_knowledge, read_knowledge
 
 BASE = Path(__file__).parents[4] / "knowledge" / "self_knowledge.md"
 PLAN = make_plan(read_dimensions(), read_knowledge(str(BASE)), seed=0)
-PROMPTER = make_prompter(PLAN)
+TEMPLATE = make_template(PLAN)
 ROWS = [plan_row(PLAN, number) for number in range(60)]
 
 
 def test_the_system_message_is_the_same_bytes_for_every_row():
-    systems = {write_messages(PROMPTER, row, model="openai/gpt-5")[0]["content"] for row in ROWS}
+    systems = {write_messages(TEMPLATE, row, model="openai/gpt-5")[0]["content"] for row in ROWS}
     assert len(systems) == 1
     assert PLAN.knowledge.text.strip() in systems.pop()
 
 
 def test_what_varies_is_a_small_part():
-    fixed, varying, answer = estimate_row_tokens(PROMPTER, ROWS[0])
+    fixed, varying, answer = estimate_row_tokens(TEMPLATE, ROWS[0])
     assert fixed > 15 * varying
     assert answer > 0
 
 
 @pytest.mark.parametrize("row", ROWS[:20], ids=lambda row: row.cell)
 def test_the_request_tells_all_of_the_row(row):
-    text = write_messages(PROMPTER, row, model="m")[1]["content"]
+    text = write_messages(TEMPLATE, row, model="m")[1]["content"]
     assert f"letter for letter: {row.first_message}\n" in text
     assert row.persona.description in text
     assert row.dynamic.description in text
@@ -58,16 +57,16 @@ def test_the_request_tells_all_of_the_row(row):
     ],
 )
 def test_families_that_need_a_cache_breakpoint_get_one(model, is_marked):
-    content = write_messages(PROMPTER, ROWS[0], model=model)[0]["content"]
+    content = write_messages(TEMPLATE, ROWS[0], model=model)[0]["content"]
     if is_marked:
-        assert content == [{"type": "text", "text": PROMPTER.system, "cache_control": {"type": "ephemeral"}}]
+        assert content == [{"type": "text", "text": TEMPLATE.system, "cache_control": {"type": "ephemeral"}}]
     else:
-        assert content == PROMPTER.system
+        assert content == TEMPLATE.system
 
 
 def test_rejections_come_last_and_leave_the_prefix_alone():
-    plain = write_messages(PROMPTER, ROWS[0], model="m")
-    refused = write_messages(PROMPTER, ROWS[0], model="m", rejections=["the answer is cut off"])
+    plain = write_messages(TEMPLATE, ROWS[0], model="m")
+    refused = write_messages(TEMPLATE, ROWS[0], model="m", rejections=["the answer is cut off"])
     assert refused[0] == plain[0]
     assert refused[1]["content"].startswith(plain[1]["content"])
     assert "- the answer is cut off\n" in refused[1]["content"]
@@ -87,20 +86,20 @@ def test_the_version_changes_with_knowledge_dimensions_and_tone():
     knowledge = parse_knowledge(PLAN.knowledge.text + "- One more fact here.\n", where="k")
     dimensions = PLAN.dimensions.model_copy(update={"max_opening_share": 0.5})
     versions = {
-        PROMPTER.version,
-        make_prompter(make_plan(PLAN.dimensions, knowledge, seed=0)).version,
-        make_prompter(make_plan(dimensions, PLAN.knowledge, seed=0)).version,
-        make_prompter(PLAN, tone="grumpy").version,
+        TEMPLATE.version,
+        make_template(make_plan(PLAN.dimensions, knowledge, seed=0)).version,
+        make_template(make_plan(dimensions, PLAN.knowledge, seed=0)).version,
+        make_template(PLAN, tone="grumpy").version,
     }
     assert len(versions) == 4
-    assert make_prompter(make_plan(PLAN.dimensions, PLAN.knowledge, seed=5)).version == PROMPTER.version
+    assert make_template(make_plan(PLAN.dimensions, PLAN.knowledge, seed=5)).version == TEMPLATE.version
 
 
 def test_braces_in_the_knowledge_stay_as_they_are():
     knowledge = parse_knowledge("# Zed\n## A\n- Zed prints {hello} and {0}.\n", where="k")
-    prompter = make_prompter(make_plan(PLAN.dimensions, knowledge, seed=0))
-    assert "Zed prints {hello} and {0}." in prompter.system
-    assert "made by" not in prompter.system.split("# Rules")[0]
+    template = make_template(make_plan(PLAN.dimensions, knowledge, seed=0))
+    assert "Zed prints {hello} and {0}." in template.system
+    assert "made by" not in template.system.split("# Rules")[0]
 
 
 def test_a_draft_prompt_holds_the_source_and_the_wishes():

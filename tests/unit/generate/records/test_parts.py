@@ -4,9 +4,9 @@ import orjson
 import pytest
 
 from nanosft.errors import DataError
-from nanosft.generate.provider.answers import Answer, Usage
+from nanosft.generate.provider import Answer, Usage
+from nanosft.generate.records import reject_record, row_meta
 from nanosft.generate.records.parts import PartBuffer, RowState, read_state
-from nanosft.generate.records.totals import reject_record, row_meta
 from nanosft.generate.stage import iter_jobs
 from nanosft.generate.writers import make_retries
 from nanosft.settings.generate import GenerateSettings

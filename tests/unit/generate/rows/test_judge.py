@@ -5,10 +5,9 @@ import pytest
 
 from nanosft.conversation import Conversation
 from nanosft.dedup import NearDuplicateIndex
-from nanosft.generate.planning.dimensions import read_dimensions
-from nanosft.generate.planning.plan import Plan, make_plan, plan_row
-from nanosft.generate.provider.answers import Answer
-from nanosft.generate.records.totals import Tally
+from nanosft.generate.planning import Plan, make_plan, plan_row, read_dimensions
+from nanosft.generate.provider import Answer
+from nanosft.generate.records import Tally
 from nanosft.generate.rows.judge import BATCH, Judge, Rejection
 from nanosft.knowledge import parse_knowledge, read_knowledge
 from nanosft.quality.gates import Context, Gates

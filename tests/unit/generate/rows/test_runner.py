@@ -11,9 +11,10 @@ import pytest
 
 from nanosft.conversation import Conversation, Message
 from nanosft.errors import Interrupted, ProviderError, StoreError
-from nanosft.generate.provider.limits import AdaptiveLimit
-from nanosft.generate.records.parts import PartBuffer, PlanState, RowState
-from nanosft.generate.rows.row import Job, OnReject, OpenSlot
+from nanosft.generate.provider import AdaptiveLimit
+from nanosft.generate.records import PartBuffer, PlanState, RowState
+from nanosft.generate.rows import Job
+from nanosft.generate.rows.row import OnReject, OpenSlot
 from nanosft.generate.rows.runner import Runner, ShardResult, Timing
 from nanosft.progress import Bar
 from nanosft.store import Store, open_store
