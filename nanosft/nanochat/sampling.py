@@ -1,8 +1,8 @@
 """Which token comes next: one choice a row of logits, over all rows of a batch at once.
 
 A choice is a function of the row's logits, its `Sampling` and the number of tokens chosen before, so it does not depend
-on the rows beside it or on the device: the uniform number is a hash of seed and count (splitmix64; Steele et al.,
-OOPSLA 2014), and the cumulative sum is taken on the CPU in float64.
+on the rows beside it or on the device: the uniform number is a hash of seed and count, and the cumulative sum is taken
+on the CPU in float64.
 """
 
 import math
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nanosft.errors import ConfigError
+from nanosft.splitmix import GOLDEN, mix64
 
-_GOLDEN_GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 _LEAST_TEMPERATURE: Final = 1e-5
 
 
@@ -133,14 +133,6 @@ def _sample(logits: Tensor, rows: Sequence[Sampling], uniforms: Tensor, *, narro
 
 def _uniform(seeds: Sequence[int], counts: Sequence[int]) -> Tensor:
     """A number of [0, 1) for each pair of seed and count: (N,) float64."""
-    state = _mix(np.array([seed % 2**64 for seed in seeds], np.uint64))
-    bits = _mix(state + np.array(counts, np.uint64) * _GOLDEN_GAMMA)
+    state = mix64(np.array([seed % 2**64 for seed in seeds], np.uint64) + GOLDEN)
+    bits = mix64(state + np.array(counts, np.uint64) * GOLDEN + GOLDEN)
     return torch.from_numpy((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-
-
-def _mix(state: "np.ndarray[tuple[int], np.dtype[np.uint64]]") -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-    """splitmix64's output function."""
-    state = state + _GOLDEN_GAMMA
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))

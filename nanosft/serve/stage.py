@@ -1,7 +1,6 @@
 """`nanosft serve`: load the models, listen, and drain when told to stop."""
 
 import asyncio
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from nanosft.serve.metrics import Metrics
 from nanosft.serve.scheduler import Scheduler
 from nanosft.serve.server import Server
 from nanosft.settings.serve import ServeSettings
+from nanosft.signals import calling, raising
 
 
 def run_serve(settings: ServeSettings) -> None:
@@ -27,9 +27,10 @@ def run_serve(settings: ServeSettings) -> None:
         ConfigError: There is no such device, or the port is taken.
         Interrupted: A signal has ended it.
     """
-    listener = _listen(settings)
     metrics = Metrics()
-    server = Server(load_schedulers(settings, metrics), settings, metrics)
+    with raising("nothing was served yet"):
+        listener = _listen(settings)
+        server = Server(load_schedulers(settings, metrics), settings, metrics)
     config = uvicorn.Config(
         make_app(server),
         log_config=None,
@@ -41,11 +42,6 @@ def run_serve(settings: ServeSettings) -> None:
         lifespan="on",
     )
     runner = _Runner(config, server)
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    console.print(
-        f"serving {', '.join(server.schedulers)} on http://{shown}:{port}/ (API: /v1)", markup=False, highlight=False
-    )
     asyncio.run(runner.serve(sockets=[listener]))
     if runner.signum is not None:
         raise Interrupted(runner.signum, "the answers that ran are finished, or were cut at the end of the grace")
@@ -59,17 +55,20 @@ class _Runner(uvicorn.Server):
         self._server = server
         self.signum: int | None = None
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where: from here on a signal lets answers finish."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            place = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+            names = ", ".join(self._server.schedulers)
+            console.print(f"serving {names} on {place} (API: {place}v1)", markup=False, highlight=False, soft_wrap=True)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Keep the signal for the exit code, where uvicorn would raise it again."""
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._drain, signum)
-        try:
+        with calling(self._drain):
             yield
-        finally:
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(signum)
 
     def _drain(self, signum: int) -> None:
         if self.should_exit:

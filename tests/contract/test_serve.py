@@ -27,7 +27,7 @@ TIMEOUT_S = 60.0
 HELLO: list[Any] = [{"role": "user", "content": "Who are you?"}]
 TOO_LONG: list[Any] = [{"role": "user", "content": "word " * 5000}]
 IMAGE: list[Any] = [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]
-LONG = {"max_tokens": 200, "temperature": 1.0, "seed": 1}
+LONG: dict[str, Any] = {"max_tokens": 200, "temperature": 1.0, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -287,9 +287,9 @@ def test_a_key_is_needed_where_there_is_one() -> None:
 
 
 def test_a_full_queue_and_too_many_requests_are_refused_at_once() -> None:
-    with serving(max_batch=1, max_queue=1, max_connections=3) as server, make_client(server) as client:
-        streams = [client.chat.completions.create(model="small", messages=HELLO, stream=True, **LONG) for _ in range(1)]
-        next(iter(streams[0]))
+    with serving(max_batch=1, max_queue=1) as server, make_client(server) as client:
+        stream = client.chat.completions.create(model="small", messages=HELLO, stream=True, **LONG)
+        next(iter(stream))
         waiting = threading.Thread(
             target=lambda: client.chat.completions.create(model="small", messages=HELLO, max_tokens=1)
         )
@@ -298,9 +298,7 @@ def test_a_full_queue_and_too_many_requests_are_refused_at_once() -> None:
         with pytest.raises(openai.RateLimitError) as caught:
             client.chat.completions.create(model="small", messages=HELLO, stream=True, max_tokens=1)
         assert caught.value.response.headers["retry-after"] == "1"
-        with httpx.stream("POST", f"{server.api}/completions", content=slow_body()) as third:
-            assert third.status_code == 415
-        streams[0].close()
+        stream.close()
         waiting.join(TIMEOUT_S)
         assert not waiting.is_alive()
     with serving(max_connections=1) as server, make_client(server) as client:
@@ -310,10 +308,6 @@ def test_a_full_queue_and_too_many_requests_are_refused_at_once() -> None:
             client.models.list()
         assert full.value.status_code == 503
         stream.close()
-
-
-def slow_body() -> Iterator[bytes]:
-    yield b"{}"
 
 
 def test_a_model_that_fails_ends_its_answers_and_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
