@@ -39,7 +39,7 @@ from nanosft.settings.run import DemoSettings
 from nanosft.settings.train import TrainSettings
 from nanosft.store import join_uri, open_store
 from nanosft.train.batch import batch_from_rows
-from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
+from nanosft.train.optim import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.stage import run_train
 from nanosft.train.step import LossModule, train_step
 

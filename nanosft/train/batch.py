@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nanosft.nanochat.attention import Documents
-from nanosft.train.data.packing import IntArray
-from nanosft.train.data.tokens import TokenSet
+from nanosft.train.data import IntArray, PackedRows, StepPlan, TokenSet
+from nanosft.train.distributed import World
 
 AttentionScope = Literal["document", "row"]
+
+_LENGTH_MULTIPLE: Final = 256
+"""Flattened batches on CUDA are filled up to a multiple of this: kernels and allocator see few lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,63 @@ class MicroBatch:
             self.rows,
             self.items,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchBuilder:
+    """Makes micro-batches of packed rows, all in one way.
+
+    Attributes:
+        tokens: All conversations.
+        rows: Their packed rows.
+        row_len: Tokens that the model sees of a row.
+        attention: See `build_micro_batch`.
+        pad_id: Token that fills a row; it is never supervised.
+        device: Where the model computes; it decides the shapes that serve it best.
+        dtype: What the model computes in; it decides with the device.
+    """
+
+    tokens: TokenSet
+    rows: PackedRows
+    row_len: int
+    attention: AttentionScope
+    pad_id: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def build(self, numbers: Sequence[int]) -> MicroBatch:
+        """The packed rows of these numbers as one forward pass, on CPU."""
+        is_cuda = self.device.type == "cuda"
+        return build_micro_batch(
+            self.tokens,
+            [self.rows.row(number) for number in numbers],
+            row_len=self.row_len,
+            attention=self.attention,
+            pad_id=self.pad_id,
+            fixed_shape=is_cuda and self.dtype == torch.float32,  # there attention takes a dense mask
+            multiple=_LENGTH_MULTIPLE if is_cuda else 1,
+            row_numbers=numbers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What a run is trained on, step by step.
+
+    Attributes:
+        plan: The packed rows of every step.
+        builder: Makes micro-batches of them.
+        device_rows: Most rows of a micro-batch on one rank.
+    """
+
+    plan: StepPlan
+    builder: BatchBuilder
+    device_rows: int
+
+    def build(self, step: int, world: World) -> list[MicroBatch]:
+        """A rank's micro-batches of a step, on its device."""
+        shares = self.plan.micro_batches(step, rank=world.rank, world_size=world.size, device_rows=self.device_rows)
+        return [self.builder.build(rows).to(world.device) for rows in shares]
 
 
 def build_micro_batch(

@@ -1,22 +1,24 @@
 """Validation loss and bits per byte, in all and by source, shared out over the ranks; and sampled answers."""
 
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from nanosft.conversation import Message
+from nanosft.errors import DataError
+from nanosft.nanochat.checkpoint import load_torch
 from nanosft.nanochat.engine import Engine
+from nanosft.nanochat.layout import TOKEN_BYTES_KEY
 from nanosft.nanochat.model import GPT
 from nanosft.nanochat.tokenizer import Tokenizer
-from nanosft.train.batch import AttentionScope, build_micro_batch
-from nanosft.train.data.packing import PackedRows
-from nanosft.train.data.plan import split_rows
-from nanosft.train.data.tokens import TokenSet
+from nanosft.store.base import Store
+from nanosft.train.batch import BatchBuilder
+from nanosft.train.data import split_rows
 from nanosft.train.distributed import World
 from nanosft.train.step import LossModule
 
@@ -41,24 +43,29 @@ class ValidationSet:
     """What is evaluated, and how; the same at every evaluation.
 
     Attributes:
-        tokens: Conversations.
-        rows: Their packed rows.
+        builder: Makes micro-batches of all its packed rows, as in training.
         token_bytes: (vocab_size,) int64 UTF-8 bytes of each token, 0 for special ones.
-        row_len: Tokens that the model sees of a row.
-        attention: As in training.
-        pad_id: Fills rows.
-        device_rows: Rows of a forward pass.
-        fixed_shape: As in training.
+        device_rows: Most rows of a forward pass.
     """
 
-    tokens: TokenSet
-    rows: PackedRows
+    builder: BatchBuilder
     token_bytes: npt.NDArray[np.int64]
-    row_len: int
-    attention: AttentionScope
-    pad_id: int
     device_rows: int
-    fixed_shape: bool = False
+
+
+def load_token_bytes(base: Store, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+    """The UTF-8 bytes of each token, from the base's token_bytes.pt, or computed where it has none: (vocab_size,).
+
+    Raises:
+        DataError: The base's table is not of its tokenizer.
+    """
+    if not base.exists(TOKEN_BYTES_KEY):
+        return np.array(tokenizer.token_bytes(), np.int64)
+    where = base.uri_of(TOKEN_BYTES_KEY)
+    table = load_torch(io.BytesIO(base.read(TOKEN_BYTES_KEY)), where)
+    if not isinstance(table, torch.Tensor) or table.shape != (tokenizer.vocab_size,):
+        raise DataError(f"{where}: not a table of the lengths of {tokenizer.vocab_size} tokens: delete it")
+    return np.asarray(table.numpy(), np.int64)
 
 
 @torch.no_grad()
@@ -67,52 +74,65 @@ def evaluate(module: LossModule, data: ValidationSet, world: World) -> dict[str,
 
     Every rank returns the same. The numbers depend on the number of ranks by rounding alone.
     """
-    num_sources = len(data.tokens.source_names)
+    tokens = data.builder.tokens
+    num_sources = len(tokens.source_names)
     sums = np.zeros((4, num_sources))  # loss, loss over text, bytes, tokens
-    shares = split_rows(range(len(data.rows)), rank=world.rank, world_size=world.size, device_rows=data.device_rows)
+    shares = split_rows(
+        range(len(data.builder.rows)), rank=world.rank, world_size=world.size, device_rows=data.device_rows
+    )
     for rows in shares:
         if not len(rows):
             continue
-        batch = build_micro_batch(
-            data.tokens,
-            [data.rows.row(row) for row in rows],
-            row_len=data.row_len,
-            attention=data.attention,
-            pad_id=data.pad_id,
-            fixed_shape=data.fixed_shape,
-        )
+        batch = data.builder.build(rows)
         losses = module.token_losses(batch.to(world.device)).double().cpu().numpy()
         num_bytes = data.token_bytes[batch.labels.numpy()]
-        sources = data.tokens.sources[batch.items]
+        sources = tokens.sources[batch.items]
         columns = (losses, losses * (num_bytes > 0), num_bytes, np.ones_like(losses))
         sums += [np.bincount(sources, weights=column, minlength=num_sources) for column in columns]
     totals = world.sum(torch.from_numpy(sums)).numpy()
     scores = {"": _score(totals.sum(axis=1))}
-    return scores | {name: _score(totals[:, index]) for index, name in enumerate(data.tokens.source_names)}
+    return scores | {name: _score(totals[:, index]) for index, name in enumerate(tokens.source_names)}
 
 
-def render_prompts(tokenizer: Tokenizer, prompts: Sequence[str], *, context_len: int) -> list[list[int]]:
-    """Ids of each prompt, up to where the answer begins.
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What the model answers at each evaluation.
+
+    Attributes:
+        texts: The prompts.
+        ids: Each one's tokens, up to where the answer begins.
+        tokenizer: Decodes the answers.
+        max_tokens: Length of the longest answer.
+    """
+
+    texts: Sequence[str]
+    ids: Sequence[Sequence[int]]
+    tokenizer: Tokenizer
+    max_tokens: int
+
+
+def render_prompts(tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: int, context_len: int) -> Prompts:
+    """The prompts as tokens; none where answers have no tokens.
 
     Raises:
         ConfigError: One leaves no room for an answer.
     """
-    return [tokenizer.render_prompt([Message("user", text)], max_len=context_len - 1) for text in prompts]
+    texts = texts if max_tokens else ()
+    ids = [tokenizer.render_prompt([Message("user", text)], max_len=context_len - 1) for text in texts]
+    return Prompts(texts, ids, tokenizer, max_tokens)
 
 
 @torch.no_grad()
-def sample_answers(
-    model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], *, max_tokens: int, world: World
-) -> list[str]:
-    """The model's likeliest answer to each of the rendered prompts, shared out over the ranks; on every rank."""
-    assert isinstance(model, GPT)
-    engine = Engine(model, tokenizer)
-    own: dict[int, str] = {}
-    for index in range(world.rank, len(prompts), world.size):
-        answer = engine.generate(prompts[index], max_tokens=max_tokens, temperature=0.0, top_k=None, seed=0)
-        own[index] = tokenizer.decode([token for token in answer if token != tokenizer.assistant_end_id])
-    answers: Mapping[int, str] = {index: text for found in world.gather(own) for index, text in found.items()}
-    return [answers[index] for index in range(len(prompts))]
+def sample_answers(model: GPT, prompts: Prompts, world: World) -> dict[str, str]:
+    """The model's likeliest answer to each prompt, shared out over the ranks; the same on every rank."""
+    engine = Engine(model, prompts.tokenizer)
+    end_id = prompts.tokenizer.assistant_end_id
+    own: dict[str, str] = {}
+    for index in range(world.rank, len(prompts.ids), world.size):
+        answer = engine.generate(prompts.ids[index], max_tokens=prompts.max_tokens, temperature=0.0, top_k=None, seed=0)
+        own[prompts.texts[index]] = prompts.tokenizer.decode([token for token in answer if token != end_id])
+    answers = {text: answer for found in world.gather(own) for text, answer in found.items()}
+    return {text: answers[text] for text in prompts.texts}
 
 
 def _score(sums: npt.NDArray[np.float64]) -> Score:

@@ -1,16 +1,20 @@
-"""The end of a run: chat checkpoints in nanochat's layout, the last metrics, and the manifest that says it is done."""
+"""A run's manifest, from what decides it to its end: chat checkpoints in nanochat's layout, and the manifest last."""
 
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 from nanosft.data.conversations import put_manifest, read_manifest
-from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
+from nanosft.data.hashing import hash_object
+from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, sort_objects
 from nanosft.nanochat.checkpoint import Checkpoint, read_tensors, save_checkpoint
+from nanosft.nanochat.layout import CheckpointRef
+from nanosft.settings.train import TrainSettings
+from nanosft.store import open_store
 from nanosft.store.base import Store
-from nanosft.train.data.dataset import Data
-from nanosft.train.loop import Run
-from nanosft.train.optim.hyperparameters import HyperParameters
+from nanosft.train.data import Data
+from nanosft.train.metrics import MetricsLog
+from nanosft.train.optim import HyperParameters
 from nanosft.train.state import BEST_PREFIX, Progress
 
 _log = logging.getLogger(__name__)
@@ -21,7 +25,7 @@ class TrainSummary:
     """What a run made.
 
     Attributes:
-        out: URI of it.
+        out: URI of the run.
         step: Step of the last checkpoint.
         best_step: Step with the lowest validation loss.
         val_loss: Validation loss of the last checkpoint, or None.
@@ -35,6 +39,12 @@ class TrainSummary:
     val_loss: float | None
     val_bpb: float | None
     was_finished: bool = False
+
+
+def find_content(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that decide what comes out, and the URIs in one spelling."""
+    uris = {"base": settings.base, "data": settings.data, "val_data": settings.val_data}
+    return settings.content() | {name: uri and open_store(uri).uri for name, uri in uris.items()}
 
 
 def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
@@ -51,11 +61,45 @@ def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
     return _summarize(store, manifest, was_finished=True)
 
 
+def describe_run(settings: TrainSettings, store: Store, base: Checkpoint, data: Data) -> Manifest:
+    """A state's manifest without its objects and counts; the model's is made of it too."""
+    parents = (_find_base_parent(settings.base, base.ref), *data.cached.parents)
+    name = store.uri.rpartition("/")[2]
+    return Manifest(kind="state", name=name, objects=(), parents=parents, settings=find_content(settings))
+
+
+def _find_base_parent(uri: str, ref: CheckpointRef) -> Parent:
+    """The base's manifest where it has one, else the model file itself."""
+    store = open_store(uri)
+    manifest = read_manifest(store)
+    if manifest is not None:
+        return Parent(uri=store.uri, sha256=manifest.sha256)
+    return Parent(uri=store.uri_of(ref.model_key), sha256=hash_object(store, ref.model_key))
+
+
 def finish(
-    run: Run, progress: Progress, base: Checkpoint, hyper: HyperParameters, data: Data, expected: Manifest
+    settings: TrainSettings,
+    store: Store,
+    base: Checkpoint,
+    hyper: HyperParameters,
+    data: Data,
+    *,
+    progress: Progress,
+    metrics: MetricsLog,
+    manifest: Manifest,
 ) -> TrainSummary:
-    """Write the chat checkpoints, the last metrics and the manifest; then drop what only a resume needs."""
-    settings, store = run.settings, run.store
+    """Write the chat checkpoints, the last metrics and the manifest; then drop what only a resume needs.
+
+    Args:
+        settings: What the user asked for.
+        store: The run's store.
+        base: It holds the weights of the last step; it ends with those of the best.
+        hyper: What the checkpoints' meta files say of rows and batches.
+        data: What the run was trained on.
+        progress: Where the run stands.
+        metrics: They are closed.
+        manifest: What `describe_run` returned.
+    """
     meta = {
         **base.meta,
         "val_bpb": progress.last_bpb,
@@ -75,7 +119,7 @@ def finish(
         base.model.load_state_dict(read_tensors(store, progress.best_key))
         meta["val_bpb"] = progress.best_bpb
         written += save_checkpoint(settings.out, base.model, meta, tag=base.tag, step=progress.best_step)
-    written.append(run.metrics.close())
+    written.append(metrics.close())
     objects = (ManifestObject(key=item.key, size_bytes=item.size_bytes, sha256=item.sha256) for item in written)
     counts = {
         "step": progress.step,
@@ -87,9 +131,9 @@ def finish(
         "conversations": dict(data.train.counts),
     }
     changes = {"kind": "model", "objects": sort_objects(objects), "counts": counts}
-    manifest = expected.model_copy(update=changes)
+    manifest = manifest.model_copy(update=changes)
     put_manifest(store, manifest)
-    for key in (*data.cache_keys, *(info.key for info in store.list(BEST_PREFIX))):
+    for key in (*data.cached.keys, *(info.key for info in store.list(BEST_PREFIX))):
         store.delete(key)
     return _summarize(store, manifest)
 

@@ -3,72 +3,100 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import nn
 
 from nanosft.errors import ConfigError, Interrupted
-from nanosft.nanochat.checkpoint import write_tensors
-from nanosft.nanochat.tokenizer import Tokenizer
 from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
-from nanosft.store.base import Store
-from nanosft.train.batch import MicroBatch
-from nanosft.train.data.plan import StepPlan
+from nanosft.train.batch import MicroBatch, TrainingSet
 from nanosft.train.distributed import World
-from nanosft.train.evaluate import ValidationSet, evaluate, sample_answers
-from nanosft.train.metrics import MetricsLog, peak_memory_bytes
-from nanosft.train.optim.optimizer import MuonAdamW
-from nanosft.train.optim.schedule import Schedule, muon_momentum
-from nanosft.train.state import BEST_PREFIX, Progress, StateSaver
-from nanosft.train.step import LossModule, NonFiniteError, train_step
+from nanosft.train.evaluate import Prompts, ValidationSet, evaluate, sample_answers
+from nanosft.train.metrics import MetricsLog, Throughput, peak_memory_bytes
+from nanosft.train.optim import MuonAdamW, Schedule, muon_momentum
+from nanosft.train.state import Progress, StateSaver
+from nanosft.train.step import LossModule, NonFiniteError, StepResult, train_step
 
+_NUM_NAMED: Final = 8
+"""Rows and conversations that an error names at the most."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
-    """All that the loop works with; nothing in it is made or opened by the loop.
+class Learner:
+    """What is trained.
 
     Attributes:
         module: The model and its loss.
         replica: What is run for training: `module`, or its replication over the ranks.
-        prompts: The settings' prompts, rendered.
-        build: The micro-batches of this rank at a step, on its device.
-        loader: One thread that builds the next step's while this one's train.
-        writer: One thread that writes to the store, in order.
-        val: What to evaluate on, or None.
-        signals: Numbers of the signals caught so far.
-        attempt: Unique to this start.
-        flops_per_token: Of forward and backward pass.
-        peak_flops: What all ranks together could do, in FLOP/s.
+        optimizer: Its groups hold the module's parameters.
+        schedule: Scales the learning rates.
     """
 
-    settings: TrainSettings
-    store: Store
-    world: World
     module: LossModule
     replica: nn.Module
     optimizer: MuonAdamW
     schedule: Schedule
-    plan: StepPlan
-    tokenizer: Tokenizer
-    prompts: Sequence[Sequence[int]]
-    build: Callable[[int], Sequence[MicroBatch]]
-    loader: Executor
-    writer: Executor
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the loop works with, made by the stage.
+
+    Attributes:
+        settings: How often to save, evaluate and report.
+        world: This rank among all.
+        learner: What is trained.
+        training: What it is trained on, step by step.
+        val: What it is evaluated on, or None where there is no validation data.
+        prompts: What it answers at each evaluation.
+        saver: Keeps states and the best model.
+        metrics: Takes what is reported.
+        throughput: Turns the time of a step into rates.
+        signals: Numbers of the signals caught so far.
+    """
+
+    settings: TrainSettings
+    world: World
+    learner: Learner
+    training: TrainingSet
     val: ValidationSet | None
+    prompts: Prompts
     saver: StateSaver
     metrics: MetricsLog
-    name_of: Callable[[int], str]
+    throughput: Throughput
     signals: Sequence[int]
-    attempt: str
-    flops_per_token: float
-    peak_flops: float
+
+
+class Flags(NamedTuple):
+    """What a rank says at each step, 1 or 0; the sums over the ranks travel with the loss and cost nothing more.
+
+    Attributes:
+        is_saving: The state before is still being written.
+        is_due: So much time has passed that a state must be saved.
+        is_terminated: SIGTERM has come.
+        is_interrupted: SIGINT has come.
+    """
+
+    is_saving: float
+    is_due: float
+    is_terminated: float
+    is_interrupted: float
+
+
+@dataclass(frozen=True, slots=True)
+class _StepTimes:
+    """Seconds of a step, and of it or before it: waiting for its micro-batches, and for a state's copy."""
+
+    step_s: float
+    data_wait_s: float
+    save_stall_s: float
 
 
 def train(run: Run, progress: Progress) -> Progress:
@@ -78,120 +106,145 @@ def train(run: Run, progress: Progress) -> Progress:
         Interrupted: A signal came to any rank; the state of the step just finished is saved.
         NonFiniteError: Named with its step and its conversations; nothing was updated by that step.
     """
-    settings, world = run.settings, run.world
-    num_steps = run.plan.num_steps
-    is_start = progress.step == 0 and run.val is not None
-    if progress.evaluated_step != progress.step and (is_start or _must_evaluate(run, progress.step)):
-        progress = _evaluate(run, progress)  # the base; or what a signal left no time for
-    saved_s, is_due = time.monotonic(), False
-    loading = run.loader.submit(run.build, progress.step) if progress.step < num_steps else None
-    stall_s = 0.0
-    with Bar("train", num_steps, quiet=not world.is_first) as bar:
+    plan = run.training.plan
+    progress = _catch_up(run, progress)
+    saved_s, is_due, stall_s = time.monotonic(), False, 0.0
+    with (
+        Bar("train", plan.num_steps, quiet=not run.world.is_first) as bar,
+        closing(_load_ahead(run, range(progress.step, plan.num_steps))) as batches_by_step,
+    ):
         bar.update(progress.step)
-        while progress.step < num_steps and not _is_stopped_early(settings, progress):
-            assert loading is not None
+        while progress.step < plan.num_steps and not _is_stopped_early(run.settings, progress):
             step, started_s = progress.step, time.monotonic()
-            batches = loading.result()
+            batches = next(batches_by_step)
             waited_s = time.monotonic() - started_s
-            loading = run.loader.submit(run.build, step + 1) if step + 1 < num_steps else None
-            is_late = settings.save_minutes and time.monotonic() - saved_s >= 60 * settings.save_minutes
-            num_busy, num_late, num_term, num_int, record = _train_step(
-                run, step, batches, (run.saver.is_busy, is_late and world.is_first, *_count_signals(run.signals))
-            )
-            step_s = time.monotonic() - started_s
+            result = _train_step(run, step, batches, _raise_flags(run, since_saved_s=time.monotonic() - saved_s))
+            times = _StepTimes(time.monotonic() - started_s, waited_s, stall_s)
             progress = replace(
                 progress,
                 step=step + 1,
-                num_supervised=progress.num_supervised + int(run.plan.num_supervised[step]),
-                elapsed_s=progress.elapsed_s + step_s,
+                num_supervised=progress.num_supervised + int(plan.num_supervised[step]),
+                elapsed_s=progress.elapsed_s + times.step_s,
             )
-            _report(run, progress, record, bar, step_s=step_s, data_wait_s=waited_s, save_stall_s=stall_s)
+            _report(run, progress, result, times, bar)
             stall_s = 0.0
-            is_last = progress.step == num_steps
-            if num_term or num_int:  # before the evaluation, which may outlast the grace that is left
-                _save_and_stop(run, progress, signal.SIGTERM if num_term else signal.SIGINT)
+            flags = Flags(*result.sums)
+            if flags.is_terminated or flags.is_interrupted:  # before the evaluation, which may outlast the grace left
+                _save_and_stop(run, progress, signal.SIGTERM if flags.is_terminated else signal.SIGINT)
             if _must_evaluate(run, progress.step):
                 progress = _evaluate(run, progress)
-            if settings.save_every and progress.step % settings.save_every == 0:
-                is_due = True
-            is_due |= num_late > 0
-            if is_due and not num_busy and not is_last:
+            is_due |= flags.is_due > 0 or _is_every(run.settings.save_every, progress.step)
+            if is_due and not flags.is_saving and progress.step < plan.num_steps:
                 before_s = time.monotonic()
-                if world.is_first:
-                    run.metrics.flush()  # first: a state must not be newer than the lines up to it
-                run.saver.save(progress)
+                _save(run, progress)
                 saved_s, is_due = time.monotonic(), False
                 stall_s = saved_s - before_s
     return progress
 
 
-def _train_step(run: Run, step: int, batches: Sequence[MicroBatch], signals: Sequence[float]) -> tuple[Any, ...]:
-    """One step; the sums of `signals` over the ranks, then what to report of it."""
-    scale, momentum = run.schedule.lr_scale(step, run.plan.num_steps), muon_momentum(step)
+def _catch_up(run: Run, progress: Progress) -> Progress:
+    """Evaluate the base before the first step; on a resumed run, what a signal left no time for."""
+    if progress.evaluated_step == progress.step:
+        return progress
+    is_start = progress.step == 0 and run.val is not None
+    return _evaluate(run, progress) if is_start or _must_evaluate(run, progress.step) else progress
+
+
+def _load_ahead(run: Run, steps: range) -> Generator[list[MicroBatch]]:
+    """This rank's micro-batches of each step, on its device; those of the next are made while a step trains."""
+    with ThreadPoolExecutor(1, thread_name_prefix="nanosft-load") as loader:
+        ahead = loader.submit(run.training.build, steps.start, run.world)
+        for step in steps:
+            batches = ahead.result()
+            if step + 1 in steps:
+                ahead = loader.submit(run.training.build, step + 1, run.world)
+            yield batches
+
+
+def _raise_flags(run: Run, *, since_saved_s: float) -> Flags:
+    """This rank's; rank 0's clock alone decides when a state is due."""
+    save_s = 60 * run.settings.save_minutes
+    return Flags(
+        is_saving=run.saver.is_busy,
+        is_due=bool(save_s) and since_saved_s >= save_s and run.world.is_first,
+        is_terminated=signal.SIGTERM in run.signals,
+        is_interrupted=signal.SIGINT in run.signals,
+    )
+
+
+def _train_step(run: Run, step: int, batches: Sequence[MicroBatch], flags: Flags) -> StepResult:
+    learner, plan = run.learner, run.training.plan
     try:
-        result = train_step(
-            run.replica,
-            run.optimizer,
+        return train_step(
+            learner.replica,
+            learner.optimizer,
             batches,
-            num_supervised=int(run.plan.num_supervised[step]),
-            lr_scale=scale,
-            momentum=momentum,
+            num_supervised=int(plan.num_supervised[step]),
+            lr_scale=learner.schedule.lr_scale(step, plan.num_steps),
+            momentum=muon_momentum(step),
             world=run.world,
-            signals=signals,
+            summands=flags,
         )
     except torch.OutOfMemoryError as exc:
         raise ConfigError(
             f"step {step + 1}: {str(exc).splitlines()[0]}: lower --device-batch-size, or use more ranks"
         ) from exc
     except NonFiniteError as exc:
-        items = [int(item) for row in exc.rows for item in run.plan.rows.row(row)]
-        names = ", ".join(run.name_of(item) for item in items[:8]) + (", …" if len(items) > 8 else "")  # noqa: PLR2004
-        rows = ", ".join(map(str, exc.rows[:8])) + (", …" if len(exc.rows) > 8 else "")  # noqa: PLR2004
+        tokens = run.training.builder.tokens
+        items = [int(item) for row in exc.rows for item in plan.rows.row(row)]
         raise NonFiniteError(
-            f"step {step + 1}: {exc}, and nothing was updated: packed rows {rows} (conversations {names}); "
-            "take them out of the data, or lower the learning rates",
+            f"step {step + 1}: {exc}, and nothing was updated: packed rows {_name(exc.rows, str)} "
+            f"(conversations {_name(items, tokens.name_of)}); take them out of the data, or lower the learning rates",
             exc.rows,
         ) from exc
-    record = {"loss": result.loss, "lr_scale": scale, "momentum": momentum, "grad_norm": result.grad_norms}
-    return (*result.signals, record)
 
 
-def _report(run: Run, progress: Progress, record: dict[str, Any], bar: Bar, **times_s: float) -> None:
+def _name(numbers: Sequence[int], name_of: Callable[[int], str]) -> str:
+    return ", ".join(map(name_of, numbers[:_NUM_NAMED])) + (", …" if len(numbers) > _NUM_NAMED else "")
+
+
+def _report(run: Run, progress: Progress, result: StepResult, times: _StepTimes, bar: Bar) -> None:
     if not run.world.is_first:
         return
-    step, step_s = progress.step - 1, times_s["step_s"]
-    num_tokens, num_supervised = int(run.plan.num_tokens[step]), int(run.plan.num_supervised[step])
-    tokens_per_s = num_tokens / step_s
-    bar.update(progress.step, loss=record["loss"], lr=record["lr_scale"], **{"tok/s": round(tokens_per_s)})
-    if progress.step % run.settings.log_every == 0 or progress.step == run.plan.num_steps:
+    plan, step = run.training.plan, progress.step - 1
+    num_tokens, num_supervised = int(plan.num_tokens[step]), int(plan.num_supervised[step])
+    lr_scale = run.learner.schedule.lr_scale(step, plan.num_steps)
+    rates = run.throughput.rates(num_tokens=num_tokens, num_supervised=num_supervised, step_s=times.step_s)
+    bar.update(progress.step, loss=result.loss, lr=lr_scale, **{"tok/s": round(rates["tokens_per_s"])})
+    if _is_every(run.settings.log_every, progress.step) or progress.step == plan.num_steps:
         run.metrics.write(
             {
                 "step": progress.step,
-                **record,
+                "loss": result.loss,
+                "lr_scale": lr_scale,
+                "momentum": muon_momentum(step),
+                "grad_norm": result.grad_norms,
                 "num_supervised": num_supervised,
                 "num_tokens": num_tokens,
-                "tokens_per_s": tokens_per_s,
-                "supervised_per_s": num_supervised / step_s,
-                "mfu": tokens_per_s * run.flops_per_token / run.peak_flops,
+                **rates,
                 "peak_memory_bytes": peak_memory_bytes(run.world.device),
-                **times_s,
+                **asdict(times),
             }
         )
 
 
+def _is_every(num: int, step: int) -> bool:
+    """Whether `step`, which is at least 1, is one of every `num`; 0 is never."""
+    return bool(num) and step > 0 and step % num == 0
+
+
 def _must_evaluate(run: Run, step: int) -> bool:
-    """After `step` steps, at least one: at the end, and every so many."""
-    eval_every = run.settings.eval_every
-    return step == run.plan.num_steps or bool(step and eval_every and step % eval_every == 0)
+    """Whether the model is evaluated after `step` steps: at the end, and every so many."""
+    return step == run.training.plan.num_steps or _is_every(run.settings.eval_every, step)
 
 
 def _evaluate(run: Run, progress: Progress) -> Progress:
     """Score the model, sample its answers, and keep it when it is the best so far."""
-    settings, world = run.settings, run.world
+    world, module = run.world, run.learner.module
     progress = replace(progress, evaluated_step=progress.step)
     record: dict[str, Any] = {"step": progress.step}
     if run.val is not None:
-        scores = evaluate(run.module, run.val, world)
+        scores = evaluate(module, run.val, world)
         total = scores.pop("")
         record |= {"val_loss": total.loss, "val_bpb": total.bpb}
         record["val_sources"] = {name: asdict(score) for name, score in scores.items()}
@@ -200,11 +253,8 @@ def _evaluate(run: Run, progress: Progress) -> Progress:
             progress = _keep_best(run, progress)
         else:
             progress = replace(progress, num_worse=progress.num_worse + 1)
-    if run.prompts:
-        answers = sample_answers(
-            run.module.model, run.tokenizer, run.prompts, max_tokens=settings.sample_tokens, world=world
-        )
-        record["samples"] = dict(zip(settings.prompts, answers, strict=True))
+    if run.prompts.texts:
+        record["samples"] = sample_answers(module.model, run.prompts, world)
     if world.is_first and len(record) > 1:
         run.metrics.write(record)
         _log.info("evaluation", extra={"fields": {name: record[name] for name in record if name != "val_sources"}})
@@ -212,34 +262,30 @@ def _evaluate(run: Run, progress: Progress) -> Progress:
 
 
 def _keep_best(run: Run, progress: Progress) -> Progress:
-    key = f"{BEST_PREFIX}step_{progress.step:06d}-{run.attempt}/model.pt"
-    if progress.step in (0, run.plan.num_steps):
-        key = ""  # the base itself, or the last model, which is written anyway
-    elif run.world.is_first:
-        state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in run.module.model.state_dict().items()}
-        run.writer.submit(write_tensors, run.store, key, state)
+    # The base itself is there, and the last model is written anyway
+    is_kept = progress.step in (0, run.training.plan.num_steps)
     return replace(
         progress,
         best_loss=progress.last_loss,
         best_bpb=progress.last_bpb,
         best_step=progress.step,
-        best_key=key,
+        best_key="" if is_kept else run.saver.save_best(run.learner.module.model, progress.step),
         num_worse=0,
     )
 
 
-def _save_and_stop(run: Run, progress: Progress, signum: int) -> None:
+def _save(run: Run, progress: Progress) -> None:
     if run.world.is_first:
-        run.metrics.flush()
+        run.metrics.flush()  # first: a state must not be newer than the lines up to it
     run.saver.save(progress)
+
+
+def _save_and_stop(run: Run, progress: Progress, signum: int) -> None:
+    _save(run, progress)
     run.saver.finish()
     if run.world.is_first:
         run.metrics.close()
     raise Interrupted(signum)
-
-
-def _count_signals(signals: Sequence[int]) -> tuple[int, int]:
-    return signals.count(signal.SIGTERM), signals.count(signal.SIGINT)
 
 
 def _is_stopped_early(settings: TrainSettings, progress: Progress) -> bool:

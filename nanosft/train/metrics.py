@@ -6,14 +6,18 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
 import torch
 
 from nanosft.errors import ConfigError
+from nanosft.nanochat.generations import estimate_flops_per_token
+from nanosft.nanochat.model import GPT
 from nanosft.store import MissingObjectError
 from nanosft.store.base import Store, Written
+from nanosft.train.data import TokenSet
 
 METRICS_KEY: Final = "metrics.jsonl"
 FLUSH_INTERVAL_S: Final = 30.0
@@ -37,10 +41,10 @@ class MetricsLog:
     """The lines of `metrics.jsonl`. A store cannot append, so the object is rewritten, at most every 30 seconds.
 
     Args:
-        store: Of the run.
+        store: The run's store.
         executor: Writes in the background, in order.
-        step: Finished steps of the run: lines of later ones are cut, a resumed run makes them anew.
-        sinks: Get every number as well.
+        step: How many steps are finished; lines of later ones are cut, as a resumed run makes them anew.
+        sinks: What gets every number as well.
     """
 
     def __init__(self, store: Store, executor: Executor, *, step: int, sinks: tuple[Sink, ...] = ()) -> None:
@@ -104,6 +108,40 @@ def open_sinks(*, tensorboard: str | None, wandb: str | None, run: str, config: 
             )
         )
     return tuple(sinks)
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Turns the time of a step into rates.
+
+    Attributes:
+        flops_per_token: Floating-point operations of forward and backward pass for one token.
+        peak_flops: What all ranks together could do, in FLOP/s.
+    """
+
+    flops_per_token: float
+    peak_flops: float
+
+    def rates(self, *, num_tokens: int, num_supervised: int, step_s: float) -> dict[str, float]:
+        """Tokens and supervised tokens a second, and the fraction of the peak that the model's own operations are."""
+        tokens_per_s = num_tokens / step_s
+        return {
+            "tokens_per_s": tokens_per_s,
+            "supervised_per_s": num_supervised / step_s,
+            "mfu": tokens_per_s * self.flops_per_token / self.peak_flops,
+        }
+
+
+def count_flops_per_token(model: GPT, tokens: TokenSet, *, span: float) -> float:
+    """Floating-point operations of forward and backward pass for one token of these conversations, on average.
+
+    Args:
+        model: The model.
+        tokens: Conversations; the head is computed for their supervised tokens alone.
+        span: Tokens that attend to one another, on average.
+    """
+    share = tokens.supervised.sum() / tokens.lengths.sum()
+    return estimate_flops_per_token(model.config, model.generation, round(span), num_head_tokens=float(share))
 
 
 def find_peak_flops(device: torch.device, dtype: torch.dtype) -> float:

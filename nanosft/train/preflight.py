@@ -16,13 +16,11 @@ from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
-from nanosft.train.data.dataset import split_objects
-from nanosft.train.data.plan import count_rows_per_step
+from nanosft.train.data import count_rows_per_step, split_objects
 from nanosft.train.distributed import World, choose_dtype
-from nanosft.train.lineage import find_content
+from nanosft.train.finish import find_content
 from nanosft.train.loss import CHUNK_TOKENS
-from nanosft.train.optim.hyperparameters import HyperParameters
-from nanosft.train.optim.optimizer import Group, group_parameters
+from nanosft.train.optim import Group, HyperParameters, group_parameters
 from nanosft.train.state import list_states
 
 _ACTIVATIONS_PER_CHANNEL: Final = 34
@@ -44,7 +42,7 @@ def run_preflight(settings: TrainSettings, world: World) -> tuple[Check, ...]:
     """Check store, base, tokenizer, data, batch and memory; report each, then fail if any does.
 
     Args:
-        settings: Of the run that is asked about.
+        settings: Settings of the run that is asked about.
         world: The ranks that ask; one process may ask for a job as large as `preflight_nodes` and
             `preflight_ranks_per_node` say.
 

@@ -9,34 +9,70 @@ Started again, the same command goes on from the newest state in `--out`; where 
 
 import logging
 import secrets
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 
-from nanosft.errors import Interrupted, TrainError
+import numpy as np
+import numpy.typing as npt
+
+from nanosft.errors import ConfigError, Interrupted, TrainError
 from nanosft.manifest import Manifest
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
 from nanosft.settings.train import TrainSettings
 from nanosft.signals import collecting
 from nanosft.store import open_store
 from nanosft.store.base import Store
-from nanosft.train.assemble import flops_per_token, make_builder, make_validation
-from nanosft.train.data.dataset import Data, load_data
-from nanosft.train.data.plan import StepPlan, count_rows_per_step, plan_steps
+from nanosft.train.batch import BatchBuilder, TrainingSet
+from nanosft.train.data import (
+    Data,
+    PackedRows,
+    StepPlan,
+    TokenSet,
+    count_rows_per_step,
+    pack_in_order,
+    plan_steps,
+    prepare_data,
+    read_data,
+)
 from nanosft.train.distributed import World, choose_dtype, open_world
-from nanosft.train.evaluate import render_prompts
-from nanosft.train.finish import TrainSummary, find_finished, finish
-from nanosft.train.lineage import find_base_parent, find_content
-from nanosft.train.loop import Run, train
-from nanosft.train.metrics import MetricsLog, Sink, find_peak_flops, open_sinks
-from nanosft.train.optim.hyperparameters import HyperParameters
-from nanosft.train.optim.optimizer import MuonAdamW, group_parameters
-from nanosft.train.optim.warm_start import warm_start
+from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
+from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish
+from nanosft.train.loop import Learner, Run, train
+from nanosft.train.metrics import MetricsLog, Sink, Throughput, count_flops_per_token, find_peak_flops, open_sinks
+from nanosft.train.optim import HyperParameters, MuonAdamW, group_parameters, load_moments
 from nanosft.train.preflight import run_preflight
 from nanosft.train.state import Progress, StateSaver, restore
 from nanosft.train.step import LossModule, replicate
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is made from.
+
+    Attributes:
+        settings: What the user asks for.
+        world: This rank among all.
+        store: Where the run's objects go.
+        base: The model to start from, and its tokenizer.
+        hyper: Settings and base, resolved.
+        data: Conversations as tokens.
+        token_bytes: (vocab_size,) UTF-8 bytes of each token; None where there is no validation data.
+        prompts: What the model answers at each evaluation.
+        manifest: What the manifests of states and model say beside objects and counts.
+    """
+
+    settings: TrainSettings
+    world: World
+    store: Store
+    base: Checkpoint
+    hyper: HyperParameters
+    data: Data
+    token_bytes: npt.NDArray[np.int64] | None
+    prompts: Prompts
+    manifest: Manifest
 
 
 def run_train(settings: TrainSettings) -> TrainSummary:
@@ -48,95 +84,50 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         TrainError: A loss or gradient is not finite, or another rank is lost.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    with ExitStack() as stack:
-        signals = stack.enter_context(collecting())
-        world = stack.enter_context(
-            open_world(settings.device, timeout_s=settings.collective_timeout_s, num_threads=settings.num_threads)
-        )
+    timeout_s, num_threads = settings.collective_timeout_s, settings.num_threads
+    with (
+        collecting() as signals,
+        open_world(settings.device, timeout_s=timeout_s, num_threads=num_threads) as world,
+    ):
         if not world.is_first:
             logging.getLogger("nanosft").setLevel(logging.ERROR)
         store = open_store(settings.out)
         if settings.preflight:
             world.run_on_rank_zero(lambda: run_preflight(settings, world))
             return TrainSummary(store.uri, 0, 0, None, None)
-        content = find_content(settings)
-        finished = world.run_on_rank_zero(lambda: find_finished(store, content))
+        finished = world.run_on_rank_zero(lambda: find_finished(store, find_content(settings)))
         if finished is not None:
             return finished
-        base = world.run_on_all_ranks(lambda: _load_base(settings, world))
-        hyper = HyperParameters.resolve(settings, base.meta, where=base.uri)
-        prompts = render_prompts(
-            base.tokenizer,
-            settings.prompts if settings.sample_tokens else (),
-            context_len=base.model.config.sequence_len,
-        )
-        data = load_data(settings, store, capacity=hyper.row_len + 1, world=world, signals=signals)
-        val = make_validation(settings, hyper, data, base, world)
-        plan = _plan(settings, hyper, data, world)
-        expected = world.run_on_rank_zero(lambda: _expected_manifest(settings, store, content, base, data))
+        inputs = _load(settings, store, world, signals)
+        plan = _plan(inputs)
         _stop_if_told(signals, world)
-        loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="nanosft-load"))
-        writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="nanosft-save"))
-        optimizer = MuonAdamW(
-            group_parameters(base.model, hyper.optimizer, width=base.model.config.n_embd),
-            rank=world.rank,
-            world_size=world.size,
-            muon_dtype=base.model.compute_dtype,
-        )
-        progress = restore(store, world, optimizer, expected=expected)
-        if progress is None:
-            progress = Progress()
-            if settings.warm_start and base.ref.optimizer_keys:
-                states = world.run_on_all_ranks(lambda: read_optimizer_states(settings.base, base.ref))
-                warm_start(optimizer, states, where=f"{base.uri}: {base.ref.optimizer_keys[0]} …")
-                _log.info("took the momentum over from %d optimizer files of the base", len(states))
-        else:
-            _log.info("resumed after step %d of %d", progress.step, plan.num_steps)
-        compiled = settings.compile if settings.compile is not None else world.device.type == "cuda"
-        module = LossModule(base.model, compiled=compiled)
-        attempt = world.broadcast(secrets.token_hex(4))
-        sinks = world.run_on_all_ranks(lambda: _open_sinks(settings, store, content) if world.is_first else ())
-        first_step = progress.step if world.is_first else 0  # rank 0 alone reads and writes metrics
-        metrics = world.run_on_all_ranks(lambda: MetricsLog(store, writer, step=first_step, sinks=sinks))
-        run = Run(
-            settings=settings,
-            store=store,
-            world=world,
-            module=module,
-            replica=replicate(module, world),
-            optimizer=optimizer,
-            schedule=hyper.schedule,
-            plan=plan,
-            tokenizer=base.tokenizer,
-            prompts=prompts,
-            build=make_builder(settings, hyper, data, plan, base, world),
-            loader=loader,
-            writer=writer,
-            val=val,
-            saver=StateSaver(
-                store,
-                world,
-                writer,
-                optimizer,
-                keep=settings.keep_states,
-                attempt=attempt,
-                manifest=expected,
-            ),
-            metrics=metrics,
-            name_of=data.train.name_of,
-            signals=signals,
-            attempt=attempt,
-            flops_per_token=flops_per_token(settings, hyper, data, base),
-            peak_flops=find_peak_flops(world.device, base.model.compute_dtype) * world.size,
-        )
-        try:
-            progress = train(run, progress)
-        except TrainError:
-            if world.is_first:
-                metrics.flush()  # the lines before it are what its cause is looked for in
-            raise
-        run.saver.finish()
-        return world.run_on_rank_zero(lambda: finish(run, progress, base, hyper, data, expected))
+        with ThreadPoolExecutor(1, thread_name_prefix="nanosft-save") as writer:
+            run, progress = _assemble(inputs, plan, writer, signals)
+            progress = _train(run, progress)
+            return world.run_on_rank_zero(lambda: _finish(inputs, run, progress))
+
+
+def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence[int]) -> Inputs:
+    """Everything a run reads before its first step, the same on all ranks."""
+    base = world.run_on_all_ranks(lambda: _load_base(settings, world))
+    hyper = HyperParameters.resolve(settings, base.meta, where=base.uri)
+    prompts = render_prompts(
+        base.tokenizer,
+        settings.prompts,
+        max_tokens=settings.sample_tokens,
+        context_len=base.model.config.sequence_len,
+    )
+    cached = world.run_on_rank_zero(lambda: prepare_data(settings, store, capacity=hyper.capacity, signals=signals))
+    data = world.run_on_all_ranks(lambda: read_data(store, cached))
+    token_bytes = None
+    if data.val:
+        token_bytes = world.run_on_all_ranks(lambda: load_token_bytes(open_store(settings.base), base.tokenizer))
+    elif settings.early_stop:
+        raise ConfigError("--early-stop needs validation data: give --val-data, or train on what mix made")
+    else:
+        _log.warning("no validation data: give --val-data, or train on what mix made")
+    manifest = world.run_on_rank_zero(lambda: describe_run(settings, store, base, data))
+    return Inputs(settings, world, store, base, hyper, data, token_bytes, prompts, manifest)
 
 
 def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
@@ -151,10 +142,11 @@ def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
     )
 
 
-def _plan(settings: TrainSettings, hyper: HyperParameters, data: Data, world: World) -> StepPlan:
+def _plan(inputs: Inputs) -> StepPlan:
+    settings, hyper, world = inputs.settings, inputs.hyper, inputs.world
     plan = plan_steps(
-        data.train,
-        capacity=hyper.row_len + 1,
+        inputs.data.train,
+        capacity=hyper.capacity,
         rows_per_step=count_rows_per_step(hyper.total_batch_size, hyper.row_len, world.size),
         epochs=settings.epochs,
         max_steps=settings.max_steps,
@@ -177,21 +169,130 @@ def _plan(settings: TrainSettings, hyper: HyperParameters, data: Data, world: Wo
     return plan
 
 
-def _expected_manifest(
-    settings: TrainSettings, store: Store, content: dict[str, Any], base: Checkpoint, data: Data
-) -> Manifest:
-    """A state's manifest without its objects and counts; the model's is made of it too."""
-    parents = (find_base_parent(settings.base, base.ref), *data.parents)
-    name = store.uri.rpartition("/")[2]
-    return Manifest(kind="state", name=name, objects=(), parents=parents, settings=content)
+def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequence[int]) -> tuple[Run, Progress]:
+    """What the loop works with, and where it begins: at the newest state, or at the base.
+
+    Args:
+        inputs: What the run is made from; the base's parameters are overwritten by a state's.
+        plan: The run's steps.
+        writer: One thread that writes to the store, in order.
+        signals: Numbers of the signals caught so far.
+    """
+    settings, world, base, hyper = inputs.settings, inputs.world, inputs.base, inputs.hyper
+    dtype = base.model.compute_dtype
+    optimizer = MuonAdamW(
+        group_parameters(base.model, hyper.optimizer, width=base.model.config.n_embd),
+        rank=world.rank,
+        world_size=world.size,
+        muon_dtype=dtype,
+    )
+    progress = _resume(inputs, optimizer, plan)
+    is_compiled = settings.compile if settings.compile is not None else world.device.type == "cuda"
+    module = LossModule(base.model, compiled=is_compiled)
+    attempt = world.broadcast(secrets.token_hex(4))
+    metrics = world.run_on_all_ranks(lambda: _open_metrics(inputs, writer, progress))
+    saver = StateSaver(
+        inputs.store,
+        world,
+        writer,
+        optimizer,
+        keep=settings.keep_states,
+        attempt=attempt,
+        manifest=inputs.manifest,
+    )
+    span = inputs.data.train.lengths.mean() if settings.attention == "document" else hyper.row_len
+    run = Run(
+        settings=settings,
+        world=world,
+        learner=Learner(module, replicate(module, world), optimizer, hyper.schedule),
+        training=TrainingSet(plan, _make_builder(inputs, inputs.data.train, plan.rows), hyper.device_rows),
+        val=_make_validation(inputs),
+        prompts=inputs.prompts,
+        saver=saver,
+        metrics=metrics,
+        throughput=Throughput(
+            count_flops_per_token(base.model, inputs.data.train, span=span),
+            find_peak_flops(world.device, dtype) * world.size,
+        ),
+        signals=signals,
+    )
+    return run, progress
 
 
-def _open_sinks(settings: TrainSettings, store: Store, content: dict[str, Any]) -> tuple[Sink, ...]:
-    return open_sinks(tensorboard=settings.tensorboard, wandb=settings.wandb, run=store.uri, config=content)
+def _resume(inputs: Inputs, optimizer: MuonAdamW, plan: StepPlan) -> Progress:
+    """Take up the newest state; without one, the momenta that pretraining left."""
+    settings, world, base = inputs.settings, inputs.world, inputs.base
+    progress = restore(inputs.store, world, optimizer, expected=inputs.manifest)
+    if progress is not None:
+        _log.info("resumed after step %d of %d", progress.step, plan.num_steps)
+        return progress
+    if settings.warm_start and base.ref.optimizer_keys:
+        states = world.run_on_all_ranks(lambda: read_optimizer_states(settings.base, base.ref))
+        load_moments(optimizer, states, where=f"{base.uri}: {base.ref.optimizer_keys[0]} …")
+        _log.info("took the momentum over from %d optimizer files of the base", len(states))
+    return Progress()
 
 
-def _stop_if_told(signals: list[int], world: World) -> None:
+def _open_metrics(inputs: Inputs, writer: Executor, progress: Progress) -> MetricsLog:
+    """Rank 0 alone reads and writes metrics; the others' stay empty."""
+    if not inputs.world.is_first:
+        return MetricsLog(inputs.store, writer, step=0)
+    settings, store = inputs.settings, inputs.store
+    sinks: tuple[Sink, ...] = open_sinks(
+        tensorboard=settings.tensorboard, wandb=settings.wandb, run=store.uri, config=inputs.manifest.settings
+    )
+    return MetricsLog(store, writer, step=progress.step, sinks=sinks)
+
+
+def _make_builder(inputs: Inputs, tokens: TokenSet, rows: PackedRows) -> BatchBuilder:
+    base = inputs.base
+    return BatchBuilder(
+        tokens,
+        rows,
+        row_len=inputs.hyper.row_len,
+        attention=inputs.settings.attention,
+        pad_id=base.tokenizer.bos_id,
+        device=inputs.world.device,
+        dtype=base.model.compute_dtype,
+    )
+
+
+def _make_validation(inputs: Inputs) -> ValidationSet | None:
+    val, token_bytes, eval_rows = inputs.data.val, inputs.token_bytes, inputs.settings.eval_rows
+    if val is None or token_bytes is None:
+        return None
+    rows = pack_in_order(val.lengths, inputs.hyper.capacity)
+    if eval_rows is not None:
+        rows = rows.take(np.arange(min(eval_rows, len(rows))))
+    return ValidationSet(_make_builder(inputs, val, rows), token_bytes, inputs.hyper.device_rows)
+
+
+def _train(run: Run, progress: Progress) -> Progress:
+    try:
+        progress = train(run, progress)
+    except TrainError:
+        if run.world.is_first:
+            run.metrics.flush()  # the lines before it are what its cause is looked for in
+        raise
+    run.saver.finish()
+    return progress
+
+
+def _finish(inputs: Inputs, run: Run, progress: Progress) -> TrainSummary:
+    return finish(
+        inputs.settings,
+        inputs.store,
+        inputs.base,
+        inputs.hyper,
+        inputs.data,
+        progress=progress,
+        metrics=run.metrics,
+        manifest=inputs.manifest,
+    )
+
+
+def _stop_if_told(signals: Sequence[int], world: World) -> None:
     """Before the first step there is nothing to save yet."""
-    told = [signum for found in world.gather(signals[:1]) for signum in found]
+    told = [signum for found in world.gather(list(signals[:1])) for signum in found]
     if told:
         raise Interrupted(told[0])

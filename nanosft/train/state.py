@@ -16,14 +16,14 @@ from functools import partial
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanosft.errors import DataError, NanosftError
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, parse_manifest
 from nanosft.nanochat.checkpoint import load_torch, write_tensors
 from nanosft.store.base import Store
 from nanosft.train.distributed import World
-from nanosft.train.optim.optimizer import MuonAdamW
+from nanosft.train.optim import MuonAdamW
 
 BEST_PREFIX: Final = "best/"
 _PREFIX: Final = "state/"
@@ -67,10 +67,10 @@ class StateSaver:
     """Saves states in the background: training waits for a copy in memory, not for the store.
 
     Args:
-        store: Of the run.
+        store: The run's store.
         world: This rank among all.
         executor: One thread, which also brings order into what is written.
-        optimizer: Tells which parameters and moments are this rank's.
+        optimizer: It knows which parameters and moments are this rank's.
         keep: How many of the newest states to keep.
         attempt: Unique to this start of the run; a zombie's objects never meet ours.
         manifest: What the manifests say beside objects and counts.
@@ -105,8 +105,18 @@ class StateSaver:
     def save(self, progress: Progress) -> None:
         """Copy the state and start writing it; waits for an earlier one first."""
         self._settle(is_last=False)
-        self._buffers = _copy_into(self._buffers, _own_state(self._optimizer))
-        self._pending = self._executor.submit(self._write, self._buffers, self._optimizer.num_updates, progress)
+        optimizer = self._optimizer
+        params = {name: param.data for group in optimizer.groups for name, param in optimizer.owned(group).items()}
+        self._buffers = _copy_into(self._buffers, {"params": params, "optimizer": optimizer.state})
+        self._pending = self._executor.submit(self._write, self._buffers, optimizer.num_updates, progress)
+
+    def save_best(self, model: nn.Module, step: int) -> str:
+        """Start writing the model's weights, on rank 0; their key, on every rank."""
+        key = f"{BEST_PREFIX}step_{step:06d}-{self._attempt}/model.pt"
+        if self._world.is_first:
+            weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+            self._executor.submit(write_tensors, self._store, key, weights)
+        return key
 
     def finish(self) -> None:
         """Wait for the state on its way.
@@ -202,7 +212,7 @@ def restore(store: Store, world: World, optimizer: MuonAdamW, *, expected: Manif
     """Take up the newest state that is whole, on all ranks alike.
 
     Args:
-        store: Of the run.
+        store: The run's store.
         world: This rank among all; another number of ranks than saved the state will do.
         optimizer: It and its parameters are overwritten.
         expected: Settings and parents that the state must have been made with.
@@ -235,11 +245,6 @@ def restore(store: Store, world: World, optimizer: MuonAdamW, *, expected: Manif
     return None
 
 
-def _own_state(optimizer: MuonAdamW) -> dict[str, Any]:
-    params = {name: param.data for group in optimizer.groups for name, param in optimizer.owned(group).items()}
-    return {"params": params, "optimizer": optimizer.state}
-
-
 def _copy_into(buffers: dict[str, Any] | None, source: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of nested tables of tensors in CPU memory, which is taken once and used again."""
     result: dict[str, Any] = {} if buffers is None else buffers
@@ -251,12 +256,6 @@ def _copy_into(buffers: dict[str, Any] | None, source: Mapping[str, Any]) -> dic
             result[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.device.type == "cuda")
         result[name].copy_(value)
     return result
-
-
-def _needed(manifest: Manifest, world: World) -> Sequence[ManifestObject]:
-    """At the world size that saved, a rank's own file: owners are a function of that size. Else all files."""
-    same = manifest.counts["world_size"] == world.size
-    return [item for item in manifest.objects if not same or item.key == f"rank_{world.rank:05d}.pt"]
 
 
 def _apply(files: Sequence[Mapping[str, Any]], optimizer: MuonAdamW) -> None:
@@ -274,7 +273,9 @@ def _apply(files: Sequence[Mapping[str, Any]], optimizer: MuonAdamW) -> None:
 
 
 def _read_files(store: Store, state: SavedState, world: World) -> list[dict[str, Any]]:
-    return [_read_file(store, state.directory, item) for item in _needed(state.manifest, world)]
+    """At the world size that saved, a rank's own file: owners are a function of that size. Else all files."""
+    own = f"rank_{world.rank:05d}.pt" if state.manifest.counts["world_size"] == world.size else None
+    return [_read_file(store, state.directory, item) for item in state.manifest.objects if own in (None, item.key)]
 
 
 def _read_file(store: Store, directory: str, item: ManifestObject) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from nanosft.nanochat.model import GPT
 from nanosft.train.batch import MicroBatch, empty_micro_batch
 from nanosft.train.distributed import World, lost_ranks
 from nanosft.train.loss import sum_losses, token_losses
-from nanosft.train.optim.optimizer import MuonAdamW
+from nanosft.train.optim import MuonAdamW
 
 
 class LossModule(nn.Module):
@@ -65,12 +65,12 @@ class StepResult:
     Attributes:
         loss: Mean over the supervised tokens of the global batch, in nats.
         grad_norms: L2 norm of the gradient of each optimizer group.
-        signals: The sums over all ranks of the numbers that were given along.
+        sums: What the ranks' `summands` add up to.
     """
 
     loss: float
     grad_norms: dict[str, float]
-    signals: tuple[float, ...] = ()
+    sums: tuple[float, ...] = ()
 
 
 class NonFiniteError(TrainError):
@@ -116,19 +116,19 @@ def train_step(
     lr_scale: float,
     momentum: float,
     world: World = World(),  # noqa: B008 - immutable
-    signals: Sequence[float] = (),
+    summands: Sequence[float] = (),
 ) -> StepResult:
     """Train one global batch.
 
     Args:
         module: A `LossModule`, or what `replicate` made of it.
-        optimizer: Over its parameters.
+        optimizer: Updates its parameters.
         batches: This rank's micro-batches; as many on every rank, some perhaps empty.
         num_supervised: Supervised tokens of the global batch, over all ranks.
-        lr_scale: Of all learning rates.
+        lr_scale: What all learning rates are multiplied by.
         momentum: Muon's.
         world: This rank among all.
-        signals: Numbers to be summed over the ranks along the way, at no cost of their own.
+        summands: Numbers to be summed over the ranks along the way, at no cost of their own.
 
     Raises:
         NonFiniteError: The loss or a gradient is not finite; nothing was updated.
@@ -137,7 +137,7 @@ def train_step(
     losses = compute_gradients(module, batches, num_supervised=num_supervised, world=world)
     squares = {group.name: _sum_of_squares(optimizer.owned(group).values()) for group in optimizer.groups}
     sums = torch.stack([losses.sum(), *squares.values()]).to("cpu", torch.float64)
-    totals = world.sum(torch.cat([sums, torch.tensor([*signals], dtype=torch.float64)])).tolist()
+    totals = world.sum(torch.cat([sums, torch.tensor([*summands], dtype=torch.float64)])).tolist()
     loss, norms = totals[0] / num_supervised, [math.sqrt(total) for total in totals[1 : 1 + len(squares)]]
     if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
         bad = [name for name, norm in zip(squares, norms, strict=True) if not math.isfinite(norm)]

@@ -15,10 +15,29 @@ from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
 from nanosft.train.data.tokens import TokenSet, cache_key, hash_objects, read_lines, read_tokens, tokenize, write_tokens
-from nanosft.train.distributed import World
 
 _VAL_PREFIX: Final = "val-"
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedTokens:
+    """Where the tokens of a run lie in its store, and what they were made from.
+
+    Attributes:
+        train_key: Object of the conversations to train on.
+        val_key: Object of those to evaluate on; None where there are none.
+        parents: What the run's manifest names as its origin: the data, and the validation data where it has its own.
+    """
+
+    train_key: str
+    val_key: str | None
+    parents: tuple[Parent, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All its objects."""
+        return (self.train_key,) if self.val_key is None else (self.train_key, self.val_key)
 
 
 @dataclass(frozen=True)
@@ -28,14 +47,12 @@ class Data:
     Attributes:
         train: Conversations to train on.
         val: Conversations to evaluate on; None where there are none.
-        parents: What the run's manifest names as its origin: the data, and the validation data where it has its own.
-        cache_keys: Objects of the run's store that hold the tokens.
+        cached: Where both lie in the run's store.
     """
 
     train: TokenSet
     val: TokenSet | None
-    parents: tuple[Parent, ...]
-    cache_keys: tuple[str, ...]
+    cached: CachedTokens
 
 
 def split_objects(uri: str, val_uri: str | None) -> tuple[list[DataObject], list[DataObject]]:
@@ -63,40 +80,41 @@ def _split_by_name(uri: str) -> tuple[list[DataObject], list[DataObject]]:
     return [item for item in objects if item not in val], val
 
 
-def load_data(
-    settings: TrainSettings, store: Store, *, capacity: int, world: World, signals: Sequence[int] = ()
-) -> Data:
-    """Tokens of all conversations: rank 0 makes them or finds them in the run's store, where all ranks read them.
+def prepare_data(settings: TrainSettings, store: Store, *, capacity: int, signals: Sequence[int] = ()) -> CachedTokens:
+    """Make the tokens of all conversations, or find them in the run's store, where every rank can read them.
 
     Args:
         settings: Which data, and what to do with overlong conversations.
-        store: Of the run.
+        store: The run's store.
         capacity: Tokens of a row.
-        world: This rank among all.
-        signals: Numbers of the signals caught so far; one that comes to rank 0 stops the work.
+        signals: Numbers of the signals caught so far; the first one stops the work.
 
     Raises:
         Interrupted: A signal came.
         DataError: The data is missing, damaged, or holds a line that cannot be trained on.
     """
+    tokenizer_pickle = open_store(settings.base).read(TOKENIZER_KEY)
+    train, val = split_objects(settings.data, settings.val_data)
+    train_sha256 = hash_objects(train)
+    parents = [_find_parent(settings.data, train_sha256)]
+    train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, signals)
+    if not val:
+        return CachedTokens(train_key, None, tuple(parents))
+    val_sha256 = hash_objects(val)
+    if settings.val_data is not None:
+        parents.append(_find_parent(settings.val_data, val_sha256))
+    val_key = _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, signals)
+    return CachedTokens(train_key, val_key, tuple(parents))
 
-    def prepare() -> tuple[list[Parent], str, str | None]:
-        tokenizer_pickle = open_store(settings.base).read(TOKENIZER_KEY)
-        train, val = split_objects(settings.data, settings.val_data)
-        train_sha256 = hash_objects(train)
-        parents = [_find_parent(settings.data, train_sha256)]
-        train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, signals)
-        if not val:
-            return parents, train_key, None
-        val_sha256 = hash_objects(val)
-        if settings.val_data is not None:
-            parents.append(_find_parent(settings.val_data, val_sha256))
-        return parents, train_key, _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, signals)
 
-    parents, train_key, val_key = world.run_on_rank_zero(prepare)
-    train = world.run_on_all_ranks(lambda: read_tokens(store, train_key))
-    val = world.run_on_all_ranks(lambda: read_tokens(store, val_key)) if val_key is not None else None
-    return Data(train, val, tuple(parents), tuple(key for key in (train_key, val_key) if key is not None))
+def read_data(store: Store, cached: CachedTokens) -> Data:
+    """The tokens that `prepare_data` left in the store.
+
+    Raises:
+        DataError: An object does not hold them.
+    """
+    val = read_tokens(store, cached.val_key) if cached.val_key is not None else None
+    return Data(read_tokens(store, cached.train_key), val, cached)
 
 
 def _find_parent(uri: str, content_sha256: str) -> Parent:

@@ -19,7 +19,7 @@ class HyperParameters:
     """What a run trains with.
 
     Attributes:
-        row_len: Tokens of a packed row that the model sees; one more is the last target.
+        row_len: Tokens of a packed row that the model sees.
         device_rows: Most rows of a micro-batch on one rank.
         total_batch_size: Tokens of a global batch.
         optimizer: Learning rates and decay.
@@ -31,6 +31,11 @@ class HyperParameters:
     total_batch_size: int
     optimizer: OptimizerConfig
     schedule: Schedule
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a packed row: those that the model sees, and the last target."""
+        return self.row_len + 1
 
     @classmethod
     def resolve(cls, settings: TrainSettings, meta: Mapping[str, Any], *, where: str) -> "HyperParameters":

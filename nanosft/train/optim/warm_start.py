@@ -19,7 +19,7 @@ from nanosft.train.optim.optimizer import Group, MuonAdamW
 _SMEAR_ORDER = ("smear_gate.weight", "smear_lambda", "backout_lambda")
 
 
-def warm_start(optimizer: MuonAdamW, files: Sequence[Any], *, where: str) -> None:
+def load_moments(optimizer: MuonAdamW, files: Sequence[Any], *, where: str) -> None:
     """Take the moments over; learning rates and schedules stay ours.
 
     AdamW's count of updates comes along: its bias correction belongs to the moments.

@@ -1,15 +1,18 @@
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from nanosft.errors import ConfigError
+from nanosft.errors import ConfigError, DataError
+from nanosft.store import open_store
+from nanosft.train.batch import BatchBuilder
 from nanosft.train.data.packing import pack_in_order
 from nanosft.train.distributed import World
-from nanosft.train.evaluate import ValidationSet, evaluate, render_prompts, sample_answers
+from nanosft.train.evaluate import ValidationSet, evaluate, load_token_bytes, render_prompts, sample_answers
 from nanosft.train.step import LossModule
-from tests.unit.train.make import golden_base, talk, tokens_of
+from tests.unit.train.make import GOLDEN, golden_base, talk, tokens_of
 
 
 def test_scores_by_source_are_those_of_each_conversation_alone():
@@ -21,7 +24,10 @@ def test_scores_by_source_are_those_of_each_conversation_alone():
     )
     sizes = np.array(base.tokenizer.token_bytes(), np.int64)
     rows = pack_in_order(tokens.lengths, 257)
-    data = ValidationSet(tokens, rows, sizes, 256, "document", base.tokenizer.bos_id, device_rows=1)
+    builder = BatchBuilder(
+        tokens, rows, 256, "document", base.tokenizer.bos_id, device=torch.device("cpu"), dtype=torch.float32
+    )
+    data = ValidationSet(builder, sizes, device_rows=1)
     scores = evaluate(LossModule(base.model), data, World())
     expected = {"self": [0.0, 0.0, 0, 0], "sums": [0.0, 0.0, 0, 0]}
     for index in range(3):
@@ -46,12 +52,27 @@ def test_scores_by_source_are_those_of_each_conversation_alone():
 
 def test_prompts_are_answered_by_the_likeliest_tokens():
     base = golden_base()
-    prompts = render_prompts(base.tokenizer, ("Hi", "Who?"), context_len=256)
-    answers = sample_answers(base.model, base.tokenizer, prompts, max_tokens=5, world=World())
-    assert len(answers) == 2
-    assert answers == sample_answers(base.model, base.tokenizer, prompts, max_tokens=5, world=World())
+    prompts = render_prompts(base.tokenizer, ("Hi", "Who?"), max_tokens=5, context_len=256)
+    answers = sample_answers(base.model, prompts, World())
+    assert list(answers) == ["Hi", "Who?"]
+    assert answers == sample_answers(base.model, prompts, World())
+    assert not render_prompts(base.tokenizer, ("Hi", "Who?"), max_tokens=0, context_len=256).texts
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused_before_the_first_step():
     with pytest.raises(ConfigError, match="the model has room for 255"):
-        render_prompts(golden_base().tokenizer, ["why " * 300], context_len=256)
+        render_prompts(golden_base().tokenizer, ["why " * 300], max_tokens=1, context_len=256)
+
+
+@pytest.mark.parametrize("table", [torch.zeros(5, dtype=torch.int32), {"not": "a tensor"}])
+def test_token_lengths_of_another_tokenizer_are_refused(tmp_path, table):
+    shutil.copytree(GOLDEN / "g5/tokenizer", tmp_path / "tokenizer")
+    torch.save(table, tmp_path / "tokenizer/token_bytes.pt")
+    with pytest.raises(DataError, match=r"token_bytes\.pt: not a table of the lengths"):
+        load_token_bytes(open_store(str(tmp_path)), golden_base().tokenizer)
+
+
+def test_token_lengths_are_computed_where_the_base_has_no_table(tmp_path):
+    tokenizer = golden_base().tokenizer
+    table = load_token_bytes(open_store(str(GOLDEN / "g5")), tokenizer)
+    assert np.array_equal(load_token_bytes(open_store(str(tmp_path)), tokenizer), table)

@@ -3,8 +3,7 @@ import pytest
 from nanosft.errors import DataError, Interrupted
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
-from nanosft.train.data.dataset import load_data, split_objects
-from nanosft.train.distributed import World
+from nanosft.train.data.dataset import prepare_data, split_objects
 from tests.unit.train.make import GOLDEN, talk
 
 
@@ -50,5 +49,5 @@ def test_a_signal_ends_tokenising_and_leaves_no_tokens(tmp_path):
         base=str(GOLDEN / "g5"), data=write(tmp_path / "data", "a.jsonl"), out=str(tmp_path / "out")
     )
     with pytest.raises(Interrupted):
-        load_data(settings, store, capacity=257, world=World(), signals=[15])
+        prepare_data(settings, store, capacity=257, signals=[15])
     assert not list(store.list("plan/"))

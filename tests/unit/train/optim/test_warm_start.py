@@ -3,7 +3,7 @@ import torch
 
 from nanosft.errors import DataError
 from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
-from nanosft.train.optim.warm_start import warm_start
+from nanosft.train.optim.warm_start import load_moments
 from tests.unit.train.make import golden_base
 
 SMEAR = ["smear_gate.weight", "smear_lambda", "backout_lambda"]
@@ -68,7 +68,7 @@ def stacked(optimizer, names, rank, num_ranks):
 def test_the_momentum_comes_over_from_any_number_of_ranks(num_ranks):
     before = pretrained()
     _, optimizer = make()
-    warm_start(optimizer, nanochat_files(before, num_ranks), where="test")
+    load_moments(optimizer, nanochat_files(before, num_ranks), where="test")
     assert optimizer.num_updates == 650
     for name, own in before.state.items():
         for key, tensor in own.items():
@@ -78,7 +78,7 @@ def test_the_momentum_comes_over_from_any_number_of_ranks(num_ranks):
 def test_a_rank_takes_what_it_owns():
     before = pretrained()
     _, optimizer = make(rank=1, world_size=3)
-    warm_start(optimizer, nanochat_files(before, 2), where="test")
+    load_moments(optimizer, nanochat_files(before, 2), where="test")
     assert 0 < len(optimizer.state) < len(before.state)
     for name, own in optimizer.state.items():
         for key, tensor in own.items():
@@ -89,11 +89,11 @@ def test_files_of_another_model_or_format_are_refused():
     files = nanochat_files(pretrained(), 1)
     _, optimizer = make()
     with pytest.raises(DataError, match="not an optimizer state of nanochat's format"):
-        warm_start(optimizer, [{"state": {}}], where="test")
+        load_moments(optimizer, [{"state": {}}], where="test")
     wide = files[0]["state"][0]
     wide["exp_avg"] = wide["exp_avg"][:, :32]
     with pytest.raises(DataError, match=r"lm_head.weight is \(768, 32\), not \(768, 64\): --no-warm-start"):
-        warm_start(optimizer, files, where="test")
+        load_moments(optimizer, files, where="test")
     files[0]["param_groups"].pop()
     with pytest.raises(DataError, match="are not the model's"):
-        warm_start(optimizer, files, where="test")
+        load_moments(optimizer, files, where="test")
