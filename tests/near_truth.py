@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nanosft.dedup import DEFAULT_THRESHOLD, SHORT, Components, hash_words, make_keys, minhash_words, normalize_words
-from nanosft.mix.disk.spill import Spill, save_places
-from nanosft.mix.selecting.near import find_edges, plan_parts, save_dropped
+from nanosft.mix.disk import Spill, save_places
+from nanosft.mix.selecting.near import find_edges, plan_partitions, save_dropped
+from nanosft.mix.tuning import Tuning
 from tests.real_sets import read_chatterbot, read_chitchat
 
 
@@ -35,7 +36,8 @@ def judge_real_sets(directory: Path) -> Judged:
 
 def cluster(texts: list[str], directory: Path, *, batch_rows: int) -> list[int]:
     """The name of each text's cluster, with batches dealt out to two processes' files in turn."""
-    spills = [Spill(directory, number) for number in range(2)]
+    tuning = Tuning()
+    spills = [Spill(directory, number, tuning.spilled_keys) for number in range(2)]
     places = []
     for batch, base in enumerate(range(0, len(texts), batch_rows)):
         words = hash_words(texts[base : base + batch_rows])
@@ -47,8 +49,8 @@ def cluster(texts: list[str], directory: Path, *, batch_rows: int) -> list[int]:
     save_places(directory, places)
     save_dropped(directory, len(texts), iter([]))
     components = Components(directory / "components", len(texts))
-    for parts in plan_parts(directory):
-        components.unite(find_edges(directory, parts, DEFAULT_THRESHOLD))
+    for partitions in plan_partitions(directory, tuning):
+        components.unite(find_edges(directory, partitions, DEFAULT_THRESHOLD, tuning))
     found = list(range(len(texts)))
     for rows, names in components.iter_members():
         for row, name in zip(rows.tolist(), names.tolist(), strict=True):

@@ -1,13 +1,15 @@
 """What a mixture is made of, wanted and achieved: as a table for people and as counts for the manifest. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rich.markup import escape
 from rich.table import Table
 
-from nanosft.mix.recipe import Unit
+from nanosft.mix.reading import LineCounts
+from nanosft.mix.recipe import Recipe, Unit
+from nanosft.mix.selecting import TRAIN, VAL, PartCounts, Supply
 
 _MISSING_VAL_SHARE: Final = 0.05
 """Of the validation rows wanted, that may be missing without a warning."""
@@ -15,19 +17,19 @@ _UNIT_NAMES: Final[Mapping[Unit, str]] = {"rows": "rows", "tokens": "tokens", "s
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class FunnelCounts:
     """What became of a source's lines, in the order of work.
 
     Attributes:
-        num_lines: Read.
-        num_bad: No conversations, skipped.
-        filtered: Refused, by filter or gate.
+        num_lines: Lines read.
+        num_bad: Lines that are no conversations, skipped.
+        filtered: Rows refused, by filter or gate.
         num_exact: Exact duplicates dropped.
         num_near: Near duplicates dropped.
-        num_contaminated: Dropped for repeating held-out sets.
-        num_val: Kept for validation.
-        wanted_val: Wanted for it; fewer are kept where rows that belong together are more than are still wanted.
-        num_train: Left to be taken for training, each once.
+        num_contaminated: Rows dropped for repeating held-out sets.
+        num_val: Rows kept for validation.
+        wanted_val: Rows wanted for it; fewer are kept where rows that belong together are more than are still wanted.
+        num_train: Rows left to be taken for training, each once.
     """
 
     num_lines: int
@@ -46,20 +48,20 @@ class SourceReport:
     """One source in the mixture's train part.
 
     Attributes:
-        name: The source's.
+        name: The source's name.
         synthetic: Whether it is on the synthetic side.
-        flow: What became of its lines.
+        funnel: What became of its lines.
         wanted: Amount apportioned to it, in the unit of the mixture.
         amount: Amount achieved.
         available: Amount of one epoch.
         num_rows: Train lines, repetitions counted.
-        num_tokens: Of these; 0 without a tokenizer.
-        num_supervised: Of these; 0 without a tokenizer.
+        num_tokens: Their tokens; 0 without a tokenizer.
+        num_supervised: Their tokens that are trained on; 0 without a tokenizer.
     """
 
     name: str
     synthetic: bool
-    flow: Flow
+    funnel: FunnelCounts
     wanted: int
     amount: int
     available: int
@@ -120,10 +122,10 @@ class Report:
             if source.epochs > self.warn_epochs:
                 limit = f"warn_epochs = {self.warn_epochs:g}"
                 yield f"{source.name} is repeated {source.epochs:.1f} times, more than {limit}"
-            missing = source.flow.wanted_val - source.flow.num_val
-            if missing > max(1, _MISSING_VAL_SHARE * source.flow.wanted_val):
+            num_val, wanted_val = source.funnel.num_val, source.funnel.wanted_val
+            if wanted_val - num_val > max(1, _MISSING_VAL_SHARE * wanted_val):
                 yield (
-                    f"{source.name} has {source.flow.num_val:,} validation rows where {source.flow.wanted_val:,} were "
+                    f"{source.name} has {num_val:,} validation rows where {wanted_val:,} were "
                     "wanted: rows of one plan cell or near-duplicate cluster stay together, and these are too many"
                 )
             if source.num_rows == 0:
@@ -144,16 +146,16 @@ class Report:
         }
 
     def _count(self, source: SourceReport) -> dict[str, Any]:
-        flow = source.flow
+        funnel = source.funnel
         return {
-            "lines": flow.num_lines,
-            "bad": flow.num_bad,
-            "filtered": dict(sorted(flow.filtered.items())),
-            "exact_duplicates": flow.num_exact,
-            "near_duplicates": flow.num_near,
-            "contaminated": flow.num_contaminated,
-            "val_rows": flow.num_val,
-            "distinct_train_rows": flow.num_train,
+            "lines": funnel.num_lines,
+            "bad": funnel.num_bad,
+            "filtered": dict(sorted(funnel.filtered.items())),
+            "exact_duplicates": funnel.num_exact,
+            "near_duplicates": funnel.num_near,
+            "contaminated": funnel.num_contaminated,
+            "val_rows": funnel.num_val,
+            "distinct_train_rows": funnel.num_train,
             "train_rows": source.num_rows,
             "train_tokens": source.num_tokens,
             "train_supervised_tokens": source.num_supervised,
@@ -164,7 +166,77 @@ class Report:
         }
 
 
-def make_flow_table(report: Report) -> Table:
+def make_report(
+    recipe: Recipe,
+    lines: Sequence[LineCounts],
+    dropped: Mapping[tuple[int, str], int],
+    wanted_val: Mapping[int, int],
+    overlap: Mapping[str, int],
+    supplies: Mapping[int, Supply],
+    amounts: Sequence[int],
+    taken: Mapping[tuple[int, int], PartCounts],
+) -> Report:
+    """The report of a mixture, of what each step of the work has counted.
+
+    Args:
+        recipe: The recipe.
+        lines: What was read, by source.
+        dropped: Rows dropped, by source and step.
+        wanted_val: Validation rows wanted, by source.
+        overlap: Validation rows that share something with a train row, by what it is.
+        supplies: What one epoch of each source's train rows is.
+        amounts: What was apportioned to each source.
+        taken: What was taken, by part and source.
+    """
+    sources = []
+    for index, source in enumerate(recipe.sources):
+        count, supply = lines[index], supplies.get(index, Supply(0, 0))
+        train, val = taken.get((TRAIN, index), PartCounts()), taken.get((VAL, index), PartCounts())
+        funnel = FunnelCounts(
+            num_lines=count.num_lines,
+            num_bad=count.num_bad,
+            filtered=count.filtered,
+            num_exact=dropped.get((index, "exact"), 0),
+            num_near=dropped.get((index, "near"), 0),
+            num_contaminated=dropped.get((index, "contaminated"), 0),
+            num_val=val.num_rows,
+            wanted_val=wanted_val[index],
+            num_train=supply.num_rows,
+        )
+        sources.append(
+            SourceReport(
+                name=source.name,
+                synthetic=source.synthetic,
+                funnel=funnel,
+                wanted=amounts[index],
+                amount=train.amount,
+                available=supply.amount,
+                num_rows=train.num_rows,
+                num_tokens=train.num_tokens,
+                num_supervised=train.num_supervised,
+            )
+        )
+    return Report(
+        by=recipe.by,
+        sources=tuple(sources),
+        num_val=sum(source.funnel.num_val for source in sources),
+        overlap=overlap,
+        looked_for=frozenset(_find_looked_for(recipe)),
+        synthetic_share=recipe.synthetic_share,
+        warn_epochs=recipe.warn_epochs,
+    )
+
+
+def _find_looked_for(recipe: Recipe) -> Iterator[str]:
+    """The kinds of overlap between train and validation that the recipe has the rows compared for."""
+    yield "cells"
+    if recipe.deduplicate.near != "off":
+        yield "clusters"
+    if recipe.compares_texts:
+        yield "texts"
+
+
+def make_funnel_table(report: Report) -> Table:
     """What became of each source's lines, a column for each step of the work."""
     headings = ("read", "bad", "filtered", "exact dup.", "near dup.", "held out", "val", "train")
     table = Table(title="Rows through the steps of the work", title_justify="left")
@@ -175,14 +247,14 @@ def make_flow_table(report: Report) -> Table:
         (
             item.name,
             (
-                item.flow.num_lines,
-                item.flow.num_bad,
-                sum(item.flow.filtered.values()),
-                item.flow.num_exact,
-                item.flow.num_near,
-                item.flow.num_contaminated,
-                item.flow.num_val,
-                item.flow.num_train,
+                item.funnel.num_lines,
+                item.funnel.num_bad,
+                sum(item.funnel.filtered.values()),
+                item.funnel.num_exact,
+                item.funnel.num_near,
+                item.funnel.num_contaminated,
+                item.funnel.num_val,
+                item.funnel.num_train,
             ),
         )
         for item in report.sources

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -13,15 +13,29 @@ from nanosft.data.conversations import put_manifest, read_manifest
 from nanosft.data.sources import Inputs, find_inputs
 from nanosft.errors import ConfigError, DataError
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
-from nanosft.mix.disk.output import PART_NAMES, Dealer, Target, plan_direct, write_direct, write_segments
-from nanosft.mix.disk.workspace import cacheable_bytes, open_workspace
-from nanosft.mix.reading.reader import Intake
-from nanosft.mix.reading.rows import start_reader
+from nanosft.mix.disk import (
+    PART_NAMES,
+    SegmentWriter,
+    Target,
+    find_cacheable_bytes,
+    open_workspace,
+    plan_direct,
+    write_direct,
+    write_segments,
+)
+from nanosft.mix.reading import SourceReader, start_reader
 from nanosft.mix.recipe import Recipe, parse_recipe
-from nanosft.mix.report import Report, describe, make_flow_table, make_share_table
-from nanosft.mix.selecting.ledger import Ledger
-from nanosft.mix.selecting.selection import Selection
-from nanosft.mix.selecting.steps import decide
+from nanosft.mix.report import Report, describe, make_funnel_table, make_report, make_share_table
+from nanosft.mix.selecting import (
+    Database,
+    Ledger,
+    Selection,
+    apportion_sources,
+    find_edges,
+    plan_partitions,
+    plan_validation,
+)
+from nanosft.mix.tuning import Tuning
 from nanosft.parallel import Workers, count_cpus
 from nanosft.progress import Bar, make_result_console
 from nanosft.settings.mix import MixSettings
@@ -35,40 +49,11 @@ A process killed right after the manifest may leave it: the manifest outweighs i
 """
 _PART_KEY: Final = re.compile(rf"({'|'.join(PART_NAMES)})-[0-9]{{5,}}\.jsonl(\.gz|\.zst)?")
 _MIB: Final = 1 << 20
-_BASE_BYTES: Final = 192 * _MIB
-"""What the first process holds apart from DuckDB's buffers: Python, NumPy, Arrow, and the batches in flight."""
-_DATABASE_BYTES_PER_THREAD: Final = 64 * _MIB
-"""What DuckDB works well with: three times as much made five million rows no faster, three quarters a fifth slower."""
-_DATABASE_BYTES_LEAST: Final = 48 * _MIB
-"""What DuckDB needs: with 40 it could not join five million rows."""
 _SMALL_BYTES: Final = 16 * _MIB
 _PLAN_ROW_BYTES: Final = 12
-"""Of a row's place in the plan of an object; the plans of all objects under way are in memory."""
+"""What a row's place in the plan of an object takes; the plans of all objects under way are in memory."""
 _COMPRESSION: Final = 5
 """How many times as large compressed conversations become, roughly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How a process's memory limit is shared out.
-
-    Attributes:
-        database_bytes: For DuckDB.
-        database_threads: For DuckDB.
-        segment_bytes: For one stretch of the output, and for what waits to be dealt out.
-    """
-
-    database_bytes: int
-    database_threads: int
-    segment_bytes: int
-
-
-def divide_memory(limit_bytes: int, num_workers: int) -> Budget:
-    """Share out a process's memory limit of at least 256 MiB; what it allows beyond what helps is left alone."""
-    left = (limit_bytes - _BASE_BYTES) // 2
-    num_threads = max(1, min(num_workers, left // _DATABASE_BYTES_PER_THREAD))
-    database_bytes = max(_DATABASE_BYTES_LEAST, min(left, num_threads * _DATABASE_BYTES_PER_THREAD))
-    return Budget(database_bytes, num_threads, min(limit_bytes // 16, _DATABASE_BYTES_PER_THREAD))
 
 
 def run_mix(settings: MixSettings) -> None:
@@ -86,13 +71,17 @@ def run_mix(settings: MixSettings) -> None:
     if report is None:
         stdout.print(f"{settings.out}: finished before, with the same settings", highlight=False)
         return
-    stdout.print(make_flow_table(report), make_share_table(report))
+    stdout.print(make_funnel_table(report), make_share_table(report))
     for line in describe(report):
         stdout.print(line, highlight=False, markup=False)
 
 
-def make_mixture(settings: MixSettings) -> Report | None:
+def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report | None:
     """Make the mixture that a recipe asks for.
+
+    Args:
+        settings: The recipe, where to put what, and with what resources.
+        tuning: How much is done at a time; None is what fits the settings' memory limit.
 
     Returns:
         What it is made of; None when it is there already, made with the same settings.
@@ -116,41 +105,88 @@ def make_mixture(settings: MixSettings) -> Report | None:
         for item in found.objects
     )
     num_workers = settings.workers or choose_workers(recipe, num_bytes)
-    budget = divide_memory(settings.memory_limit * _MIB, num_workers)
+    tuning = tuning or Tuning.within(settings.memory_limit * _MIB, num_workers)
     with open_workspace(settings.work_dir, out.uri if out else None) as directory:
-        intake = Intake(recipe, inputs, directory, on_bad_row=settings.on_bad_row, max_bad_share=settings.max_bad_share)
+        reader = SourceReader(
+            recipe, inputs, directory, on_bad_row=settings.on_bad_row, max_bad_share=settings.max_bad_share
+        )
         for found in held_out:
-            intake.read_held_out(found)
+            reader.read_held_out(found)
+        is_small = num_bytes <= settings.memory_limit * _MIB // 2
         with (
-            Workers(num_workers, start_reader, recipe, directory) as workers,
-            Ledger(
-                directory,
-                recipe,
-                in_memory=num_bytes <= settings.memory_limit * _MIB // 2,
-                memory_bytes=budget.database_bytes,
-                num_threads=budget.database_threads,
-            ) as ledger,
+            Workers(num_workers, start_reader, recipe, directory, tuning) as workers,
+            closing(Database(directory, tuning, in_memory=is_small)) as db,
         ):
-            report, selection = decide(recipe, intake, ledger, workers, directory)
+            report, selection = select_rows(recipe, reader, db, workers, directory, tuning)
             if out is None:
                 return report
             if _is_finished(out, recipe, identity):  # by another process, since
                 return None
             _begin(out, [source.name for source in recipe.sources])
             target = Target(out.uri, recipe.compression, directory)
-            objects = _write(selection, workers, target, recipe, budget)
-        intake.put_refused(out)
+            objects = _write(selection, workers, target, recipe, tuning)
+        reader.put_refused(out)
     manifest = Manifest(
         kind="mixture",
         name=Path(settings.recipe).stem,
         objects=sort_objects(objects),
         counts=report.to_counts(),
-        parents=intake.parents,
+        parents=reader.parents,
         settings=identity,
     )
     put_manifest(out, manifest)
     out.delete(_MARK_KEY)
     return report
+
+
+def select_rows(
+    recipe: Recipe, reader: SourceReader, db: Database, workers: Workers, directory: Path, tuning: Tuning
+) -> tuple[Report, Selection]:
+    """The order of work, from the first line read to each row's place in the output.
+
+    Returns:
+        What the mixture is made of, and the rows to write.
+    """
+    # Parse and filter: worker processes spill the rows; one narrow record of each comes here.
+    ledger = Ledger(db, recipe, directory, tuning)
+    with Bar("mix: read rows", None) as bar:
+        for batch in reader.read(workers):
+            ledger.add(batch)
+            bar.advance(len(batch), source=recipe.sources[batch.source].name)
+    ledger.finish_adding()
+    # Exact duplicates.
+    if recipe.deduplicate.exact:
+        ledger.drop_exact()
+    # Near duplicates: worker processes find pairs of rows, and the pairs make clusters.
+    if recipe.deduplicate.near != "off":
+        ledger.save_dropped()
+        partitions = plan_partitions(directory, tuning)
+        tasks = ((directory, item, recipe.deduplicate.threshold, tuning) for item in partitions)
+        with Bar("mix: find near duplicates", len(partitions)) as bar:
+            for edges in workers.map(find_edges, tasks):
+                ledger.add_edges(edges)
+                bar.advance()
+        ledger.cluster()
+    if recipe.deduplicate.near == "drop":
+        ledger.drop_near()
+    # Decontaminate: which rows repeat held-out text was found when they were read.
+    if recipe.decontaminate is not None:
+        ledger.drop_contaminated()
+    dropped = ledger.count_dropped()
+    ledger.keep()
+    # Split.
+    selection = Selection(db, recipe, directory, num_rows=ledger.num_rows, has_clusters=ledger.has_clusters)
+    wanted_val = plan_validation(recipe, selection.count())
+    selection.split(wanted_val)
+    overlap = selection.measure_overlap()
+    # Apportion.
+    supplies = selection.limit({i: s.max_rows for i, s in enumerate(recipe.sources) if s.max_rows is not None})
+    amounts = apportion_sources(recipe, {index: supply.amount for index, supply in supplies.items()})
+    # Repeat, and give each copy its place in the order of the output.
+    selection.repeat(amounts, supplies)
+    ledger.close()
+    taken = selection.count_parts()
+    return make_report(recipe, reader.counts, dropped, wanted_val, overlap, supplies, amounts, taken), selection
 
 
 def choose_workers(recipe: Recipe, num_bytes: int) -> int:
@@ -216,24 +252,26 @@ def _begin(out: Store, names: Iterable[str]) -> None:
 
 
 def _write(
-    selection: Selection, workers: Workers, target: Target, recipe: Recipe, budget: Budget
+    selection: Selection, workers: Workers, target: Target, recipe: Recipe, tuning: Tuning
 ) -> list[ManifestObject]:
-    shares = selection.shares().values()
-    num_rows, size = sum(share.num_rows for share in shares), sum(share.size_bytes for share in shares)
+    """Put the rows in their order: straight from the spill files, or by way of segments where they are too many."""
+    counts = selection.count_parts().values()
+    num_rows, size = sum(count.num_rows for count in counts), sum(count.size_bytes for count in counts)
+    cacheable = find_cacheable_bytes() if tuning.cacheable_bytes is None else tuning.cacheable_bytes
     with Bar("mix: write rows", num_rows) as bar:
         results: Iterator[ManifestObject]
         plan_bytes = min(num_rows, recipe.shard_rows) * _PLAN_ROW_BYTES * (workers.num_ahead + 2)
-        if size <= cacheable_bytes() and plan_bytes <= budget.segment_bytes:
+        if size <= cacheable and plan_bytes <= tuning.segment_bytes:
             chunks = selection.iter_in_order()
             results = workers.map(write_direct, ((target, *item) for item in plan_direct(chunks, recipe.shard_rows)))
         else:
-            dealer = Dealer(
+            writer = SegmentWriter(
                 target,
                 shard_rows=recipe.shard_rows,
-                segment_rows=max(1, budget.segment_bytes * num_rows // size),
-                buffer_bytes=budget.segment_bytes,
+                segment_rows=max(1, tuning.segment_bytes * num_rows // size),
+                buffer_bytes=tuning.segment_bytes,
             )
-            results = workers.map(write_segments, ((target, *item) for item in dealer.deal(selection.iter_by_batch())))
+            results = workers.map(write_segments, ((target, *item) for item in writer.write(selection.iter_by_batch())))
         objects = []
         for item in results:
             objects.append(item)

@@ -15,11 +15,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import zstandard
 
 from nanosft.errors import StoreError
 from nanosft.manifest import ManifestObject
+from nanosft.mix.columns import Columns
 from nanosft.mix.disk.spill import Places, open_spilled, read_at, spill_path
 from nanosft.store import Writer, open_store
 
@@ -39,7 +39,7 @@ class Target:
 
     Attributes:
         uri: The output's prefix.
-        compression: Of its objects.
+        compression: How its objects are compressed.
         spill: Directory of the spill and segment files.
     """
 
@@ -53,12 +53,12 @@ def object_key(part: int, index: int, compression: Compression) -> str:
     return f"{PART_NAMES[part]}-{index:05d}.jsonl{_SUFFIXES[compression]}"
 
 
-def plan_direct(chunks: Iterable[pa.Table], shard_rows: int) -> Iterator[tuple[int, int, Array, Array, Array]]:
+def plan_direct(chunks: Iterable[Columns], shard_rows: int) -> Iterator[tuple[int, int, Array, Array, Array]]:
     """Rows in the order of the output, cut into objects: part, index, and each row's batch, start and size."""
     waiting: list[list[Array]] = []
     part, index, num = 0, 0, 0
     for chunk in chunks:
-        columns = [chunk.column(name).to_numpy() for name in ("part", "batch", "start", "size")]
+        columns = [chunk[name] for name in ("part", "batch", "start", "size")]
         begin = 0
         while begin < len(columns[0]):
             if columns[0][begin] != part:
@@ -97,7 +97,7 @@ def write_direct(target: Target, part: int, index: int, batches: Array, starts: 
         return _write(target, object_key(part, index, target.compression), len(batches), read())
 
 
-class Dealer:
+class SegmentWriter:
     """Deals rows out to the segments of the output.
 
     Args:
@@ -118,14 +118,14 @@ class Dealer:
         self._num_bytes = 0
         self._segments: set[tuple[int, int]] = set()
 
-    def deal(self, chunks: Iterable[pa.Table]) -> list[tuple[int, int, list[Path]]]:
-        """Deal all rows out.
+    def write(self, chunks: Iterable[Columns]) -> list[tuple[int, int, list[Path]]]:
+        """Append every row to the file of its segment.
 
         Args:
             chunks: Rows in the order of the spill files, with their position in their part.
 
         Returns:
-            For each object its part, its index, and its segments' files in order.
+            Each object's part, its index, and its segments' files in order.
         """
         places = Places.load(self._target.spill)
         paths = {process: spill_path(self._target.spill, "rows", process) for process in set(places.process.tolist())}
@@ -133,14 +133,14 @@ class Dealer:
             files = {process: stack.enter_context(open_spilled(path)) for process, path in paths.items()}
             for chunk in chunks:
                 part, batch, start, size, position = (
-                    chunk.column(name).to_numpy() for name in ("part", "batch", "start", "size", "position")
+                    chunk[name] for name in ("part", "batch", "start", "size", "position")
                 )
                 edges = np.flatnonzero(np.concatenate([[True], batch[1:] != batch[:-1]])).tolist()
                 for begin, end in zip(edges, [*edges[1:], len(batch)], strict=True):
                     span, number = slice(begin, end), batch[begin]
                     first, last = int(start[begin]), int(start[end - 1]) + int(size[end - 1])
                     data = read_at(files[places.process[number]], last - first, places.rows_at[number] + first)
-                    self._deal_batch(data, part[span], start[span] - first, size[span], position[span])
+                    self._write_batch(data, part[span], start[span] - first, size[span], position[span])
         for path in paths.values():
             path.unlink()
         self._flush()
@@ -149,7 +149,7 @@ class Dealer:
             objects[part_number, segment // self._per_object].append(self._path(part_number, segment))
         return [(part_number, index, paths) for (part_number, index), paths in sorted(objects.items())]
 
-    def _deal_batch(self, data: bytes, part: Array, start: Array, size: Array, position: Array) -> None:
+    def _write_batch(self, data: bytes, part: Array, start: Array, size: Array, position: Array) -> None:
         within = position % self._shard_rows // self._segment_rows
         segment = position // self._shard_rows * self._per_object + within
         order = np.lexsort((segment, part))

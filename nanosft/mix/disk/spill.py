@@ -18,22 +18,23 @@ from nanosft.dedup import NUM_BINS, Keys, to_offsets
 
 ENTRY: Final = np.dtype([("key", "<u8"), ("batch", "<u4"), ("row", "<u4")])
 """A key, and the row that has it, counted from 0 in its batch."""
-NUM_PARTS: Final = 256
+NUM_PARTITIONS: Final = 256
 SIG_BYTES: Final = NUM_BINS * 2
 
 _PLACE: Final = np.dtype([("process", "<u4"), ("base", "<u8"), ("rows_at", "<u8"), ("sigs_at", "<u8")])
-_BUFFER_ENTRIES: Final = 1 << 18
 
 
 class Spill:
-    """The files that one process writes. Keys are sorted into NUM_PARTS parts, a run at a time.
+    """The files that one process writes. Keys are sorted into NUM_PARTITIONS partitions, a run at a time.
 
     Args:
         directory: The run's.
         number: The process's.
+        num_sorted: Keys that are sorted at a time.
     """
 
-    def __init__(self, directory: Path, number: int) -> None:
+    def __init__(self, directory: Path, number: int, num_sorted: int) -> None:
+        self._num_sorted = num_sorted
         self.number = number
         self._directory = directory
         self._waiting: list[npt.NDArray[Any]] = []
@@ -50,7 +51,7 @@ class Spill:
         entries["key"], entries["batch"], entries["row"] = keys.keys, batch, keys.rows
         self._waiting.append(entries)
         self._num_waiting += len(entries)
-        if self._num_waiting >= _BUFFER_ENTRIES:
+        if self._num_waiting >= self._num_sorted:
             self._flush()
         return self._append("sigs", sigs.tobytes())
 
@@ -66,9 +67,9 @@ class Spill:
         entries = np.concatenate(self._waiting)
         self._waiting, self._num_waiting = [], 0
         # Low bits: the high one tells edit keys from band keys, which are not equally many.
-        part = (entries["key"] & np.uint64(NUM_PARTS - 1)).astype(np.uint8)
-        start = self._append("keys", entries[np.argsort(part, kind="stable")].tobytes())
-        self._runs.append(start + to_offsets(np.bincount(part, minlength=NUM_PARTS)) * ENTRY.itemsize)
+        partition = (entries["key"] & np.uint64(NUM_PARTITIONS - 1)).astype(np.uint8)
+        start = self._append("keys", entries[np.argsort(partition, kind="stable")].tobytes())
+        self._runs.append(start + to_offsets(np.bincount(partition, minlength=NUM_PARTITIONS)) * ENTRY.itemsize)
 
     def _append(self, name: str, data: bytes) -> int:
         with spill_path(self._directory, name, self.number).open("ab") as file:
@@ -105,21 +106,21 @@ def save_places(directory: Path, rows: Sequence[tuple[int, int, int, int]]) -> N
     np.save(_places_path(directory), np.array(rows, _PLACE))
 
 
-def read_parts(directory: Path, parts: range, *, num_slices: int, which: int) -> npt.NDArray[Any]:
-    """One of `num_slices` equal slices of some parts' entries, those of a key all in the same: `ENTRY`."""
+def read_partitions(directory: Path, partitions: range, *, num_slices: int, which: int) -> npt.NDArray[Any]:
+    """One of `num_slices` equal slices of some partitions' entries, those of a key all in the same: `ENTRY`."""
     found = [np.empty(0, ENTRY)]
     for runs, file in _iter_runs(directory):
-        for start, stop in runs[:, [parts.start, parts.stop]].tolist():
+        for start, stop in runs[:, [partitions.start, partitions.stop]].tolist():
             entries = np.frombuffer(read_at(file, stop - start, start), ENTRY)
             if num_slices > 1:
-                entries = entries[entries["key"] // np.uint64(NUM_PARTS) % np.uint64(num_slices) == which]
+                entries = entries[entries["key"] // np.uint64(NUM_PARTITIONS) % np.uint64(num_slices) == which]
             found.append(entries)
     return np.concatenate(found)
 
 
-def measure_parts(directory: Path, parts: range) -> int:
-    """Bytes of some parts' entries."""
-    return sum(int((runs[:, parts.stop] - runs[:, parts.start]).sum()) for runs, _ in _iter_runs(directory))
+def measure_partitions(directory: Path, partitions: range) -> int:
+    """Bytes of some partitions' entries."""
+    return sum(int((runs[:, partitions.stop] - runs[:, partitions.start]).sum()) for runs, _ in _iter_runs(directory))
 
 
 def _iter_runs(directory: Path) -> Iterator[tuple[npt.NDArray[np.int64], int]]:

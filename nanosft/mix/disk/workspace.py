@@ -65,7 +65,7 @@ def open_workspace(root: str | None, out: str | None) -> Iterator[Path]:
         ) from exc
 
 
-def cacheable_bytes() -> int:
+def find_cacheable_bytes() -> int:
     """Bytes of files that the system may keep in memory: half of what is free, or of the container's limit if less."""
     free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name, pattern in _FREE_MEMORY.items():

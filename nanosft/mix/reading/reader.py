@@ -1,11 +1,11 @@
-"""Reads all sources once: rows into the spill files, records into the ledger, bad lines aside, and what was counted."""
+"""Reads all sources once: rows go to the spill files, records to whoever reads, bad lines aside; lines are counted."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 
@@ -14,24 +14,24 @@ from nanosft.data.sources import Batch, Inputs, read_batches
 from nanosft.dedup import join_messages
 from nanosft.errors import DataError
 from nanosft.manifest import Parent
-from nanosft.mix.disk.spill import save_places
+from nanosft.mix.disk import save_places
 from nanosft.mix.reading.contamination import build_held_out
 from nanosft.mix.reading.parse import parse_row
 from nanosft.mix.reading.rows import BadRow, RowBatch, finish_reading, read_batch
 from nanosft.mix.recipe import Recipe, Source
-from nanosft.mix.selecting.ledger import Ledger
-from nanosft.parallel import Workers
-from nanosft.progress import Bar
 from nanosft.store import Store
+
+if TYPE_CHECKING:
+    from nanosft.parallel import Workers  # worker processes import this module, and need no pool
 
 
 @dataclass(slots=True)
-class Count:
+class LineCounts:
     """What was counted of one source.
 
     Attributes:
         num_lines: Lines that are not blank.
-        num_bad: Of these, no conversations.
+        num_bad: Those of them that are no conversations.
         filtered: Refused rows by filter or gate.
         first_problem: The first bad line's error.
     """
@@ -42,7 +42,7 @@ class Count:
     first_problem: str = ""
 
 
-class Intake:
+class SourceReader:
     """Reads the sources of a recipe.
 
     Args:
@@ -70,24 +70,23 @@ class Intake:
         self._all_inputs = list(inputs)
         self._hashed: dict[str, str] = {}
         self._num_lines: Counter[tuple[int, str]] = Counter()
-        self.counts = [Count() for _ in recipe.sources]
+        self.counts = [LineCounts() for _ in recipe.sources]
 
-    def read(self, workers: Workers, ledger: Ledger) -> None:
-        """Read everything.
+    def read(self, workers: "Workers") -> Iterator[RowBatch]:
+        """Read everything: the batches in reading order, whichever process had them.
 
         Raises:
             DataError: A line is bad and may not be skipped, too many are, or a source is empty or not what its
                 manifest says.
         """
-        places = []
-        with Bar("mix: read rows", None) as bar:
-            for number, batch in enumerate(workers.map(read_batch, self._tasks(workers.num_ahead))):
-                self._take_counts(batch)
-                places.append((batch.process, ledger.add(number, batch), batch.rows_at, batch.sigs_at))
-                bar.advance(len(batch), source=self._recipe.sources[batch.source].name)
+        places, num_rows = [], 0
+        for batch in workers.map(read_batch, self._tasks(workers.num_ahead)):
+            self._take_counts(batch)
+            places.append((batch.process, num_rows, batch.rows_at, batch.sigs_at))
+            num_rows += len(batch)
+            yield batch
         workers.each(finish_reading)
         save_places(self._directory, places)
-        ledger.finish_adding()
         self._check()
 
     def read_held_out(self, inputs: Inputs) -> None:

@@ -10,19 +10,20 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from nanosft.conversation import Conversation
 from nanosft.data.sources import Batch
 from nanosft.dedup import digest_texts, drop_borders, hash_batch, join_messages, make_keys, minhash_words
 from nanosft.errors import DataError
-from nanosft.mix.disk.spill import Spill
+from nanosft.mix.columns import ROW, TYPES, Columns
+from nanosft.mix.disk import Spill
 from nanosft.mix.reading.contamination import HeldOut, load_held_out
 from nanosft.mix.reading.parse import Row, parse_row
 from nanosft.mix.recipe import Filter, Gate, Recipe
+from nanosft.mix.tuning import Tuning
 from nanosft.quality.verdict import GATE_NAMES
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class RowBatch:
         source: The source's place in the recipe.
         uri: The object the batch is of.
         num_lines: Lines that were not blank.
-        columns: For each accepted row: `id_hi`, `id_lo` (first 128 bits of its id), `text_hi`, `text_lo` (128 bits of
-            its normalized text, or again of its id where no duplicates are looked for), `meta` (64 of its meta),
-            `cell` (64 of its plan cell, 0 without), `tokens`, `supervised`, `size` (bytes in the spill file), `clean`
-            (not held out elsewhere).
+        columns: Those of `columns.ROW`, an item an accepted row: `id_hi`, `id_lo` (first 128 bits of its id),
+            `text_hi`, `text_lo` (128 bits of its normalized text, or again of its id where no duplicates are looked
+            for), `meta` (64 of its meta), `cell` (64 of its plan cell, 0 without), `tokens`, `supervised`, `size`
+            (bytes in the spill file), `clean` (not held out elsewhere).
         process: Whose spill files its rows are in.
         rows_at: Where in that file they begin, in bytes.
         sigs_at: Where their signatures begin, in bytes.
@@ -62,7 +63,7 @@ class RowBatch:
     source: int
     uri: str
     num_lines: int
-    columns: dict[str, npt.NDArray[Any]]
+    columns: Columns
     process: int
     rows_at: int
     sigs_at: int
@@ -139,31 +140,32 @@ class RowReader:
         ids, mask = self._tokenizer.render(row.to_conversation())
         return len(ids), sum(mask)
 
-    def _measure(self, number: int, kept: "_Kept") -> tuple[dict[str, npt.NDArray[Any]], int]:
+    def _measure(self, number: int, kept: "_Kept") -> tuple[Columns, int]:
         """The columns of the rows kept, and where their signatures are."""
-        tokens = np.array(kept.tokens, np.int32).reshape(-1, 2)
-        columns: dict[str, npt.NDArray[Any]] = {
+        tokens = np.array(kept.tokens, np.uint32).reshape(-1, 2)
+        columns: Columns = {
             **_split_words("id", b"".join(kept.digests), 4),
-            "meta": np.frombuffer(b"".join(kept.metas), ">u8").astype(np.uint64),
-            "cell": np.frombuffer(b"".join(kept.cells), ">u8").astype(np.uint64),
+            "meta": np.frombuffer(b"".join(kept.metas), ">u8"),
+            "cell": np.frombuffer(b"".join(kept.cells), ">u8"),
             "tokens": tokens[:, 0],
             "supervised": tokens[:, 1],
-            "size": np.array([len(line) for line in kept.lines], np.int32),
-            "clean": np.ones(len(kept.lines), np.bool_),
+            "size": np.array([len(line) for line in kept.lines]),
+            "clean": np.ones(len(kept.lines)),
         }
-        if not self._recipe.compares_texts:
-            return {**columns, "text_hi": columns["id_hi"], "text_lo": columns["id_lo"]}, 0
-        words = hash_batch(kept.texts)
-        if self._held_out is not None:
-            columns["clean"] = ~self._held_out.find(drop_borders(words))
-        digests = digest_texts(words)
-        columns |= {"text_hi": digests[:, 0], "text_lo": digests[:, 1]}
-        if self._recipe.deduplicate.near == "off":
-            return columns, 0
-        sigs = minhash_words(words)
-        return columns, self._spill.add_keys(
-            number, make_keys(words, sigs, threshold=self._recipe.deduplicate.threshold), sigs
-        )
+        sigs_at = 0
+        if self._recipe.compares_texts:
+            words = hash_batch(kept.texts)
+            if self._held_out is not None:
+                columns["clean"] = ~self._held_out.find(drop_borders(words))
+            digests = digest_texts(words)
+            columns |= {"text_hi": digests[:, 0], "text_lo": digests[:, 1]}
+            if self._recipe.deduplicate.near != "off":
+                sigs = minhash_words(words)
+                keys = make_keys(words, sigs, threshold=self._recipe.deduplicate.threshold)
+                sigs_at = self._spill.add_keys(number, keys, sigs)
+        else:
+            columns |= {"text_hi": columns["id_hi"], "text_lo": columns["id_lo"]}
+        return {name: columns[name].astype(TYPES[name]) for name in ROW}, sigs_at
 
     def _make_refusal(self, wanted: Filter) -> Callable[[Row, int], str | None] | None:
         """What names the first filter or gate that refuses a row; None where all pass."""
@@ -180,11 +182,11 @@ class RowReader:
 _readers: dict[str, RowReader] = {}
 
 
-def start_reader(process: int, recipe: Recipe, directory: Path) -> None:
+def start_reader(process: int, recipe: Recipe, directory: Path, tuning: Tuning) -> None:
     """Make this process's reader: the set-up of a worker."""
     wanted = recipe.decontaminate
     held_out = load_held_out(directory, wanted.ngram, wanted.max_overlap) if wanted is not None else None
-    _readers["reader"] = RowReader(recipe, Spill(directory, process), held_out)
+    _readers["reader"] = RowReader(recipe, Spill(directory, process, tuning.spilled_keys), held_out)
 
 
 def read_batch(number: int, batch: Batch) -> RowBatch:
@@ -247,6 +249,6 @@ _hash_short = lru_cache(maxsize=1024)(_hash_64)
 """`_hash_64` of what most rows of a source have the same."""
 
 
-def _split_words(name: str, data: bytes, num_words: int) -> dict[str, npt.NDArray[np.uint64]]:
-    words = np.frombuffer(data, ">u8").reshape(-1, num_words).astype(np.uint64)
+def _split_words(name: str, data: bytes, num_words: int) -> Columns:
+    words = np.frombuffer(data, ">u8").reshape(-1, num_words)
     return {f"{name}_hi": words[:, 0], f"{name}_lo": words[:, 1]}

@@ -1,8 +1,8 @@
-"""Near-duplicate clusters of any number of rows: keys sorted part by part on disk, pairs checked, pairs united.
+"""Near-duplicate pairs among any number of rows: keys are sorted partition by partition on disk, and pairs checked.
 
 Every row has some keys (`nanosft.dedup.minhash`). Rows that share a key are candidates; their similarity is estimated
 where the key alone does not prove it, and the pairs that hold are edges. A cluster is a connected component. Rows are
-numbered in reading order, so clusters do not depend on how many processes work or how the keys are cut into parts.
+numbered in reading order, so clusters do not depend on how many processes work or how the keys are cut into partitions.
 """
 
 from collections.abc import Iterator
@@ -15,58 +15,58 @@ import numpy as np
 import numpy.typing as npt
 
 from nanosft.dedup import EXACT_BIT, NUM_BINS, estimate_similarity
-from nanosft.mix.disk.spill import (
-    NUM_PARTS,
+from nanosft.mix.disk import (
+    NUM_PARTITIONS,
     SIG_BYTES,
     Places,
-    measure_parts,
+    measure_partitions,
     open_spilled,
     read_at,
-    read_parts,
+    read_partitions,
     spill_path,
 )
+from nanosft.mix.tuning import Tuning
 
 Rows = npt.NDArray[np.int64]
 
-_SLICE_BYTES: Final = 8 << 20
-"""Of a part that is sorted at once; what is needed beside it is some five times as much. One key is never cut."""
 _MAX_PARTNERS: Final = 64
 _MIN_PARTNERS: Final = 8
 _KEY_PAIRS: Final = 4096
-"""Of one band key, about: up to 64 rows of it are all compared with each other, more rows with fewer each, down to the
-first and the 8 before: those of a boilerplate are too many."""
-_ENTRIES_AT_ONCE: Final = 1 << 16
-_PAIRS_AT_ONCE: Final = 1 << 13
+"""Pairs that one band key makes, about: up to 64 rows of it are all compared with each other, more rows with fewer
+each, down to the first and the 8 before: those of a boilerplate are too many."""
 
 
-def plan_parts(directory: Path) -> list[range]:
-    """The parts of the keys in ranges that can be sorted at once, as far as one part can."""
-    num_ranges = min(NUM_PARTS, 1 + measure_parts(directory, range(NUM_PARTS)) // _SLICE_BYTES)
-    bounds = [NUM_PARTS * place // num_ranges for place in range(num_ranges + 1)]
+def plan_partitions(directory: Path, tuning: Tuning) -> list[range]:
+    """The partitions of the keys in ranges that can be sorted at once, as far as one partition can."""
+    num_bytes = measure_partitions(directory, range(NUM_PARTITIONS))
+    num_ranges = min(NUM_PARTITIONS, 1 + num_bytes // tuning.slice_bytes)
+    bounds = [NUM_PARTITIONS * place // num_ranges for place in range(num_ranges + 1)]
     return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
-def find_edges(directory: Path, parts: range, threshold: float) -> npt.NDArray[np.uint32]:
-    """The near duplicates that meet in some parts of the keys: (edges, 2), distinct; rows dropped before have none.
+def find_edges(directory: Path, partitions: range, threshold: float, tuning: Tuning) -> npt.NDArray[np.uint32]:
+    """The near duplicates that meet in some partitions of the keys: (edges, 2), distinct, without rows dropped before.
 
     Args:
         directory: The run's, with the spill of all processes.
-        parts: Below NUM_PARTS.
+        partitions: Below NUM_PARTITIONS.
         threshold: The least similarity of pairs that no edit key proves.
+        tuning: How much is sorted, paired and checked at a time.
     """
     places = Places.load(directory)
     dropped = np.load(_dropped_path(directory))
-    num_slices = 1 + measure_parts(directory, parts) // (2 * _SLICE_BYTES)
+    num_slices = 1 + measure_partitions(directory, partitions) // (2 * tuning.slice_bytes)
     found = [np.empty((0, 2), np.int64)]
     for which in range(num_slices):
-        entries = read_parts(directory, parts, num_slices=num_slices, which=which)
+        entries = read_partitions(directory, partitions, num_slices=num_slices, which=which)
         rows = places.base[entries["batch"]] + entries["row"]
         keys = entries["key"]
         if dropped.any():
             kept = dropped[rows >> 3] >> (rows & 7).astype(np.uint8) & 1 == 0
             keys, rows = keys[kept], rows[kept]
-        for proven, doubtful in _iter_pairs(keys, rows):
-            found += [proven, doubtful[_check(directory, places, doubtful, threshold)]]
+        for proven, doubtful in _iter_pairs(keys, rows, tuning.chunk_keys):
+            holds = _check(directory, places, doubtful, threshold, tuning.chunk_pairs)
+            found += [proven, doubtful[holds]]
     return _distinct(np.concatenate(found)).astype(np.uint32)
 
 
@@ -78,7 +78,7 @@ def save_dropped(directory: Path, num_rows: int, chunks: Iterator[Rows]) -> None
     np.save(_dropped_path(directory), bits)
 
 
-def _iter_pairs(keys: npt.NDArray[np.uint64], rows: Rows) -> Iterator[tuple[Rows, Rows]]:
+def _iter_pairs(keys: npt.NDArray[np.uint64], rows: Rows, chunk_keys: int) -> Iterator[tuple[Rows, Rows]]:
     """Pairs of rows that share keys, (pairs, 2) each: those that an edit key proves, and those still to be checked."""
     order = np.argsort(keys)
     keys, rows = keys[order], rows[order]
@@ -91,8 +91,8 @@ def _iter_pairs(keys: npt.NDArray[np.uint64], rows: Rows) -> Iterator[tuple[Rows
     sizes = np.diff(starts, append=len(keys))
     firsts = np.repeat(rows[starts], sizes)
     num_partners = np.repeat(np.clip(_KEY_PAIRS // sizes, _MIN_PARTNERS, _MAX_PARTNERS), sizes)
-    for start in range(0, len(keys), _ENTRIES_AT_ONCE):
-        span = slice(max(0, start - _MAX_PARTNERS), start + _ENTRIES_AT_ONCE)
+    for start in range(0, len(keys), chunk_keys):
+        span = slice(max(0, start - _MAX_PARTNERS), start + chunk_keys)
         own, own_rows = keys[span], rows[span]
         is_doubtful = own & EXACT_BIT == 0
         pairs = [np.stack([firsts[span], own_rows], axis=1)[is_doubtful]]
@@ -114,13 +114,13 @@ def _distinct(pairs: Rows) -> Rows:
     return np.stack([numbers >> np.uint64(32), numbers & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
 
 
-def _check(directory: Path, places: Places, pairs: Rows, threshold: float) -> npt.NDArray[np.bool_]:
+def _check(directory: Path, places: Places, pairs: Rows, threshold: float, chunk_pairs: int) -> npt.NDArray[np.bool_]:
     """Which pairs' estimated similarity is at least the threshold: (pairs,) bool."""
     holds = [np.empty(0, np.bool_)]
     with ExitStack() as stack:
         files: dict[int, int] = {}
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            rows, index = np.unique(pairs[start : start + _PAIRS_AT_ONCE], return_inverse=True)
+        for start in range(0, len(pairs), chunk_pairs):
+            rows, index = np.unique(pairs[start : start + chunk_pairs], return_inverse=True)
             batches = np.searchsorted(places.base, rows, side="right") - 1
             offsets = places.sigs_at[batches] + (rows - places.base[batches]) * SIG_BYTES
             processes = places.process[batches]

@@ -19,17 +19,16 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from nanosft.dedup import Components
+from nanosft.mix.columns import Columns
 from nanosft.mix.recipe import Recipe
 from nanosft.mix.selecting.apportion import fill_gap
 from nanosft.mix.selecting.database import Database
+from nanosft.mix.selecting.ledger import BEST, insert_components
 
 TRAIN: Final = 0
 VAL: Final = 1
-BEST: Final = "rank, id_hi, id_lo, meta, rid"
-"""The order of rows of which one is kept: by the source's priority, then the smallest id."""
 _FILL_ROWS: Final = 4096
 
 
@@ -38,8 +37,8 @@ class Supply:
     """What one epoch of a source's train rows is.
 
     Attributes:
-        num_rows: Rows.
-        amount: In the unit of the mixture.
+        num_rows: Its train rows.
+        amount: Their amount in the unit of the mixture.
     """
 
     num_rows: int
@@ -47,15 +46,15 @@ class Supply:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class PartCounts:
     """What was taken of a source for one part of the output.
 
     Attributes:
-        num_rows: Lines.
-        amount: In the unit of the mixture.
-        num_tokens: As rendered; 0 without a tokenizer.
-        num_supervised: Tokens that are trained on; 0 without a tokenizer.
-        size_bytes: Of the lines.
+        num_rows: Lines, repetitions counted.
+        amount: Their amount in the unit of the mixture.
+        num_tokens: Their tokens as rendered; 0 without a tokenizer.
+        num_supervised: Their tokens that are trained on; 0 without a tokenizer.
+        size_bytes: Their bytes.
     """
 
     num_rows: int = 0
@@ -69,9 +68,9 @@ class Selection:
     """What becomes of the rows of the table `kept`, decided in the order of the methods below.
 
     Args:
-        db: With `kept`, `rows`, and `clusters` of near duplicates.
+        db: The run's database, with the tables that `Ledger.keep` leaves.
         recipe: The recipe.
-        directory: For what is spilled.
+        directory: The run's, where groups are found in a file.
         num_rows: Rows are numbered below it.
         has_clusters: Whether there are any clusters.
     """
@@ -83,7 +82,7 @@ class Selection:
         self._num_rows = num_rows
         self._has_clusters = has_clusters
         self._weight = {"rows": "1", "tokens": "tokens", "supervised_tokens": "supervised"}[recipe.by]
-        db.run("CREATE TABLE groups (rid UINTEGER, grp UINTEGER); CREATE TABLE val (rid UINTEGER)")
+        db.create("val", ("rid",))
 
     def count(self) -> dict[int, int]:
         """The number of rows of each source."""
@@ -111,19 +110,21 @@ class Selection:
             query = f"SELECT rid, first FROM {rows} JOIN (SELECT {keys}, min(rid) AS first FROM {rows} "
             for chunk in self._db.fetch(f"{query} GROUP BY ALL HAVING count(*) > 1) USING ({keys})"):
                 components = components or Components(self._directory / "groups", self._num_rows)
-                components.unite(np.stack([chunk.column(name).to_numpy() for name in ("rid", "first")], axis=1))
-        self._db.insert_components("groups", components)
-        self._db.run(
+                components.unite(np.stack([chunk["rid"], chunk["first"]], axis=1))
+        self._db.create("groups", ("rid", "grp"))
+        insert_components(self._db, "groups", "grp", components)
+        self._db.create_from(
+            "sized",
             f"""
-            CREATE TABLE sized AS SELECT *, {self._draw("side")} AS draw FROM (
+            SELECT *, {self._draw("side")} AS draw FROM (
                 SELECT rid AS grp, source, id_hi, id_lo, 1 AS size FROM kept ANTI JOIN groups USING (rid)
                 UNION ALL
                 SELECT grp, best.source, best.id_hi, best.id_lo, size FROM (
                     SELECT grp, count(*) AS size, min(struct_pack(rank, id_hi, id_lo, source)) AS best
-                    FROM kept JOIN groups USING (rid) GROUP BY grp));
-            CREATE TABLE sides (rid UINTEGER)
-            """
+                    FROM kept JOIN groups USING (rid) GROUP BY grp))
+            """,
         )
+        self._db.create("sides", ("rid",))
         for source, target in targets.items():
             query = f"SELECT grp AS rid, size FROM sized WHERE source = {source} ORDER BY draw, id_hi, id_lo, grp"
             query += f" LIMIT {target + _FILL_ROWS}"  # no group is smaller than a row
@@ -131,17 +132,15 @@ class Selection:
         self._db.run(
             """
             INSERT INTO val SELECT rid FROM kept ANTI JOIN groups USING (rid) SEMI JOIN sides USING (rid)
-            UNION ALL SELECT rid FROM groups WHERE grp IN (SELECT rid FROM sides);
-            DROP TABLE sides; DROP TABLE sized
+            UNION ALL SELECT rid FROM groups WHERE grp IN (SELECT rid FROM sides)
             """
         )
+        self._db.drop("sides", "sized", "groups")
 
     def measure_overlap(self) -> dict[str, int]:
         """Validation rows that share a text, a near-duplicate cluster or a plan cell with a train row, counted anew."""
-        self._db.run(
-            "CREATE TABLE train_rows AS SELECT rid, text_hi, text_lo, cell FROM kept ANTI JOIN val USING (rid)"
-        )
-        self._db.run("CREATE TABLE val_rows AS SELECT rid, text_hi, text_lo, cell FROM kept SEMI JOIN val USING (rid)")
+        for table, join in (("train_rows", "ANTI"), ("val_rows", "SEMI")):
+            self._db.create_from(table, f"SELECT rid, text_hi, text_lo, cell FROM kept {join} JOIN val USING (rid)")
         found = {
             "texts": "val_rows SEMI JOIN train_rows USING (text_hi, text_lo)",
             "cells": "(SELECT * FROM val_rows WHERE cell <> 0) SEMI JOIN train_rows USING (cell)",
@@ -149,24 +148,26 @@ class Selection:
             "(SELECT cluster FROM train_rows JOIN clusters USING (rid)) USING (cluster)",
         }
         counts = {name: self._db.rows(f"SELECT count(*) FROM {rows}")[0][0] for name, rows in found.items()}
-        self._db.run("DROP TABLE train_rows; DROP TABLE val_rows")
+        self._db.drop("train_rows", "val_rows")
         return counts
 
     def limit(self, max_rows: Mapping[int, int]) -> dict[int, Supply]:
         """Choose the pool of train rows, at most `max_rows` of a source; returns what each source can give."""
-        self._db.run("CREATE TABLE within (rid UINTEGER)")
+        self._db.create("within", ("rid",))
         order = f"{self._draw('draw')}, {BEST}"
         for source, limit in max_rows.items():
             rows = f"SELECT rid, 1 AS size FROM kept ANTI JOIN val USING (rid) WHERE source = {source} ORDER BY {order}"
             self._choose(rows, limit, "within")
         limited = ", ".join(map(str, max_rows)) or "NULL"
-        self._db.run(
+        self._db.create_from(
+            "pool",
             f"""
-            CREATE TABLE pool AS SELECT * EXCLUDE (text_hi, text_lo, cell, clean), {self._weight}::BIGINT AS weight
+            SELECT * EXCLUDE (text_hi, text_lo, cell, clean), {self._weight}::BIGINT AS weight
             FROM kept ANTI JOIN val USING (rid)
             WHERE (source IN ({limited})) IS NOT TRUE OR rid IN (SELECT rid FROM within)
-            """
+            """,
         )
+        self._db.drop("within")
         found = self._db.rows("SELECT source, count(*), sum(weight)::BIGINT FROM pool GROUP BY source")
         return {source: Supply(num, amount) for source, num, amount in found}
 
@@ -184,12 +185,8 @@ class Selection:
             fewer = 2 * rest > available
             quotas.append((source, epochs + 1, available - rest, -1) if fewer else (source, epochs, rest, 1))
         values = ", ".join(map(str, quotas))
-        self._db.run(
-            f"""
-            CREATE TABLE quotas AS SELECT * FROM (VALUES {values}) AS q(source, epochs, rest, step);
-            CREATE TABLE chosen (rid UINTEGER)
-            """
-        )
+        self._db.create_from("quotas", f"SELECT * FROM (VALUES {values}) AS q(source, epochs, rest, step)")
+        self._db.create("chosen", ("rid",))
         for source, _, rest, _ in quotas:
             order = f"{self._draw('draw')}, {BEST}"
             query = f"SELECT rid, weight AS size FROM pool WHERE source = {source} ORDER BY {order}"
@@ -197,21 +194,21 @@ class Selection:
         place = f"md5_number_upper(concat_ws('/', 'place', {self._recipe.seed}, id_hi, id_lo, twin, copy))"
         weight = f"{self._weight}::BIGINT AS weight"
         columns = f"source, id_hi, id_lo, meta, twin, batch, start, size, tokens, supervised, {weight}"
-        self._db.run(
+        self._db.create_from(
+            "placed",
             f"""
-            CREATE TABLE placed AS
             WITH taken AS (
                 SELECT pool.*, CASE WHEN chosen.rid IS NULL THEN epochs ELSE epochs + step END AS times
                 FROM pool JOIN quotas USING (source) LEFT JOIN chosen USING (rid)),
             copies AS (SELECT *, unnest(range(times::BIGINT)) AS copy FROM taken WHERE times > 0)
             SELECT {TRAIN} AS part, {place} AS place, copy, {columns} FROM copies
             UNION ALL SELECT {VAL}, {place}, copy, {columns}
-            FROM (SELECT *, 0 AS copy FROM kept SEMI JOIN val USING (rid));
-            DROP TABLE pool; DROP TABLE kept; DROP TABLE rows
-            """
+            FROM (SELECT *, 0 AS copy FROM kept SEMI JOIN val USING (rid))
+            """,
         )
+        self._db.drop("quotas", "chosen", "pool", "val")
 
-    def shares(self) -> dict[tuple[int, int], Share]:
+    def count_parts(self) -> dict[tuple[int, int], PartCounts]:
         """What was taken, by part (`TRAIN`, `VAL`) and source."""
         found = self._db.rows(
             """
@@ -219,20 +216,18 @@ class Selection:
                 sum(size)::BIGINT FROM placed GROUP BY part, source
             """
         )
-        return {(part, source): Share(*rest) for part, source, *rest in found}
+        return {(part, source): PartCounts(*rest) for part, source, *rest in found}
 
-    def iter_in_order(self) -> Iterator[pa.Table]:
+    def iter_in_order(self) -> Iterator[Columns]:
         """Chunks of `part`, `batch`, `start`, `size` in the order of the output, train part first."""
         order = "part, place, id_hi, id_lo, source, meta, twin, copy"
         yield from self._db.fetch(f"SELECT part, batch, start, size FROM placed ORDER BY {order}")
 
-    def iter_by_batch(self) -> Iterator[pa.Table]:
+    def iter_by_batch(self) -> Iterator[Columns]:
         """Chunks of `part`, `batch`, `start`, `size` and `position` (in the part) in the order of the spill files."""
-        self._db.run(
-            "CREATE TABLE positioned (part UTINYINT, batch UINTEGER, start UINTEGER, size UINTEGER, position UBIGINT)"
-        )
+        self._db.create("positioned", ("part", "batch", "start", "size", "position"))
         self._db.insert_all("positioned", _add_positions(self.iter_in_order()))
-        self._db.run("DROP TABLE placed")
+        self._db.drop("placed")
         yield from self._db.fetch(
             "SELECT part, batch, start, size, position FROM positioned ORDER BY batch, start, position"
         )
@@ -244,13 +239,13 @@ class Selection:
         """Take rows of a query (`rid`, `size`) in its order until the next is too much, then fill what is missing."""
         if total:
             chosen = self._iter_chosen(query, total, may_exceed=may_exceed)
-            self._db.insert_all(table, (pa.table({"rid": rids}) for rids in chosen))
+            self._db.insert_all(table, ({"rid": rids} for rids in chosen))
 
     def _iter_chosen(self, query: str, gap: int, *, may_exceed: bool) -> Iterator[npt.NDArray[Any]]:
         later: list[tuple[int, int]] = []
         full = False
         for chunk in self._db.fetch(query):
-            rids, sizes = chunk.column("rid").to_numpy(), chunk.column("size").to_numpy()
+            rids, sizes = chunk["rid"], chunk["size"]
             num = 0
             if not full:
                 reached = np.cumsum(sizes)
@@ -266,13 +261,13 @@ class Selection:
         yield np.array(filled, np.uint32)
 
 
-def _add_positions(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _add_positions(chunks: Iterable[Columns]) -> Iterator[Columns]:
     counts = [0, 0]
     for chunk in chunks:
-        part = chunk.column("part").to_numpy()
+        part = chunk["part"]
         positions = np.empty(len(part), np.uint64)
         for which in (TRAIN, VAL):
             num = int((part == which).sum())
             positions[part == which] = np.arange(counts[which], counts[which] + num, dtype=np.uint64)
             counts[which] += num
-        yield chunk.append_column("position", pa.array(positions))
+        yield {**chunk, "position": positions}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,11 +23,13 @@ from nanosft.data import sources
 from nanosft.data.conversations import read_conversations, read_manifest
 from nanosft.errors import ConfigError, DataError
 from nanosft.mix import stage
-from nanosft.mix.disk import output, spill
-from nanosft.mix.report import Report, describe, make_flow_table
-from nanosft.mix.selecting import database, ledger, near
-from nanosft.mix.selecting import steps as decision
+from nanosft.mix.columns import TYPES
+from nanosft.mix.disk import plan_direct
+from nanosft.mix.reading import RowBatch
+from nanosft.mix.report import Report, describe, make_funnel_table
+from nanosft.mix.selecting import Ledger
 from nanosft.mix.stage import make_mixture
+from nanosft.mix.tuning import Tuning
 from nanosft.settings.mix import MixSettings
 from nanosft.store import open_store
 
@@ -54,11 +57,14 @@ Mix = Callable[..., Report | None]
 
 @pytest.fixture
 def mix(tmp_path: Path) -> Mix:
-    def run(recipe: str, out: str | Path | None = "out", **settings: Any) -> Report | None:
+    def run(
+        recipe: str, out: str | Path | None = "out", tuning: Tuning | None = None, **settings: Any
+    ) -> Report | None:
         path = tmp_path / "recipe.toml"
         path.write_text(recipe.replace("DATA", str(tmp_path)))
         target = None if out is None else str(tmp_path / out)
-        return make_mixture(MixSettings(recipe=str(path), out=target, work_dir=str(tmp_path / "work"), **settings))
+        work_dir = str(tmp_path / "work")
+        return make_mixture(MixSettings(recipe=str(path), out=target, work_dir=work_dir, **settings), tuning)
 
     return run
 
@@ -88,7 +94,7 @@ def test_shares_split_order_and_lineage(mix: Mix, tmp_path: Path):
     assert report is not None
     assert report.synthetic_achieved == pytest.approx(0.25, abs=1 / report.num_rows)
     assert report.overlap == {"texts": 0, "cells": 0, "clusters": 0}
-    assert [source.flow.num_val for source in report.sources] == [4, 8]
+    assert [source.funnel.num_val for source in report.sources] == [4, 8]
     manifest = read_manifest(open_store(str(tmp_path / "out")))
     assert manifest is not None
     assert [item.key for item in manifest.objects] == ["train-00000.jsonl", "val-00000.jsonl"]
@@ -116,22 +122,22 @@ def test_the_bytes_depend_on_neither_workers_nor_memory_nor_listing(mix: Mix, tm
         "two",
         workers=2,
     )
-    small = stage.Budget(database_bytes=64 << 20, database_threads=1, segment_bytes=10_000)
-    monkeypatch.setattr(stage, "cacheable_bytes", lambda: 0)
-    monkeypatch.setattr(stage, "divide_memory", lambda *_: small)
-    monkeypatch.setattr(ledger, "_INSERT_ROWS", 100)
-    monkeypatch.setattr(database, "_FETCH_ROWS", 64)
+    small = Tuning(
+        database_bytes=64 << 20,
+        database_threads=1,
+        segment_bytes=10_000,
+        cacheable_bytes=0,
+        insert_rows=100,
+        fetch_rows=64,
+        spilled_keys=700,
+        slice_bytes=1000,
+        chunk_keys=16,
+        chunk_pairs=8,
+    )
     monkeypatch.setattr(dataset, "_BLOCK_BYTES", 2_000)
     monkeypatch.setattr(sources, "BATCH_BYTES", 5_000)
-    monkeypatch.setattr(spill, "_BUFFER_ENTRIES", 700)
-    for name, number in {
-        "_SLICE_BYTES": 1000,
-        "_ENTRIES_AT_ONCE": 16,
-        "_PAIRS_AT_ONCE": 8,
-    }.items():
-        monkeypatch.setattr(near, name, number)
-    mix(recipe, "three", workers=1, memory_limit=256)
-    mix(recipe, "four", workers=2, memory_limit=256)  # a process writes its lines over those of another batch
+    mix(recipe, "three", small, workers=1, memory_limit=256)
+    mix(recipe, "four", small, workers=2, memory_limit=256)  # a process writes its lines over those of another batch
     one, two, three, four = (hash_objects(tmp_path / name) for name in ("one", "two", "three", "four"))
     assert len(one) == 4 + 1 + 1
     assert one == three == four
@@ -164,8 +170,8 @@ def test_planted_duplicates_are_all_found(mix: Mix, tmp_path: Path):
     write(tmp_path / "b.jsonl", [*planted, talk(9999)])
     report = mix(TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", ""))
     assert report is not None
-    assert [source.flow.num_exact + source.flow.num_near for source in report.sources] == [0, 120]
-    assert report.sources[1].flow.num_exact == 80
+    assert [source.funnel.num_exact + source.funnel.num_near for source in report.sources] == [0, 120]
+    assert report.sources[1].funnel.num_exact == 80
 
 
 def test_priority_decides_whose_row_is_kept(mix: Mix, tmp_path: Path):
@@ -175,7 +181,7 @@ def test_priority_decides_whose_row_is_kept(mix: Mix, tmp_path: Path):
     recipe = TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", "")
     report = mix(recipe + '[deduplicate]\npriority = ["b"]', None, dry_run=True)
     assert report is not None
-    assert [source.flow.num_exact for source in report.sources] == [50, 0]
+    assert [source.funnel.num_exact for source in report.sources] == [50, 0]
     assert "a adds no row" in report.warnings
 
 
@@ -189,7 +195,7 @@ def test_near_duplicates_between_sources_stay_on_one_side_where_they_stay(mix: M
         report = mix(f"{recipe}\n[split]\nval_share = 0.2\n[deduplicate]\n{setting}", None, dry_run=True)
         assert report is not None
         assert report.overlap["clusters"] == 0
-        assert sum(source.flow.num_near for source in report.sources) == 0
+        assert sum(source.funnel.num_near for source in report.sources) == 0
         assert 40 <= report.num_val <= 120
 
 
@@ -212,7 +218,7 @@ def test_held_out_rows_are_found_whole_or_in_part(mix: Mix, tmp_path: Path):
     write(tmp_path / "a.jsonl", [*map(talk, range(1000, 1200)), *hidden, *held[20:]])
     report = mix('[[sources]]\nname = "a"\nuri = "DATA/a.jsonl"\n[decontaminate]\nuri = "DATA/held.jsonl"')
     assert report is not None
-    assert report.sources[0].flow.num_contaminated == 30
+    assert report.sources[0].funnel.num_contaminated == 30
 
 
 def test_token_shares_are_met_to_less_than_a_row(mix: Mix, tmp_path: Path, shared: Path):
@@ -257,7 +263,7 @@ def test_bad_lines_can_be_skipped_up_to_a_share(mix: Mix, tmp_path: Path):
     write(tmp_path / "a.jsonl", [*map(talk, range(50)), {"no": 1}])
     report = mix(BAD, on_bad_row="skip", max_bad_share=0.05)
     assert report is not None
-    assert report.sources[0].flow.num_bad == 1
+    assert report.sources[0].funnel.num_bad == 1
     (refused,) = read(tmp_path / "out/refused/a.jsonl")
     assert "a.jsonl:line 51" in refused["error"]
     assert refused["line"] == '{"no":1}'
@@ -306,7 +312,7 @@ def test_filters_count_by_name(mix: Mix, tmp_path: Path):
     write(tmp_path / "a.jsonl", [talk(1), talk(2, num_turns=5), talk(3, num_words=500), *map(talk, range(10, 60))])
     report = mix(BAD + "\nfilter.max_turns = 4\n[filter]\nmax_chars = 5000")
     assert report is not None
-    assert report.sources[0].flow.filtered == {"max_turns": 1, "max_chars": 1}
+    assert report.sources[0].funnel.filtered == {"max_turns": 1, "max_chars": 1}
 
 
 def test_repeats_beyond_the_limit_are_warned_of(mix: Mix, tmp_path: Path):
@@ -319,8 +325,9 @@ def test_repeats_beyond_the_limit_are_warned_of(mix: Mix, tmp_path: Path):
 
 def test_the_output_is_cut_into_objects_by_part_and_rows():
     sizes = [7, 3, 5]
-    table = pa.table({"part": [0, 0, 1], "batch": [2, 1, 2], "start": [0, 0, 7], "size": sizes})
-    assert [(part, index, list(batches)) for part, index, batches, *_ in output.plan_direct([table], 1)] == [
+    table = {"part": [0, 0, 1], "batch": [2, 1, 2], "start": [0, 0, 7], "size": sizes}
+    chunk = {name: np.array(column, TYPES[name]) for name, column in table.items()}
+    assert [(part, index, list(batches)) for part, index, batches, *_ in plan_direct([chunk], 1)] == [
         (0, 0, [2]),
         (0, 1, [1]),
         (1, 0, [2]),
@@ -348,8 +355,8 @@ def test_gates_of_audit_filter_rows(mix: Mix, tmp_path: Path):
     write(tmp_path / "a.jsonl", [*map(talk, range(10, 40)), cut_off, [*talk(2), {"role": "user", "content": "And?"}]])
     report = mix(BAD + '\n[filter]\ngates = ["structure"]', None, dry_run=True)
     assert report is not None
-    assert sum(report.sources[0].flow.filtered.values()) == 1
-    (name,) = report.sources[0].flow.filtered
+    assert sum(report.sources[0].funnel.filtered.values()) == 1
+    (name,) = report.sources[0].funnel.filtered
     assert name.startswith("structure/")
 
 
@@ -413,7 +420,7 @@ def test_a_message_without_a_word_does_not_hide_the_rest_of_its_row(mix: Mix, tm
     write(tmp_path / "a.jsonl", [*rows, *map(talk, range(200, 260))])
     report = mix(BAD + '\n[decontaminate]\nuri = "DATA/held.jsonl"')
     assert report is not None
-    assert (report.sources[0].flow.num_exact, report.sources[0].flow.num_contaminated) == (10, 10)
+    assert (report.sources[0].funnel.num_exact, report.sources[0].funnel.num_contaminated) == (10, 10)
 
 
 def test_held_out_sets_are_read_like_sources_and_are_parents(mix: Mix, tmp_path: Path):
@@ -423,7 +430,7 @@ def test_held_out_sets_are_read_like_sources_and_are_parents(mix: Mix, tmp_path:
     write(tmp_path / "a.jsonl", [*held, *map(talk, range(100, 150))])
     report = mix(BAD + '\n[decontaminate]\nuri = "DATA/held-*"')
     assert report is not None
-    assert report.sources[0].flow.num_contaminated == 20
+    assert report.sources[0].funnel.num_contaminated == 20
     manifest = read_manifest(open_store(str(tmp_path / "out")))
     assert manifest is not None
     assert [parent.uri.rpartition("/")[2] for parent in manifest.parents] == [
@@ -441,7 +448,7 @@ def test_a_prefix_of_both_kinds_is_read_whole(mix: Mix, tmp_path: Path):
     pq.write_table(pa.Table.from_pylist([{"messages": talk(i)} for i in range(30, 50)]), tmp_path / "set/b.parquet")
     report = mix('[[sources]]\nname = "a"\nuri = "DATA/set"', None, dry_run=True)
     assert report is not None
-    assert report.sources[0].flow.num_lines == 50
+    assert report.sources[0].funnel.num_lines == 50
 
 
 def test_the_tokens_gate_refuses_what_does_not_end_in_an_answer(mix: Mix, tmp_path: Path, shared: Path):
@@ -449,7 +456,7 @@ def test_the_tokens_gate_refuses_what_does_not_end_in_an_answer(mix: Mix, tmp_pa
     gate = BAD + '\nfilter.gates = ["tokens"]'
     report = mix(f'tokenizer = "{shared}/nanochat_base"\n{gate}', None, dry_run=True)
     assert report is not None
-    assert report.sources[0].flow.filtered == {"tokens/no_assistant_end": 1}
+    assert report.sources[0].funnel.filtered == {"tokens/no_assistant_end": 1}
     with pytest.raises(ConfigError, match=r"sources\[0\]\.filter\.gates: 'tokens' needs 'tokenizer'"):
         mix(gate, None, dry_run=True)
 
@@ -466,7 +473,7 @@ def test_without_across_no_row_is_dropped_for_one_of_another_source(mix: Mix, tm
     for across, dropped in (("false", [0, 0]), ("true", [1, 1])):
         report = mix(f"{recipe}\n[deduplicate]\nacross = {across}", None, dry_run=True)
         assert report is not None
-        assert [source.flow.num_near for source in report.sources] == dropped
+        assert [source.funnel.num_near for source in report.sources] == dropped
 
 
 def test_a_group_larger_than_the_validation_part_stays_in_train_and_is_told(mix: Mix, tmp_path: Path):
@@ -501,7 +508,7 @@ def test_meta_too_deep_to_be_written_is_a_bad_line(mix: Mix, tmp_path: Path):
         mix(BAD)
     report = mix(BAD, on_bad_row="skip", max_bad_share=0.05)
     assert report is not None
-    assert report.sources[0].flow.num_bad == 1
+    assert report.sources[0].funnel.num_bad == 1
 
 
 def test_damaged_parquet_is_named(mix: Mix, tmp_path: Path):
@@ -534,9 +541,9 @@ def test_numbers_are_whole_in_tables_where_there_is_no_terminal(mix: Mix, tmp_pa
     report = mix(BAD, None, dry_run=True)
     assert report is not None
     (source,) = report.sources
-    huge = replace(source, flow=replace(source.flow, num_lines=4_123_456_789, num_near=1_234_567_890))
+    huge = replace(source, funnel=replace(source.funnel, num_lines=4_123_456_789, num_near=1_234_567_890))
     console = Console(width=160, file=io.StringIO())
-    console.print(make_flow_table(replace(report, sources=(huge,))))
+    console.print(make_funnel_table(replace(report, sources=(huge,))))
     assert isinstance(console.file, io.StringIO)
     assert "4,123,456,789" in console.file.getvalue()
     assert "\u2026" not in console.file.getvalue()
@@ -558,7 +565,7 @@ def test_without_across_duplicates_of_a_source_are_found_behind_one_of_another(m
     recipe = TWO.replace("synthetic_share = 0.25\n", "").replace("synthetic = true\n", "")
     report = mix(f"{recipe}\n[deduplicate]\nacross = false", None, dry_run=True)
     assert report is not None
-    assert [source.flow.num_near for source in report.sources] == [0, 1]
+    assert [source.funnel.num_near for source in report.sources] == [0, 1]
 
 
 def test_a_wrong_tokenizer_is_named_though_workers_load_it(mix: Mix, tmp_path: Path):
@@ -572,7 +579,7 @@ def test_a_file_does_not_bring_the_parquet_beside_it(mix: Mix, tmp_path: Path):
     pq.write_table(pa.Table.from_pylist([{"messages": talk(i)} for i in range(30, 50)]), tmp_path / "set/b.parquet")
     report = mix(BAD.replace("a.jsonl", "set/chat.json"), None, dry_run=True)
     assert report is not None
-    assert report.sources[0].flow.num_lines == 20
+    assert report.sources[0].funnel.num_lines == 20
 
 
 def test_two_sources_may_read_the_same_set(mix: Mix, tmp_path: Path):
@@ -581,19 +588,21 @@ def test_two_sources_may_read_the_same_set(mix: Mix, tmp_path: Path):
     both = "".join(f'[[sources]]\nname = "{name}"\nuri = "DATA/made"\n' for name in "ab")
     report = mix(both, None, dry_run=True)
     assert report is not None
-    assert [source.flow.num_exact for source in report.sources] == [0, 40]
+    assert [source.funnel.num_exact for source in report.sources] == [0, 40]
 
 
 def test_a_mixture_finished_meanwhile_by_another_process_is_left_alone(mix: Mix, tmp_path: Path, monkeypatch):
     write(tmp_path / "a.jsonl", map(talk, range(40)))
     mix(BAD, "other")
 
-    def decide_late(*arguments: Any) -> Any:
-        decided = decision.decide(*arguments)
-        (tmp_path / "other").rename(tmp_path / "out")
-        return decided
+    select_rows = stage.select_rows
 
-    monkeypatch.setattr(stage, "decide", decide_late)
+    def select_late(*arguments: Any) -> Any:
+        selected = select_rows(*arguments)
+        (tmp_path / "other").rename(tmp_path / "out")
+        return selected
+
+    monkeypatch.setattr(stage, "select_rows", select_late)
     before = hash_objects(tmp_path / "other")
     assert mix(BAD) is None
     assert hash_objects(tmp_path / "out") == before
@@ -601,14 +610,13 @@ def test_a_mixture_finished_meanwhile_by_another_process_is_left_alone(mix: Mix,
 
 def test_bad_lines_do_not_wait_in_memory_for_good_ones(mix: Mix, tmp_path: Path, monkeypatch):
     waiting: list[int] = []
-    add = ledger.Ledger.add
+    add = Ledger.add
 
-    def add_and_look(self: ledger.Ledger, *arguments: Any) -> int:
-        base = add(self, *arguments)
+    def add_and_look(self: Ledger, batch: RowBatch) -> None:
+        add(self, batch)
         waiting.append(len(self._waiting))
-        return base
 
-    monkeypatch.setattr(ledger.Ledger, "add", add_and_look)
+    monkeypatch.setattr(Ledger, "add", add_and_look)
     monkeypatch.setattr(dataset, "_BLOCK_BYTES", 256)
     monkeypatch.setattr(sources, "BATCH_BYTES", 100)
     write(tmp_path / "a.jsonl", [*[{"no": "x" * 200}] * 50, *map(talk, range(3))])
@@ -625,4 +633,4 @@ def test_a_row_that_says_an_excerpt_twice_is_as_contaminated_as_one_that_says_it
     write(tmp_path / "a.jsonl", [twice, *map(talk, range(10, 40))])
     report = mix(BAD + '\n[decontaminate]\nuri = "DATA/held.jsonl"', None, dry_run=True)
     assert report is not None
-    assert report.sources[0].flow.num_contaminated == 1
+    assert report.sources[0].funnel.num_contaminated == 1
