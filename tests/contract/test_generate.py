@@ -1,12 +1,9 @@
 """The stage over its own store: what lies there after runs that end well, early, twice, and with other settings."""
 
-import asyncio
 import json
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,21 +11,13 @@ from typing import Any
 import orjson
 import pytest
 
-from nanosft.conversation import Conversation, Message, to_line
 from nanosft.data.conversations import read_conversations, read_manifest
-from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
-from nanosft.generate.planning import PlanRow, make_plan, plan_row, read_dimensions
-from nanosft.generate.provider import Answer, Usage
-from nanosft.generate.records import RowState, Tally
-from nanosft.generate.rows import Job, Judge, RetryPolicy, RowMaker
 from nanosft.generate.stage import run_generate
-from nanosft.knowledge import read_knowledge
 from nanosft.manifest import Manifest
-from nanosft.quality.gates import Context, Gates
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
-from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub, write_conversation
+from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub
 
 NUM = 40
 
@@ -316,92 +305,3 @@ def test_the_same_on_s3(bucket, stub):
         run_generate(settings(out, num_shards=2, shard_index=index, **options))
     assert rows_of(out) == list(range(NUM))
     assert manifest_of(out).cost_usd == pytest.approx(NUM * PRICE_USD)
-
-
-class Author:
-    """A fake provider: answers by what it is told, and remembers what it was asked."""
-
-    def __init__(self, answer: Callable[[PlanRow, int], str]) -> None:
-        self.asked: list[tuple[int, int, tuple[str, ...]]] = []
-        self._answer = answer
-
-    async def __call__(
-        self, row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
-    ) -> Answer:
-        del on_failure
-        self.asked.append((row.prompt_variant, attempt, tuple(rejections)))
-        text = self._answer(row, attempt)
-        return Answer(text, text, "stop", "m", Usage(cost_usd=0.5))
-
-
-@asynccontextmanager
-async def open_slot() -> AsyncIterator[None]:
-    yield
-
-
-def make_row(
-    author: Author, *, index: NearDuplicateIndex | None = None
-) -> tuple[Conversation | None, list[dict[str, Any]]]:
-    """Row 0 of the shipped plan, and its rejects."""
-    plan = make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
-    maker = RowMaker(
-        plan_row=partial(plan_row, plan),
-        ask=author,
-        retries=RetryPolicy(answers_per_prompt=2, num_prompts=2),
-        judge=Judge(Context(Gates()), index),
-        budget=None,
-        row_timeout_s=60,
-        source="generate",
-    )
-    rejects: list[dict[str, Any]] = []
-    return asyncio.run(maker.make(Job(0, RowState(), 1), open_slot, rejects.append)), rejects
-
-
-def clean(row: PlanRow, _attempt: int = 0) -> str:
-    return orjson.dumps({"messages": write_conversation(row, "nanochat", "Andrej Karpathy")}).decode()
-
-
-def test_a_rejected_answer_is_asked_for_again_with_the_gates_reasons():
-    author = Author(lambda row, attempt: clean(row) if attempt else '{"messages": []}')
-    conversation, rejects = make_row(author)
-    assert conversation is not None
-    assert [asked[:2] for asked in author.asked] == [(0, 0), (0, 1)]
-    (reason,) = author.asked[1][2]
-    assert "no user message" in reason
-    assert [(record["reason"], record["cost_usd"], record["given_up"]) for record in rejects] == [
-        ("roles_wrong", 0.5, False)
-    ]
-
-
-def test_another_prompt_starts_without_the_reasons_of_the_one_before():
-    author = Author(lambda row, attempt: clean(row) if row.prompt_variant and attempt else "prose")
-    make_row(author)
-    assert [(variant, attempt, len(reasons)) for variant, attempt, reasons in author.asked] == [
-        (0, 0, 0), (0, 1, 1), (1, 0, 0), (1, 1, 1),
-    ]  # fmt: skip
-
-
-def test_a_near_duplicate_of_an_accepted_row_is_refused_in_the_shard():
-    index = NearDuplicateIndex()
-    assert make_row(Author(clean), index=index)[1] == []
-    conversation, rejects = make_row(Author(clean), index=index)
-    assert conversation is not None
-    assert conversation.meta["fresh"] == 1  # the other prompt's answer is another one
-    assert [record["reason"] for record in rejects] == ["near_duplicate/shard"] * 2
-
-
-def test_the_manifest_sums_costs_exactly_in_any_order():
-    records = [{"reason": "r", "cost_usd": cost, "tokens": {"prompt": 1}} for cost in (0.1, 0.2, 0.3, 1e-7, None)]
-    forward, backward = Tally(), Tally()
-    for record in records:
-        forward.add_reject(record)
-    for record in reversed(records):
-        backward.add_reject(record)
-    assert forward.counts() == backward.counts()
-    assert forward.cost_usd == 0.6000001
-    assert forward.unknown_cost_usd == pytest.approx(0.6000001 / 4)
-
-
-def test_a_line_of_a_part_is_a_canonical_conversation():
-    row = Conversation((Message("user", "a"), Message("assistant", "b")), {"row": 1})
-    assert orjson.loads(to_line(row))["meta"] == {"row": 1}

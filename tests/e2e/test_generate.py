@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from nanosft.data.conversations import read_conversations
 from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub
 
 NUM = 2_000
+_POLL_TIMEOUT_S = 120.0
 FAULTS: dict[str, Any] = {
     "http_429": 0.10,
     "http_500": 0.05,
@@ -31,6 +34,31 @@ def command(out: Path, stub: RunningStub, num: int, *options: str) -> list[str]:
     arguments = ["--out", str(out), "--knowledge", KNOWLEDGE, "--num", str(num)]
     provider = ["--base-url", stub.base_url, "--model", "stub", "--json"]
     return [sys.executable, "-m", "nanosft", "generate", *arguments, *provider, *options]
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    """Poll until something is so; a run that hangs fails the test by what it waits for."""
+    deadline_s = time.monotonic() + _POLL_TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, f"not within {_POLL_TIMEOUT_S:g} s: {what}"
+        time.sleep(0.02)
+
+
+def has_flushed(out: Path, num_rows: int, processes: list[subprocess.Popen[bytes]]) -> bool:
+    """Whether more rows are in, or all processes have ended."""
+    return len(accepted_rows(out)) > num_rows or all(process.poll() is not None for process in processes)
+
+
+def has_asked(stub: RunningStub, num_requests: int, process: subprocess.Popen[bytes]) -> bool:
+    """Whether as many requests have come, or the process has ended."""
+    return len(stub.read_bill()["asked"]) >= num_requests or process.poll() is not None
+
+
+def kill_all(processes: list[subprocess.Popen[bytes]]) -> set[int]:
+    """SIGKILL to each; their exit codes."""
+    for process in processes:
+        process.kill()
+    return {process.wait() for process in processes}
 
 
 def accepted_rows(out: Path) -> set[int]:
@@ -84,12 +112,12 @@ def test_killed_five_times_and_restarted_with_other_shard_counts_no_flushed_row_
                 for index in range(min(num_shards, 2))  # two pods of the job run at a time
             ]
             num_flushed = len(accepted_rows(tmp_path))
-            while len(accepted_rows(tmp_path)) <= num_flushed + 20 and any(shard.poll() is None for shard in shards):
-                time.sleep(0.05)
-            time.sleep(draw.uniform(0, 0.3))
-            for shard in shards:
-                shard.send_signal(signal.SIGKILL)
-            assert -signal.SIGKILL in {shard.wait() for shard in shards}
+            try:
+                wait_until(partial(has_flushed, tmp_path, num_flushed + 20, shards), "another 20 rows are flushed")
+                time.sleep(draw.uniform(0, 0.3))
+            finally:
+                codes = kill_all(shards)
+            assert -signal.SIGKILL in codes
             flushed, num_asked = accepted_rows(tmp_path), len(stub.read_bill()["asked"])
             assert num_flushed < len(flushed) < NUM
             assert not list(tmp_path.glob("manifest.json"))
@@ -110,10 +138,12 @@ def test_a_signal_flushes_everything_that_was_paid_for(tmp_path, signum, code):
     with run_stub(num=NUM, latency_s=0.2) as stub:
         options = ("--concurrency", "16", "--flush-rows", "10000", "--flush-s", "600")
         process = subprocess.Popen(command(tmp_path, stub, NUM, *options), stderr=subprocess.PIPE)
-        while len(stub.read_bill()["asked"]) < 100:
-            time.sleep(0.05)
-        process.send_signal(signum)
-        _, errors = process.communicate(timeout=30)
+        try:
+            wait_until(partial(has_asked, stub, 100, process), "100 requests are made")
+            process.send_signal(signum)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            kill_all([process])
         bill = stub.read_bill()
     assert process.returncode == code, errors.decode()[-2000:]
     assert b"the same command goes on from here" in errors
@@ -142,10 +172,10 @@ def test_killed_pods_overspend_by_no_more_than_what_was_in_flight(tmp_path):
         for _ in range(3):
             num_asked = len(stub.read_bill()["asked"])
             process = subprocess.Popen(command(tmp_path, stub, NUM, *options), stderr=subprocess.DEVNULL)
-            while len(stub.read_bill()["asked"]) < num_asked + 40 and process.poll() is None:
-                time.sleep(0.02)
-            process.kill()
-            process.wait()
+            try:
+                wait_until(partial(has_asked, stub, num_asked + 40, process), "another 40 requests are made")
+            finally:
+                kill_all([process])
         done = subprocess.run(command(tmp_path, stub, NUM, *options), capture_output=True, check=False)
         assert done.returncode == 4, done.stderr.decode()[-2000:]
         assert stub.read_bill()["billed_usd"] <= budget_usd + 16 * PRICE_USD
