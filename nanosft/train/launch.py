@@ -10,7 +10,6 @@ Restarts within `--max-restarts`, elastic or not, are the agent's; every restart
 
 import logging
 import os
-import signal
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-from nanosft.errors import EXIT_OK, EXIT_RETRY, ConfigError, StoreError
+from nanosft.errors import EXIT_OK, EXIT_RETRY, EXIT_SIGTERM, ConfigError, StoreError
 from nanosft.settings.train import LaunchSettings
 
 _KEPT_BACK_S: Final = 10
@@ -103,8 +102,8 @@ def find_exit_code(failures: Mapping[int, ProcessFailure]) -> int:
     codes = [failure.exitcode for failure in sorted(failures.values(), key=lambda failure: failure.timestamp)]
     may_pass = {EXIT_RETRY, StoreError.exit_code}
     own = [code for code in codes if code > 0 and code not in may_pass]
-    stopped = 128 + signal.SIGTERM
-    return next((code for code in own if code != stopped), stopped if stopped in own else EXIT_RETRY)
+    is_stopped = EXIT_SIGTERM in own
+    return next((code for code in own if code != EXIT_SIGTERM), EXIT_SIGTERM if is_stopped else EXIT_RETRY)
 
 
 def _count_ranks(value: str) -> int:

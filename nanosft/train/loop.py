@@ -57,7 +57,7 @@ class Run:
         val: What it is evaluated on, or None where there is no validation data.
         prompts: What it answers at each evaluation.
         saver: Keeps states and the best model.
-        metrics: Takes what is reported.
+        metrics: What is reported goes there.
         throughput: Turns the time of a step into rates.
         signals: Numbers of the signals caught so far.
     """

@@ -37,11 +37,11 @@ class OptimizerConfig:
 
     Attributes:
         matrix_lr: Muon's, for every matrix inside the blocks.
-        embedding_lr: For the token embedding; value embeddings take half of it.
-        unembedding_lr: For the head.
-        scalar_lr: For `x0_lambdas`; `resid_lambdas` take a hundredth of it.
-        gate_lr: For smear and backout.
-        weight_decay: Of Muon's matrices, applied where update and weight agree in sign.
+        embedding_lr: The token embedding's; value embeddings take half of it.
+        unembedding_lr: The head's.
+        scalar_lr: That of `x0_lambdas`; `resid_lambdas` take a hundredth of it.
+        gate_lr: That of smear and backout.
+        weight_decay: The decay of Muon's matrices, applied where update and weight agree in sign.
     """
 
     matrix_lr: float = 0.02
