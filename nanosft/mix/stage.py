@@ -25,7 +25,7 @@ from nanosft.mix.disk import (
 )
 from nanosft.mix.reading import SourceReader, start_reader
 from nanosft.mix.recipe import Recipe, parse_recipe
-from nanosft.mix.report import Report, describe, make_funnel_table, make_report, make_share_table
+from nanosft.mix.report import Report, make_report
 from nanosft.mix.selecting import (
     Database,
     Ledger,
@@ -35,6 +35,7 @@ from nanosft.mix.selecting import (
     plan_partitions,
     plan_validation,
 )
+from nanosft.mix.tables import describe, make_funnel_table, make_share_table
 from nanosft.mix.tuning import Tuning
 from nanosft.parallel import Workers, count_cpus
 from nanosft.progress import Bar, make_result_console

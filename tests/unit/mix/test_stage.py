@@ -26,9 +26,10 @@ from nanosft.mix import stage
 from nanosft.mix.columns import TYPES
 from nanosft.mix.disk import plan_direct
 from nanosft.mix.reading import RowBatch
-from nanosft.mix.report import Report, describe, make_funnel_table
+from nanosft.mix.report import Report
 from nanosft.mix.selecting import Ledger
 from nanosft.mix.stage import make_mixture
+from nanosft.mix.tables import describe, make_funnel_table
 from nanosft.mix.tuning import Tuning
 from nanosft.settings.mix import MixSettings
 from nanosft.store import open_store
