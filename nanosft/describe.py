@@ -9,6 +9,7 @@ import orjson
 
 from nanosft.data.conversations import read_manifest
 from nanosft.errors import DataError, NanosftError
+from nanosft.knowledge import SHIPPED, read_knowledge
 from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, parse_manifest
 from nanosft.settings.run import DescribeSettings
 from nanosft.store import MissingObjectError, open_object, open_store
@@ -25,7 +26,8 @@ class Ancestor:
         uri: Where it lies, as its child named it.
         manifest: What is there; None where the state is any but "as recorded".
         state: "as recorded"; "changed since" (another manifest lies there now); "not checked" (data without a manifest
-            is there: a base checkpoint, a file); "gone"; or "cannot be read: " with the reason.
+            is there: a base checkpoint, a file); "as shipped" (the knowledge base that comes with this nanosft);
+            "gone"; or "cannot be read: " with the reason.
         parents: What it was made from.
     """
 
@@ -74,6 +76,8 @@ def _with_parents(uri: str, manifest: Manifest) -> Ancestor:
 
 def _read_ancestor(parent: Parent) -> Ancestor:
     """What lies at a parent's URI. Only the manifest that was recorded is followed, so no lineage has a loop."""
+    if parent.uri == SHIPPED and read_knowledge().sha256 == parent.sha256:
+        return Ancestor(parent.uri, None, "as shipped")
     try:
         store = open_store(_prefix(parent.uri))
         try:

@@ -77,6 +77,7 @@ def test_the_package_is_the_installed_one_is_typed_and_holds_the_recipe_example(
 def test_conversations_are_generated_from_the_shipped_knowledge_and_dimensions_and_mixed(nanosft, folder):
     run(nanosft, folder, "generate", "--provider", "offline", "--num", "5", "--out", "generated")
     assert len(list(read_conversations(str(folder / "generated")))) == 5
+    assert "knowledge/self_knowledge.md  (as shipped)" in run(nanosft, folder, "describe", "generated")
     (folder / "recipe.toml").write_text(RECIPE)
     run(nanosft, folder, "mix", "--recipe", "recipe.toml", "--out", "mixture", "--workers", "1")
     assert len(list(read_conversations(str(folder / "mixture")))) == 5
