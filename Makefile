@@ -37,8 +37,8 @@ $(CHECKOV): requirements/checkov.lock
 	.venv-checkov/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps -r $<
 	@touch $@
 
-test: setup $(CHECKOV) ## Run the tests
-	$(BIN)/pytest
+test: setup $(CHECKOV) ## Run the tests; fails too when they cover less than the floor
+	$(BIN)/pytest --cov
 
 check: setup ## Run the linters, the type checker and the import contract
 	$(BIN)/ruff check .
