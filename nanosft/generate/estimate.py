@@ -21,9 +21,9 @@ class Estimate:
     """Tokens and dollars if every answer is accepted; rejected ones come on top.
 
     Attributes:
-        fixed_tokens: Of prompts, what is the same for all rows and may be cached.
-        varying_tokens: Of prompts, the rest.
-        completion_tokens: Of the answers.
+        fixed_tokens: Prompt tokens that are the same for all rows and may be cached.
+        varying_tokens: The other prompt tokens.
+        completion_tokens: Tokens of the answers.
         cost_usd: Without any cache; None where no price is known.
     """
 

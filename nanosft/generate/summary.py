@@ -24,13 +24,13 @@ class Summary:
     Attributes:
         out: The data set's URI.
         num_planned: Rows of this shard.
-        num_accepted: Of them, rows that are in.
-        num_given_up: Of them, rows given up.
+        num_accepted: Rows of the shard that are in.
+        num_given_up: Rows of the shard that were given up.
         num_made: Rows accepted by this run.
-        rows_per_s: Of this run, from its first request to its last flush.
+        rows_per_s: Speed of this run, from its first request to its last flush.
         counts: The shard's answers, rejects, tokens and costs, over all its runs.
         cost_usd: What is known to have been paid for the shard.
-        elapsed_s: Of this run.
+        elapsed_s: Seconds that this run took.
         manifest: URI of the data set's manifest; None while rows of the plan are missing.
     """
 

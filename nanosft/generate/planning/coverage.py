@@ -27,7 +27,7 @@ class Coverage:
         pairs: Fewest and most rows over all pairs of values of two dimensions.
         num_distinct_openings: Distinct first messages.
         most_common_opening: The first message that opens most rows, and how many.
-        first_messages: Of the first rows.
+        first_messages: The first messages of the first rows.
         num_messages: Over all conversations.
     """
 

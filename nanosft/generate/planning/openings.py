@@ -50,7 +50,7 @@ class Visit:
         visit: How many earlier rows have this style (and this topic, where the style is about the topic).
         topic_visit: How many earlier rows have this topic.
         prompt_variant: Which prompt of the row this is, 0 for its own.
-        seed: Of the row, for rewriting.
+        seed: The row's seed, for rewriting.
     """
 
     start: int
@@ -66,8 +66,8 @@ def write_opening(
     """The first message of a row.
 
     Args:
-        topic: Of the row.
-        style: Of the row.
+        topic: The row's topic.
+        style: The row's style.
         at: Which of the first messages is due.
         knowledge: For the slots {name} and {maker}.
         user_names: For the slot {user}.

@@ -151,8 +151,8 @@ def write_messages(
     """The request's `messages` for one row: the fixed part, then the row's own.
 
     Args:
-        template: Of `make_template`.
-        row: Of `plan_row`.
+        template: What `make_template` returned.
+        row: What `plan_row` returned.
         model: The model's slug; families whose caches take explicit breakpoints get one after the fixed part.
         rejections: Why earlier answers to this row were rejected, in the gates' words, latest last.
     """

@@ -138,7 +138,7 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
 
     Args:
         store: The data set's prefix.
-        record: Of `register_plan` or `find_plan`.
+        record: What `register_plan` or `find_plan` returned.
         name: The data set's name.
         threshold: Similarity from which near-duplicates are dropped; None keeps them.
     """

@@ -38,7 +38,7 @@ class PartBuffer:
     """Lines that are not flushed yet.
 
     Args:
-        shard_index: Of this process.
+        shard_index: This process's shard.
         attempt: Name of this process, without `-`.
     """
 

@@ -76,11 +76,11 @@ def split_budget(
     """A shard's share of the budget: by its rows, of what other numbers of shards and unbudgeted runs left.
 
     Args:
-        budget_usd: Of the whole data set.
-        num_rows: Of the plan.
-        num_shards: Of this run.
-        shard_index: Of this process.
-        ledgers: Of `read_ledgers`.
+        budget_usd: The budget of the whole data set.
+        num_rows: Rows of the plan.
+        num_shards: Shards of this run.
+        shard_index: This process's shard.
+        ledgers: What `read_ledgers` returned.
         unbudgeted_usd: Spent by processes that reserved nothing.
     """
     elsewhere_usd = sum(entry.reserved_usd for (other, _), entry in ledgers.items() if other != num_shards)
@@ -96,7 +96,7 @@ class Budget:
         store: The data set's prefix.
         shard: Number of shards, and index of this one.
         attempt: Name of this process.
-        share: Of `split_budget`.
+        share: What `split_budget` returned.
         entry: The shard's latest ledger entry, if it has any.
         mean_cost_usd: What an answer is taken to cost until one has come.
     """

@@ -87,7 +87,7 @@ class RowMaker:
         Raises:
             ShuttingDown: The process is stopping.
             ProviderError: No answer came, or none in time.
-            NanosftError: Of the provider and the budget.
+            NanosftError: The provider or the budget fails.
         """
         state = job.state
         used_s = 0.0

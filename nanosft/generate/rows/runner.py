@@ -94,7 +94,7 @@ class Runner:
         Raises:
             Interrupted: After SIGTERM or SIGINT, with everything saved.
             ProviderError: Some rows got no answer.
-            NanosftError: Of the provider, the budget or the store.
+            NanosftError: The provider, the budget or the store fails.
         """
         self._started_s = time.monotonic()
         with _infrequent_gc(), calling(self._stop_by_signal):
