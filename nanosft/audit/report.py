@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from nanosft.progress import make_result_console
-from nanosft.quality.verdict import GATE_NAMES, Defect, GateName
+from nanosft.quality.verdict import Defect
+from nanosft.settings.gates import GATE_NAMES, GateName
 
 
 @dataclass(frozen=True, slots=True)

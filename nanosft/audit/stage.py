@@ -81,7 +81,7 @@ def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Pa
     audit = Audit(settings.uri, full_stops=context.full_stops)
     if context.reference is not None and (identity := context.reference.identity) is not None:
         audit.name, audit.maker = identity.name, identity.maker
-    index = NearDuplicateIndex(context.gates.near_threshold) if context.gates.near_duplicate else None
+    index = NearDuplicateIndex(context.gates.near_threshold) if context.gates.has("near_duplicate") else None
     kept: list[str] = []  # where each conversation of the index stands
     totals = [item.num_rows for item in objects]
     total = sum(num for num in totals if num is not None) if None not in totals else None
@@ -126,7 +126,7 @@ def _context(settings: AuditSettings, objects: list[DataObject]) -> Context:
     """What the rows are held against: as set, else as the first rows of the set suggest."""
     gates = Gates.model_validate(
         {
-            **dict.fromkeys(settings.skip_gates, False),
+            "off": settings.skip_gates,
             "strict_grounding": settings.strict_grounding,
             "ascii_policy": settings.ascii,
             "min_chars": settings.min_chars,

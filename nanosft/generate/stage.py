@@ -63,6 +63,7 @@ from nanosft.progress import Bar
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.grounding import make_reference
 from nanosft.quality.style import BANNED_PHRASES
+from nanosft.settings.gates import GATE_NAMES
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
 
@@ -103,7 +104,7 @@ class _Work:
     def threshold(self) -> float | None:
         """Of near-duplicates; None where they are not looked for."""
         gates = self.context.gates
-        return gates.near_threshold if gates.near_duplicate else None
+        return gates.near_threshold if gates.has("near_duplicate") else None
 
 
 def run_generate(settings: GenerateSettings) -> Summary:
@@ -158,17 +159,9 @@ def run_generate(settings: GenerateSettings) -> Summary:
 
 
 def make_gates(settings: GenerateSettings) -> Gates:
-    """The quality gates as set.
-
-    Raises:
-        ConfigError: A gate of that name does not exist.
-    """
-    switches = {name for name, field in Gates.model_fields.items() if field.annotation is bool} - {"strict_grounding"}
-    for name in settings.skip_gates:
-        if name not in switches:
-            raise ConfigError(f"--skip-gates {name}: no such gate; there are {', '.join(sorted(switches))}")
+    """The quality gates as set."""
     return Gates(
-        **dict.fromkeys(settings.skip_gates, False),
+        off=frozenset(name for name in GATE_NAMES if name in settings.skip_gates),
         strict_grounding=settings.strict_grounding,
         ascii_policy=settings.ascii,
         min_chars=settings.min_chars,
@@ -301,7 +294,7 @@ def _plan_settings(
         del content[name]
     derived = {
         "dimensions": dimensions.sha256,
-        "gates": gates.model_dump(mode="json"),
+        "gates": gates.to_settings(),
         "knowledge": knowledge.sha256,
         "model": model_name(settings),
         "prompt_version": template.version,

@@ -6,7 +6,6 @@ from nanosft.knowledge.facts import (
     Fact,
     Knowledge,
     KnowledgeTopic,
-    Number,
     parse_knowledge,
     read_knowledge,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "Knowledge",
     "KnowledgeReport",
     "KnowledgeTopic",
-    "Number",
     "check_knowledge",
     "content_words",
     "estimate_tokens",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from nanosft.knowledge.facts import Fact, Knowledge, Number
+from nanosft.knowledge.facts import Fact, Knowledge
+from nanosft.knowledge.quantities import Quantity, find_quantities
 from nanosft.knowledge.text import content_words, estimate_tokens, stem_word
 
 _MAX_WORDS: Final = 60
@@ -15,6 +16,7 @@ _SAME_NUMBER: Final = 0.02
 """Numbers this close are one number, rounded: 561 million and 560,988,160."""
 _YEARS: Final = range(1900, 2101)
 _DIGITS = re.compile(r"\d[\d,.]*\d|\d")
+_WORD_AFTER = re.compile(r"\s*([A-Za-z][\w/-]*)")
 _VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|had|takes?|took|costs?|uses?|used|needs?|needed|reached|scored|holds?|contains?|"
     r"starts?|trains?|trained|supports?|runs?|stands?|stood|comes?|came|earned|founded|solved)\b"
@@ -82,7 +84,7 @@ def find_contradictions(knowledge: Knowledge) -> Iterator[tuple[Fact, Fact]]:
     One thing: word for word the same but for one number, or the same subject (all before the verb), verb, words up to
     the number, unit and next name. Numbers within 2 % are one number, rounded; years are not.
     """
-    by_claim: dict[tuple[str, ...], list[tuple[Fact, Number]]] = {}
+    by_claim: dict[tuple[str, ...], list[tuple[Fact, Quantity]]] = {}
     for fact in knowledge.facts:
         for claim, number in _claims(fact):
             by_claim.setdefault(claim, []).append((fact, number))
@@ -94,13 +96,15 @@ def find_contradictions(knowledge: Knowledge) -> Iterator[tuple[Fact, Fact]]:
                 yield left, right
 
 
-def _claims(fact: Fact) -> Iterator[tuple[tuple[str, ...], Number]]:
+def _claims(fact: Fact) -> Iterator[tuple[tuple[str, ...], Quantity]]:
     """What a fact says by a number: keys that a contradicting fact has too."""
     statement = fact.statement
     verb = _VERB.search(statement)
-    for number in fact.numbers:
-        start = statement.find(number.text)
-        end = start + len(number.text)
+    for found in find_quantities(statement):
+        start, end = found.start, found.end
+        # The word after a number is its unit as well: "120 plants".
+        word = None if found.unit else _WORD_AFTER.match(statement, end)
+        number = found._replace(unit=word[1].lower()) if word else found
         masked = statement[:start] + _DIGITS.sub("#", statement[start:end]) + statement[end:]
         yield ("same words", masked.casefold()), number
         if verb and start >= verb.end() and (number.unit or _is_year(number)):
@@ -114,11 +118,11 @@ def _parts(statement: str, verb: re.Match[str], start: int) -> tuple[str, str]:
     return statement[: verb.start()], statement[verb.end() : start]
 
 
-def _differ(first: Number, second: Number) -> bool:
+def _differ(first: Quantity, second: Quantity) -> bool:
     if _is_year(first) and _is_year(second):
         return first.value != second.value
     return abs(first.value - second.value) > _SAME_NUMBER * max(first.value, second.value)
 
 
-def _is_year(number: Number) -> bool:
+def _is_year(number: Quantity) -> bool:
     return not number.unit and number.value in _YEARS

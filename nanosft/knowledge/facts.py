@@ -33,27 +33,11 @@ _MAX_NAME_WORDS: Final = 4
 _MIN_FACT_WORDS: Final = 3
 _SETTING = re.compile(r"^(Name|Maker|Author|Tone)\s*:\s*(.+)$", re.IGNORECASE)
 _URL = re.compile(r"https?://[^\s<>()\[\]\"'`]*[^\s<>()\[\]\"'`.,;:!?]")
-_NUMBER = re.compile(
-    r"(?<![\w.])(?<!\w-)(?P<currency>\$)?(?P<value>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
-    r"(?P<scale>[KMBT]\b|\s+(?:thousand|million|billion|trillion)\b)?\s*(?P<unit>%|[A-Za-z][\w/-]*)?"
-)
-_SCALES: Final = {
-    "k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "b": 1e9, "billion": 1e9, "t": 1e12, "trillion": 1e12,
-}  # fmt: skip
 _NAME = re.compile(r"\b(?:[A-Z][\w.+-]*\w|[a-z]+[A-Z]\w*)(?:\s+[A-Z][\w.+-]*\w)*")
 _MADE_BY = re.compile(
     r"\b(?:made|created|built|written|developed|designed|authored|maintained) by (?:the )?"
     r"([A-Z][\w.'-]*\w(?: (?:[A-Z][\w.'-]*\w|de|van|von)\b)*)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number of a fact: `$1.5 million` has value 1.5e6 and unit `$`; `4 hours` has 4.0 and `hours`."""
-
-    value: float
-    unit: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +48,13 @@ class Fact:
         id: `<topic id>.<6 hex digits of the statement's SHA-256>`: stable when facts around it come and go.
         topic: Id of its topic.
         statement: Plain text on one line.
-        numbers: In the order they stand; digits inside words, as in GPT-2, are none.
         names: Proper names in it.
-        urls: Addresses it spells out, and targets of its links.
     """
 
     id: str
     topic: str
     statement: str
-    numbers: tuple[Number, ...]
     names: tuple[str, ...]
-    urls: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +134,7 @@ def parse_knowledge(text: str, *, where: str) -> Knowledge:
     """
     title = ""
     settings: dict[str, str] = {}
-    sections: list[tuple[str, list[MarkdownBlock]]] = [("", [])]
+    sections: list[tuple[str, list[str]]] = [("", [])]
     for block in parse_blocks(text):
         setting = _SETTING.match(block.text) if len(sections) == 1 and block.kind == "bullet" else None
         if block.kind == "heading" and block.level == 1 and not title:
@@ -176,48 +156,36 @@ def parse_knowledge(text: str, *, where: str) -> Knowledge:
     return Knowledge(name, maker, topics, text, where, settings.get("tone", ""))
 
 
-def _statements(block: MarkdownBlock) -> list[MarkdownBlock]:
-    """The block cut into statements; a link stays with the sentence that spells it out, or with the only one."""
-    sentences = list(split_sentences(block.text)) if block.kind == "paragraph" else [block.text]
-    urls = tuple(dict.fromkeys([*block.urls, *_URL.findall(block.text)]))
-    if len(sentences) == 1:
-        return [MarkdownBlock(block.kind, block.text, urls)]
-    return [MarkdownBlock(block.kind, item, tuple(url for url in urls if url in item)) for item in sentences]
+def _statements(block: MarkdownBlock) -> list[str]:
+    """What the block says, a statement a sentence; a list item or a row of a table is one."""
+    return split_sentences(block.text) if block.kind == "paragraph" else [block.text]
 
 
-def _topics(sections: Iterable[tuple[str, list[MarkdownBlock]]], title: str) -> tuple[KnowledgeTopic, ...]:
+def _topics(sections: Iterable[tuple[str, list[str]]], title: str) -> tuple[KnowledgeTopic, ...]:
     topics: list[KnowledgeTopic] = []
     taken: Counter[str] = Counter()
-    for heading, blocks in sections:
-        if not heading and not blocks:
+    for heading, statements in sections:
+        if not heading and not statements:
             continue
         slug = re.sub(r"[^a-z0-9]+", "-", (heading or title or "overview").lower()).strip("-") or "topic"
         taken[slug] += 1
         topic_id = slug if taken[slug] == 1 else f"{slug}-{taken[slug]}"
-        unique = {block.text: block for block in (_complete(block, heading) for block in blocks)}
-        facts = tuple(_fact(topic_id, block) for block in unique.values())
+        unique = dict.fromkeys(_complete(statement, heading) for statement in statements)
+        facts = tuple(_fact(topic_id, statement) for statement in unique)
         topics.append(KnowledgeTopic(topic_id, heading or title or "Overview", facts))
     return tuple(topics)
 
 
-def _complete(block: MarkdownBlock, heading: str) -> MarkdownBlock:
-    """A block of a word or two says nothing by itself: its heading goes before it, as in `License: MIT`."""
-    is_whole = len(block.text.split()) >= _MIN_FACT_WORDS or not heading
-    return block if is_whole else MarkdownBlock(block.kind, f"{heading}: {block.text}", block.urls)
+def _complete(statement: str, heading: str) -> str:
+    """The statement; a word or two say nothing by themselves, and get their heading, as in `License: MIT`."""
+    is_whole = len(statement.split()) >= _MIN_FACT_WORDS or not heading
+    return statement if is_whole else f"{heading}: {statement}"
 
 
-def _fact(topic_id: str, block: MarkdownBlock) -> Fact:
-    without_urls = _URL.sub(" ", block.text)
-    numbers = tuple(map(_number, _NUMBER.finditer(without_urls)))
-    names = tuple(dict.fromkeys(filter(None, map(_name, _NAME.finditer(without_urls)))))
-    digest = hashlib.sha256(block.text.encode()).hexdigest()[:6]
-    return Fact(f"{topic_id}.{digest}", topic_id, block.text, numbers, names, block.urls)
-
-
-def _number(match: re.Match[str]) -> Number:
-    scale = (match["scale"] or "").strip().lower()
-    value = float(match["value"].replace(",", "")) * _SCALES.get(scale, 1.0)
-    return Number(value, match["currency"] or (match["unit"] or "").lower(), match[0].strip())
+def _fact(topic_id: str, statement: str) -> Fact:
+    names = tuple(dict.fromkeys(filter(None, map(_name, _NAME.finditer(_URL.sub(" ", statement))))))
+    digest = hashlib.sha256(statement.encode()).hexdigest()[:6]
+    return Fact(f"{topic_id}.{digest}", topic_id, statement, names)
 
 
 def _name(match: re.Match[str]) -> str:

@@ -20,13 +20,11 @@ class MarkdownBlock:
     Attributes:
         kind: What it is.
         text: Plain text on one line, without markup; code spans keep their words.
-        urls: Targets of its links, and addresses it spells out.
         level: Of a heading, 1 to 6; else 0.
     """
 
     kind: BlockKind
     text: str
-    urls: tuple[str, ...] = ()
     level: int = 0
 
 
@@ -34,7 +32,7 @@ def parse_blocks(text: str) -> Iterator[MarkdownBlock]:
     """Yield the blocks of a Markdown text in order, empty ones left out."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     header: list[str] = []
-    row: list[MarkdownBlock] = []
+    row: list[str] = []
     list_depth = 0
     for position, token in enumerate(tokens):
         if token.type == "list_item_open":
@@ -44,44 +42,41 @@ def parse_blocks(text: str) -> Iterator[MarkdownBlock]:
         elif token.type == "tr_close":
             in_head = tokens[position + 1].type == "thead_close"
             if in_head:
-                header = [cell.text for cell in row]
-            elif any(cell.text for cell in row):
+                header = row
+            elif any(row):
                 yield _row_block(header, row)
             row = []
         elif token.type == "inline":
             opener = tokens[position - 1]
-            plain, urls = _plain(token.children or [])
+            plain = _plain(token.children or [])
             if opener.type in {"th_open", "td_open"}:
-                row.append(MarkdownBlock("row", plain, urls))
+                row.append(plain)
             elif plain:
-                yield _text_block(opener, plain, urls, in_list=list_depth > 0)
+                yield _text_block(opener, plain, in_list=list_depth > 0)
 
 
-def _text_block(opener: Token, plain: str, urls: tuple[str, ...], *, in_list: bool) -> MarkdownBlock:
+def _text_block(opener: Token, plain: str, *, in_list: bool) -> MarkdownBlock:
     if opener.type == "heading_open":
-        return MarkdownBlock("heading", plain, urls, int(opener.tag[1:]))
-    return MarkdownBlock("bullet" if in_list else "paragraph", plain, urls)
+        return MarkdownBlock("heading", plain, int(opener.tag[1:]))
+    return MarkdownBlock("bullet" if in_list else "paragraph", plain)
 
 
-def _row_block(header: Sequence[str], row: Sequence[MarkdownBlock]) -> MarkdownBlock:
+def _row_block(header: Sequence[str], row: Sequence[str]) -> MarkdownBlock:
     """A table row as one statement: `d20: parameters 561M, cost $100.`."""
-    first, *rest = (cell.text for cell in row)
+    first, *rest = row
     values = [
         f"{key} {cell}".strip() for key, cell in zip(header[1:], rest, strict=False) if cell.strip("-\u2013\u2014 ")
     ]
     text = f"{first}: {', '.join(values)}." if first and values else f"{first or ', '.join(values)}."
-    return MarkdownBlock("row", text, tuple(url for cell in row for url in cell.urls))
+    return MarkdownBlock("row", text)
 
 
-def _plain(children: Sequence[Token]) -> tuple[str, tuple[str, ...]]:
-    """Text and link targets of inline tokens."""
+def _plain(children: Sequence[Token]) -> str:
+    """The text of inline tokens."""
     pieces: list[str] = []
-    urls: list[str] = []
     for token in children:
         if token.type in {"text", "code_inline"}:
             pieces.append(token.content)
         elif token.type in {"softbreak", "hardbreak"}:
             pieces.append(" ")
-        elif token.type == "link_open" and (target := str(token.attrGet("href"))).startswith(("http://", "https://")):
-            urls.append(target)
-    return " ".join("".join(pieces).split()), tuple(dict.fromkeys(urls))
+    return " ".join("".join(pieces).split())

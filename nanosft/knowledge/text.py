@@ -1,10 +1,9 @@
 """Words, sentences and tokens of English text. Pure."""
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z0-9])")
+_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)*_]*\s+|\n+")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Dr|Mr|Ms|St|No|Fig|al)|\b[A-Z])\.$")
 _PIECE = re.compile(r"[A-Za-z]+|\d{1,3}|[^\sA-Za-z\d]+")
 _WORD = re.compile(r"[a-z0-9]+(?:[.,-][a-z0-9]+)*")
@@ -21,15 +20,16 @@ under us very was we were what when where which while who whom whose why will wi
 FUNCTION_WORDS: Final = frozenset(_FUNCTION_WORDS.split())
 
 
-def split_sentences(text: str) -> Iterator[str]:
-    """The sentences of a paragraph, in order; abbreviations and initials end none."""
+def split_sentences(text: str) -> list[str]:
+    """The sentences and lines of a text, stripped, in order; abbreviations and initials end none."""
+    sentences = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
-        if not _ABBREVIATION.search(text[start : match.start()]):
-            yield text[start : match.end()].strip()
+        if "\n" in match[0] or not _ABBREVIATION.search(text, start, match.start()):
+            sentences.append(text[start : match.end()].strip())
             start = match.end()
-    if text[start:].strip():
-        yield text[start:].strip()
+    sentences.append(text[start:].strip())
+    return [sentence for sentence in sentences if sentence]
 
 
 def content_words(text: str) -> list[str]:

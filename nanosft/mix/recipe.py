@@ -27,10 +27,19 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from nanosft.conversation import Format
 from nanosft.dedup import DEFAULT_THRESHOLD
 from nanosft.errors import ConfigError
+from nanosft.settings.gates import WIDER_GATES, GateName
 
 Unit = Literal["rows", "tokens", "supervised_tokens"]
-Gate = Literal["structure", "completeness", "identity", "style", "repetition", "tokens"]
-"""Quality gates that need nothing but the row (and, for tokens, the tokenizer)."""
+
+
+def _refuse_wider(name: GateName) -> GateName:
+    if name in WIDER_GATES:
+        raise PydanticCustomError("gate", "{name} needs more than a row: it is no filter", {"name": repr(name)})
+    return name
+
+
+Gate = Annotated[GateName, AfterValidator(_refuse_wider)]
+"""A quality gate that needs nothing but the row (and, for tokens, the tokenizer)."""
 
 
 def _as_tuple(value: object) -> object:

@@ -9,7 +9,7 @@ Near-duplicates need the other conversations: see `nanosft.dedup.index`; the swi
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,7 @@ from nanosft.quality.repetition import find_repetition_defects
 from nanosft.quality.structure import Renderer, find_structure_defects, find_token_defects
 from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_style_defects, fold_conversation
 from nanosft.quality.verdict import Defect, Verdict
+from nanosft.settings.gates import GATE_NAMES, GateName
 
 
 class Gates(BaseModel):
@@ -30,25 +31,7 @@ class Gates(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    structure: bool = Field(
-        default=True, description="Check roles, empty messages, the number of messages and the last role."
-    )
-    completeness: bool = Field(
-        default=True, description="Refuse answers cut off, open markup, stray JSON, unfilled templates."
-    )
-    identity: bool = Field(
-        default=True, description="Refuse claims of another name or maker, and unanswered questions for them."
-    )
-    grounding: bool = Field(
-        default=True, description="Refuse URLs, dates and quantities that the knowledge does not hold."
-    )
-    style: bool = Field(default=True, description="Apply the ASCII policy, the length bounds and the banned phrases.")
-    repetition: bool = Field(default=True, description="Refuse answers and sentences said again, and loops.")
-    tokens: bool = Field(
-        default=True, description="Check that the tokenizer renders it within the context, where one is given."
-    )
-    near_duplicate: bool = Field(default=True, description="Refuse near-duplicates of conversations accepted before.")
-
+    off: frozenset[GateName] = Field(frozenset(), description="Gates that say nothing; all others are on.")
     strict_grounding: bool = Field(default=False, description="Refuse proper names that the knowledge does not hold.")
     ascii_policy: AsciiPolicy = Field("keep", description="Characters beyond ASCII: keep, fold to ASCII, or reject.")
     min_chars: int = Field(1, ge=0, description="Characters that an answer has at least.")
@@ -58,8 +41,13 @@ class Gates(BaseModel):
         DEFAULT_THRESHOLD, gt=0, le=1, description="Similarity of word pairs from which long texts are near-duplicates."
     )
 
+    def has(self, name: GateName) -> bool:
+        """Whether a gate is on."""
+        return name not in self.off
 
-DEFAULT_GATES: Final = Gates()
+    def to_settings(self) -> dict[str, Any]:
+        """The gates as manifests state them: a boolean for each, then the thresholds."""
+        return {name: self.has(name) for name in GATE_NAMES} | self.model_dump(mode="json", exclude={"off"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +83,27 @@ def check(
         names_itself: Whether the topic asks that the assistant names itself.
     """
     gates = context.gates
-    if gates.style and gates.ascii_policy == "fold":
+    if gates.has("style") and gates.ascii_policy == "fold":
         conversation = fold_conversation(conversation)
     messages = read_prose(conversation)
     defects = list(_find_text_defects(messages, context, names_itself=names_itself))
-    structure = list(find_structure_defects(conversation, num_messages=num_messages)) if gates.structure else []
+    structure = list(find_structure_defects(conversation, num_messages=num_messages)) if gates.has("structure") else []
     tokens: list[Defect] = []
-    if gates.tokens and context.tokenizer is not None and not structure:
+    if gates.has("tokens") and context.tokenizer is not None and not structure:
         tokens.extend(find_token_defects(conversation, context.tokenizer, max_tokens=context.max_tokens))
     return Verdict(conversation, (*structure, *defects, *tokens))
 
 
 def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_itself: bool) -> Iterator[Defect]:
     gates, reference = context.gates, context.reference
-    if gates.completeness:
+    if gates.has("completeness"):
         yield from find_completeness_defects(messages, full_stops=context.full_stops)
-    if gates.identity:
+    if gates.has("identity"):
         identity = reference.identity if reference is not None else None
         yield from find_identity_defects(messages, identity, names_itself=names_itself)
-    if gates.grounding and reference is not None:
+    if gates.has("grounding") and reference is not None:
         yield from find_grounding_defects(messages, reference, strict=gates.strict_grounding)
-    if gates.style:
+    if gates.has("style"):
         yield from find_style_defects(
             messages,
             ascii_policy=gates.ascii_policy,
@@ -123,5 +111,5 @@ def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_i
             max_chars=gates.max_chars,
             banned_phrases=gates.banned_phrases,
         )
-    if gates.repetition:
+    if gates.has("repetition"):
         yield from find_repetition_defects(messages)

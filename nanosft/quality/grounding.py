@@ -1,6 +1,6 @@
 """The grounding gate: what an assistant states is in the knowledge base, or in the user's own words. Pure.
 
-Looked at are URLs, dates, and numbers with a unit or currency, all in normal form (`nanosft.quality.quantities`); and
+Looked at are URLs, dates, and numbers with a unit or currency, all in normal form (`nanosft.knowledge.quantities`); and
 proper names, which are reported alone unless the gate is strict.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nanosft.knowledge import Knowledge
+from nanosft.knowledge.quantities import Date, Quantity, find_dates, find_links, find_quantities
 from nanosft.quality.identity import Identity
 from nanosft.quality.prose import Prose
-from nanosft.quality.quantities import Date, Quantity, find_dates, find_links, find_quantities
 from nanosft.quality.verdict import Defect, excerpt_of
 
 _HEDGED_TOLERANCE: Final = 0.07

@@ -7,7 +7,6 @@ from typing import Final
 from nanosft.conversation import Conversation, Message, Role
 
 _CODE: Final = re.compile(r"^(```|~~~).*?(?:^\1[^\S\n]*$|\Z)|`[^`\n]+`", re.DOTALL | re.MULTILINE)
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)*_]*\s+|\n+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,6 @@ def blank_code(text: str) -> str:
     if "`" not in text and "~~~" not in text:
         return text
     return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
-
-
-def split_sentences(text: str) -> list[str]:
-    """Sentences and lines of a text, stripped, in order."""
-    return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence and not sentence.isspace()]
 
 
 def _prose(message: Message) -> str:

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Final
 
 from nanosft.dedup import normalize_each
-from nanosft.quality.prose import Prose, split_sentences
+from nanosft.knowledge.text import split_sentences
+from nanosft.quality.prose import Prose
 from nanosft.quality.verdict import Defect
 
 _MIN_WORDS: Final = {"assistant": 7, "user": 8, "system": 8}

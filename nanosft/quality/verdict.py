@@ -2,14 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final
 
 from nanosft.conversation import Conversation
-
-GateName = Literal[
-    "structure", "completeness", "identity", "grounding", "style", "repetition", "tokens", "near_duplicate"
-]
-GATE_NAMES: Final[tuple[GateName, ...]] = get_args(GateName)
+from nanosft.settings.gates import GateName
 
 _EXCERPT_RADIUS: Final = 40
 

@@ -2,12 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from nanosft.conversation import Format
 from nanosft.settings.base import StageSettings
-
-GATES = ("structure", "completeness", "identity", "grounding", "style", "repetition", "tokens", "near_duplicate")
+from nanosft.settings.gates import SKIPPED_GATES_HELP, SkippedGates
 
 
 class AuditSettings(StageSettings):
@@ -40,9 +39,7 @@ class AuditSettings(StageSettings):
     max_context_tokens: int | None = Field(
         default=None, ge=1, description="With --tokenizer: longest conversation, in tokens (default: no limit)."
     )
-    skip_gates: tuple[str, ...] = Field(
-        default=(), description=f"Gates to leave out, of {', '.join(GATES)}; may be repeated."
-    )
+    skip_gates: SkippedGates = Field(default=(), description=SKIPPED_GATES_HELP)
     strict_grounding: bool = Field(
         default=False,
         description="Refuse proper names that the knowledge base does not hold, instead of reporting them.",
@@ -71,14 +68,6 @@ class AuditSettings(StageSettings):
     json_output: bool = Field(
         default=False, description="Print one JSON object.", json_schema_extra={"content": False, "flag": "--json"}
     )
-
-    @field_validator("skip_gates")
-    @classmethod
-    def _check_gates(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in GATES:
-                raise ValueError(f"{name!r} is no gate; there are {', '.join(GATES)}")
-        return names
 
 
 class InspectSettings(StageSettings):

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from nanosft.settings.base import StageSettings
+from nanosft.settings.gates import SKIPPED_GATES_HELP, SkippedGates
 
 Provider = Literal["openrouter", "local", "offline"]
 
@@ -153,11 +154,7 @@ class GenerateSettings(StageSettings):
         description="Answers per prompt of a row; after as many with another prompt it is given up.",
         json_schema_extra={"content": False},
     )
-    skip_gates: tuple[str, ...] = Field(
-        default=(),
-        description="Quality gates to leave out, of structure, completeness, identity, grounding, style, repetition, "
-        "tokens and near_duplicate; may be repeated.",
-    )
+    skip_gates: SkippedGates = Field(default=(), description=SKIPPED_GATES_HELP)
     strict_grounding: bool = Field(
         default=False, description="Refuse proper names that the knowledge base does not hold."
     )

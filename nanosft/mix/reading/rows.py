@@ -24,7 +24,7 @@ from nanosft.mix.reading.contamination import HeldOut, load_held_out
 from nanosft.mix.reading.parse import Row, parse_row
 from nanosft.mix.recipe import Filter, Gate, Recipe
 from nanosft.mix.tuning import Tuning
-from nanosft.quality.verdict import GATE_NAMES
+from nanosft.settings.gates import GATE_NAMES
 
 if TYPE_CHECKING:
     from nanosft.nanochat.tokenizer import Tokenizer
@@ -231,7 +231,7 @@ def _make_gate(names: Collection[Gate], tokenizer: "Tokenizer | None") -> Callab
     """What tells the first reason for which some quality gates refuse a conversation."""
     from nanosft.quality.gates import Context, Gates, check  # noqa: PLC0415 - 0.1 s that only gates need
 
-    context = Context(Gates(**{name: name in names for name in GATE_NAMES}), tokenizer=tokenizer)
+    context = Context(Gates(off=frozenset(GATE_NAMES) - frozenset(names)), tokenizer=tokenizer)
     return lambda conversation: next(iter(check(conversation, context).reasons), None)
 
 

@@ -31,6 +31,8 @@ def test_the_shipped_knowledge_base_needs_no_mending():
         ("In January it had 8,304 lines.", "In January it had 9,400 lines of code."),
         ("Zed was founded in 2019.", "Zed was founded in 2021."),
         ("Rows: 10 in all.", "Rows: 12 in all."),
+        ("Zed has 120 plants.", "Zed has 130 plants in pots."),
+        ("Training the model took four hours.", "Training the model took 300 minutes."),
     ],
 )
 def test_one_subject_with_two_numbers_is_a_contradiction(facts):
@@ -45,6 +47,8 @@ def test_one_subject_with_two_numbers_is_a_contradiction(facts):
         ("The d20 model has 20 layers.", "The d20 model has 10 heads."),
         ("The model scored 31 percent on MMLU.", "The model scored 38 percent on ARC."),
         ("Zed trained for 3 hours on 8 GPUs.", "Zed trained for 3 hours on one machine."),
+        ("Training the model took four hours.", "Training the model took 240 minutes."),
+        ("It needs version 1.6.1 of mypy.", "It needs version 1.5.1 of mypy."),
         ("The model took 4 hours and 51 minutes.", "The model took 4 hours and a bit."),
     ],
 )

@@ -12,8 +12,8 @@ from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.grounding import make_identity_reference
 from nanosft.quality.identity import Identity, infer_identity
 from nanosft.quality.prose import read_prose
-from nanosft.quality.verdict import GATE_NAMES, excerpt_of
-from nanosft.settings.audit import GATES
+from nanosft.quality.verdict import excerpt_of
+from nanosft.settings.gates import GATE_NAMES
 
 BAD = Conversation(
     (
@@ -25,9 +25,23 @@ BAD = Conversation(
 NANOCHAT = make_identity_reference(Identity("nanochat", "Andrej Karpathy"))
 
 
-def test_every_gate_has_its_switch():
-    assert set(GATE_NAMES) <= set(Gates.model_fields)
-    assert GATE_NAMES == GATES
+def test_manifests_state_a_boolean_for_each_gate():
+    """As they did before, so that a prefix begun then can be gone on with."""
+    stated = Gates(off=frozenset({"style", "near_duplicate"}), min_chars=3).to_settings()
+    assert {name: value for name, value in stated.items() if value is False} == {
+        "style": False,
+        "near_duplicate": False,
+        "strict_grounding": False,
+    }
+    assert stated.keys() - set(GATE_NAMES) == {
+        "strict_grounding",
+        "ascii_policy",
+        "min_chars",
+        "max_chars",
+        "banned_phrases",
+        "near_threshold",
+    }
+    assert stated["min_chars"] == 3
 
 
 def test_all_defects_of_a_row_are_told_at_once():
@@ -47,7 +61,7 @@ def test_all_defects_of_a_row_are_told_at_once():
 
 @pytest.mark.parametrize("gate", [name for name in GATE_NAMES if name not in {"tokens", "near_duplicate"}])
 def test_a_gate_that_is_off_says_nothing(gate):
-    context = Context(Gates.model_validate({gate: False}), NANOCHAT)
+    context = Context(Gates(off=frozenset({gate})), NANOCHAT)
     assert gate not in {defect.gate for defect in check(BAD, context).defects}
 
 

@@ -92,7 +92,7 @@ def test_texts_added_together_meet_the_same_near_duplicates_as_one_by_one():
 def test_names_that_are_only_reported_stand_in_the_rows_meta(plan):
     """A name that the knowledge does not hold costs no answer; it must be found again by whoever reads the set."""
     reference = make_reference(parse_knowledge("# Zed\n- Maker: Ada\n\n## A\n- Zed is a helper.\n", where="k"))
-    gates = Gates(identity=False)
+    gates = Gates(off=frozenset({"identity"}))
     verdict = asyncio.run(Judge(Context(gates, reference), None).judge(plan_row(plan, 0), answer_to(plan, 0)))
     assert isinstance(verdict, Conversation)
     assert "Karpathy" in verdict.meta["reported"]["grounding/unknown_name"]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanosft.quality.quantities import find_dates, find_links, find_quantities
+from nanosft.knowledge.quantities import find_dates, find_links, find_quantities
 
 
 def quantities(text: str) -> list[tuple[float, str]]:
