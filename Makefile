@@ -40,11 +40,12 @@ $(CHECKOV): requirements/checkov.lock
 test: setup $(CHECKOV) ## Run the tests; fails too when they cover less than the floor
 	$(BIN)/pytest --cov
 
-check: setup ## Run the linters, the type checker and the import contract
+check: setup ## Run the linters, the type checker, the import contract and the search for dead code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m tests.reference --check
 
