@@ -15,10 +15,11 @@ from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, ConfigError, I
 from nanosft.settings import StageSettings, unknown_variables
 from nanosft.settings.audit import AuditSettings, InspectSettings
 from nanosft.settings.chat import ChatSettings
+from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
-from nanosft.settings.options import command, launcher
+from nanosft.settings.options import command, group_command, launcher
 from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
 from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
@@ -33,6 +34,8 @@ app = typer.Typer(
 )
 knowledge = typer.Typer(name="knowledge", no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(knowledge, help="Check a knowledge base, or have one drafted.")
+evaluation = typer.Typer(name="eval", rich_markup_mode="rich")
+app.add_typer(evaluation)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -134,6 +137,31 @@ def serve(settings: ServeSettings) -> None:
         raise ConfigError(f"{exc.name} is not installed: pip install 'nanosft[serve]'") from exc
 
     run_serve(settings)
+
+
+@group_command(evaluation, EvalSettings)
+def evaluate(settings: EvalSettings) -> None:
+    """Evaluate a model: who it says it is, how it carries itself, what it has forgotten.
+
+    nanosft eval --model s3://bucket/run --out s3://bucket/run-evaluation
+
+    Probes are made from the knowledge base's facts; those that stand in the training data are left out. `nanosft eval
+    compare A B` shows evaluations side by side.
+    """
+    from nanosft.evaluate.stage import run_eval
+
+    run_eval(settings)
+
+
+@command(evaluation, EvalCompareSettings)
+def compare(settings: EvalCompareSettings) -> None:
+    """Show evaluations side by side, with differences to the first and their intervals.
+
+    nanosft eval compare s3://bucket/one s3://bucket/other
+    """
+    from nanosft.evaluate.stage import run_compare
+
+    run_compare(settings)
 
 
 @command(app, AuditSettings)

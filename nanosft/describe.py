@@ -4,18 +4,21 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
 from nanosft.data.conversations import read_manifest
 from nanosft.errors import DataError, NanosftError
 from nanosft.knowledge import SHIPPED, read_knowledge
-from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, parse_manifest
+from nanosft.manifest import EVALUATION_KEY, MANIFEST_KEY, Manifest, Parent, parse_manifest
 from nanosft.settings.run import DescribeSettings
 from nanosft.store import MissingObjectError, open_object, open_store
 
 _LONGEST_VALUE = 80
 _INDENT = "    "
+_SCORES_KEY = "scores.json"
+_SHOWN_FIGURES = ("identity", "claims another name", "claims another maker", "ended", "bits per byte: plain text")
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,33 @@ def run_describe(settings: DescribeSettings) -> None:
         DataError: No manifest lies there.
     """
     lineage = read_lineage(settings.uri)
+    evaluation = find_evaluation(lineage.uri)
     if settings.json_output:
-        sys.stdout.write(orjson.dumps(_as_json(lineage), option=orjson.OPT_INDENT_2).decode() + "\n")
+        table = _as_json(lineage) | ({"evaluation": evaluation} if evaluation else {})
+        sys.stdout.write(orjson.dumps(table, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
     for line in _draw(lineage):
         sys.stdout.write(line + "\n")
+    if evaluation:
+        figures = evaluation["figures"]
+        said = [f"{name} {_show(figures[name])}" for name in _SHOWN_FIGURES if name in figures]
+        sys.stdout.write(f"newest evaluation {evaluation['uri']}: {', '.join(said)}\n")
+
+
+def find_evaluation(uri: str) -> dict[str, Any] | None:
+    """The newest evaluation that a model's prefix knows of: its `uri`, and the model's `figures`; None without one.
+
+    What is gone, unreadable, or has been made anew since is none.
+    """
+    try:
+        note = orjson.loads(open_store(uri).read(EVALUATION_KEY))
+        store = open_store(note["uri"])
+        if hashlib.sha256(store.read(MANIFEST_KEY)).hexdigest() != note["sha256"]:
+            return None
+        scores = orjson.loads(store.read(_SCORES_KEY))
+        return {"uri": note["uri"], "figures": scores["figures"][list(scores["models"])[-1]]}
+    except (NanosftError, orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return None
 
 
 def read_lineage(uri: str) -> Ancestor:
@@ -122,6 +147,10 @@ def _facts(manifest: Manifest) -> Iterator[str]:
         said = [f"{key}={_shorten(value)}" for key, value in sorted(table.items()) if value is not None]
         if said:
             yield f"{name} {', '.join(said)}"
+
+
+def _show(interval: dict[str, float]) -> str:
+    return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
 def _shorten(value: object) -> str:

@@ -18,8 +18,10 @@ from nanosft.errors import ConfigError, DataError
 
 FORMAT: Final = 1
 MANIFEST_KEY: Final = "manifest.json"
+EVALUATION_KEY: Final = "evaluation.json"
+"""A note beside a model's manifest: URI and manifest hash of its newest evaluation."""
 
-Kind = Literal["generated", "generated-shard", "mixture", "audited", "state", "model"]
+Kind = Literal["generated", "generated-shard", "mixture", "audited", "state", "model", "evaluation"]
 
 
 class _Record(BaseModel):

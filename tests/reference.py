@@ -36,6 +36,8 @@ def list_commands() -> Iterator[tuple[str, str]]:
         yield str(info.name), info.help or ""
     for group in app.registered_groups:
         assert group.typer_instance is not None
+        if callback := group.typer_instance.registered_callback:
+            yield str(group.typer_instance.info.name), callback.help or ""
         for info in group.typer_instance.registered_commands:
             yield f"{group.typer_instance.info.name} {info.name}", info.help or ""
 

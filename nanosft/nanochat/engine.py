@@ -10,6 +10,7 @@ its text `text_stream`. All run the model's own blocks, so a cached step compute
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from nanosft.errors import ConfigError
@@ -98,7 +99,7 @@ class Engine:
         for request in requests:
             batch.check(request)
         waiting = iter(requests)
-        rows = [batch.add(request) for request, _ in zip(waiting, range(_MAX_ROWS), strict=False)]
+        rows = [batch.add(request) for request in islice(waiting, _MAX_ROWS)]
         while batch.rows:
             for _ in range(sum(written.row.finish_reason is not None for written in batch.step())):
                 rows += [batch.add(request) for request in (next(waiting, None),) if request is not None]

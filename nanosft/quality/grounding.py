@@ -150,25 +150,26 @@ def _find_links(message: Prose, reference: Reference, said: _Said) -> Iterator[D
     if "." not in message.text:
         return
     for link in find_links(message.text):
-        if not (_has_link(link.url, reference.urls) or _has_link(link.url, said.reference.urls)):
+        if not (has_link(link.url, reference.urls) or has_link(link.url, said.reference.urls)):
             excerpt = excerpt_of(message.text, link.start, link.end)
             yield Defect("grounding", "url", f"the knowledge does not hold the URL {link.url}", excerpt, message.index)
 
 
-def _has_link(url: str, known: Iterable[str]) -> bool:
+def has_link(url: str, known: Iterable[str]) -> bool:
     """Whether the URL, or a page under it, is known."""
     return any(item == url or item.startswith((url + "/", url + "#", url + "?")) for item in known)
 
 
 def _find_dates(message: Prose, reference: Reference, said: _Said) -> Iterator[Defect]:
     for date in find_dates(message.plain):
-        if not (_has_date(date, reference.dates) or _has_date(date, said.reference.dates) or _has_year(date, said)):
+        if not (has_date(date, reference.dates) or has_date(date, said.reference.dates) or _has_year(date, said)):
             written = message.text[date.start : date.end]
             excerpt = excerpt_of(message.text, date.start, date.end)
             yield Defect("grounding", "date", f"the knowledge does not hold the date {written}", excerpt, message.index)
 
 
-def _has_date(date: Date, known: Iterable[tuple[int, int, int]]) -> bool:
+def has_date(date: Date, known: Iterable[tuple[int, int, int]]) -> bool:
+    """Whether a known date agrees in all that this one gives: "2025" agrees with October 13, 2025."""
     wanted = (date.year, date.month, date.day)
     return any(all(not part or part == found for part, found in zip(wanted, item, strict=True)) for item in known)
 
@@ -191,20 +192,20 @@ def _is_grounded(quantity: Quantity, reference: Reference, said: _Said) -> bool:
         return True
     if not quantity.unit:
         return any(
-            _has_value(quantity, found) for known in (reference, said.reference) for found in known.quantities.values()
+            has_value(quantity, found) for known in (reference, said.reference) for found in known.quantities.values()
         )
-    if _has_value(quantity, reference.quantities.get(quantity.unit, ())) or _has_value(
+    if has_value(quantity, reference.quantities.get(quantity.unit, ())) or has_value(
         quantity, reference.quantities.get("", ())
     ):
         return True
-    if quantity.unit == "%" and _has_value(
+    if quantity.unit == "%" and has_value(
         quantity._replace(value=quantity.value / 100, step=quantity.step / 100), reference.quantities.get("", ())
     ):
         return True
-    return any(_has_value(quantity, values) for values in said.reference.quantities.values())
+    return any(has_value(quantity, values) for values in said.reference.quantities.values())
 
 
-def _has_value(quantity: Quantity, known: Iterable[float]) -> bool:
+def has_value(quantity: Quantity, known: Iterable[float]) -> bool:
     """Whether a known value rounds to the quantity as written, or is near it where it is hedged."""
     hedge = _HEDGED_TOLERANCE * quantity.value if quantity.is_hedged else 0.0
     # Rounding needs digits to round to: "1.9 billion" is one of 1,879,048,192, "8K" of 8,304, but "$3" none of $2.6.

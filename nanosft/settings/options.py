@@ -38,6 +38,25 @@ def command(
     return decorate
 
 
+def group_command(
+    app: typer.Typer, cls: type[SettingsT]
+) -> Callable[[Callable[[SettingsT], None]], Callable[[SettingsT], None]]:
+    """As `command`, for a group that is a command itself: it runs where no command of the group is named."""
+
+    def decorate(function: Callable[[SettingsT], None]) -> Callable[[SettingsT], None]:
+        def run(context: typer.Context, *, config: str | None = None, debug: bool = False, **options: Any) -> None:
+            if context.invoked_subcommand is None:
+                configure_logging(debug=debug)
+                function(load_settings(cls, options, config=config))
+
+        signature = inspect.Signature([_CONTEXT, *_parameters(cls), _CONFIG, _DEBUG])
+        run.__signature__ = signature  # type: ignore[attr-defined]  # typer reads it
+        app.callback(invoke_without_command=True, help=inspect.getdoc(function), epilog=_epilog(cls))(run)
+        return function
+
+    return decorate
+
+
 def launcher(
     app: typer.Typer, cls: type[SettingsT]
 ) -> Callable[[Callable[[SettingsT, list[str]], int]], Callable[[SettingsT, list[str]], int]]:
@@ -86,6 +105,7 @@ _ARGUMENTS = inspect.Parameter(
     annotation=Annotated[list[str], typer.Argument(metavar="train …", help="The command line of each rank.")],
 )
 
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 _CONFIG = inspect.Parameter(
     "config",
     inspect.Parameter.KEYWORD_ONLY,

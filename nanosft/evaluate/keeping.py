@@ -1,0 +1,123 @@
+"""An evaluation in the store: what it is made from, its objects and manifest, and the note beside the model."""
+
+import logging
+
+import orjson
+
+from nanosft.data.conversations import list_data_objects, put_manifest, read_manifest
+from nanosft.data.hashing import hash_object
+from nanosft.errors import ConfigError, DataError, NanosftError
+from nanosft.evaluate.results import ANSWERS_KEY, DOCUMENTS_KEY, SCORES_KEY, Evaluation, parse_evaluation
+from nanosft.knowledge import SHIPPED, Knowledge
+from nanosft.manifest import EVALUATION_KEY, MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings
+from nanosft.nanochat import CheckpointRef, find_checkpoint
+from nanosft.settings.evaluate import EvalSettings
+from nanosft.store import Store, open_store
+
+_log = logging.getLogger(__name__)
+
+
+def find_training_data(model_uri: str) -> list[str]:
+    """URIs of the conversations that a model was finetuned and validated on, by its manifest."""
+    return [uri for name in ("data", "val_data") if (uri := _find_setting(model_uri, name))]
+
+
+def find_base(model_uri: str) -> str | None:
+    """URI of the base that a model was finetuned from, by its manifest; None where it has none."""
+    return _find_setting(model_uri, "base")
+
+
+def _find_setting(model_uri: str, name: str) -> str | None:
+    manifest = read_manifest(open_store(model_uri))
+    found = manifest.settings.get(name) if manifest is not None and manifest.kind == "model" else None
+    return found if isinstance(found, str) else None
+
+
+def find_parents(
+    settings: EvalSettings, base_uri: str | None, data: tuple[str, ...], knowledge: Knowledge
+) -> tuple[Parent, ...]:
+    """Model, base, knowledge and training data, by the hashes of their manifests or of themselves."""
+    model = open_store(settings.model)
+    found = find_checkpoint(model, settings.source, settings.tag, settings.step)
+    parents = [_find_model_parent(model, found)]
+    if base_uri:
+        base = open_store(base_uri)
+        parents.append(_find_model_parent(base, find_checkpoint(base, "base")))
+    parents.append(Parent(uri=settings.knowledge or SHIPPED, sha256=knowledge.sha256))
+    for uri in data:
+        parents += _find_data_parents(uri)
+    return tuple(parents)
+
+
+def finish(settings: EvalSettings, found: Evaluation, parents: tuple[Parent, ...]) -> None:
+    """Put the objects, the manifest last, and tell the model's prefix where its newest evaluation is."""
+    assert settings.out is not None
+    store = open_store(settings.out)
+    written = [store.write(key, data) for key, data in found.to_objects().items()]
+    rows = {ANSWERS_KEY: len(found.answers), DOCUMENTS_KEY: len(found.documents)}
+    manifest = Manifest(
+        kind="evaluation",
+        name=store.uri.rpartition("/")[2],
+        objects=tuple(
+            ManifestObject(key=item.key, size_bytes=item.size_bytes, sha256=item.sha256, num_rows=rows.get(item.key))
+            for item in written
+        ),
+        counts={name.replace(" ", "_"): number for name, number in found.counts.items()},
+        parents=parents,
+        settings=settings.content(),
+    )
+    put_manifest(store, manifest)
+    note = orjson.dumps({"uri": store.uri, "sha256": manifest.sha256}, option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        open_store(settings.model).write(EVALUATION_KEY, note)
+    except (NanosftError, OSError) as exc:
+        _log.warning("%s: cannot be told of its evaluation, so `describe` will not show it: %s", settings.model, exc)
+
+
+def read_finished(settings: EvalSettings, parents: tuple[Parent, ...]) -> Evaluation | None:
+    """A finished evaluation of the same models under the same settings; None where `out` has none.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
+    assert settings.out is not None
+    store = open_store(settings.out)
+    manifest = read_manifest(store)
+    if manifest is None:
+        return None
+    where = store.uri_of(MANIFEST_KEY)
+    if manifest.kind != "evaluation":
+        raise ConfigError(f"{where}: holds a {manifest.kind}: choose another --out")
+    check_same_settings(manifest, settings.content(), where=where)
+    if manifest.parents != parents:
+        raise ConfigError(f"{where}: model, knowledge or data have changed since: choose another --out")
+    return read_evaluation(settings.out)
+
+
+def read_evaluation(uri: str) -> Evaluation:
+    """A finished evaluation.
+
+    Raises:
+        DataError: There is none.
+    """
+    store = open_store(uri)
+    manifest = read_manifest(store)
+    if manifest is None or manifest.kind != "evaluation":
+        raise DataError(f"{store.uri}: no evaluation: give what was --out of nanosft eval")
+    scores, answers, documents = (store.read(key) for key in (SCORES_KEY, ANSWERS_KEY, DOCUMENTS_KEY))
+    return parse_evaluation(scores, answers, documents, where=store.uri)
+
+
+def _find_model_parent(store: Store, ref: CheckpointRef) -> Parent:
+    """The model's manifest where it has one, else the model file itself."""
+    manifest = read_manifest(store)
+    if manifest is not None:
+        return Parent(uri=store.uri, sha256=manifest.sha256)
+    return Parent(uri=store.uri_of(ref.model_key), sha256=hash_object(store, ref.model_key))
+
+
+def _find_data_parents(uri: str) -> list[Parent]:
+    objects = list_data_objects(uri)
+    if objects[0].sha256 is not None and (manifest := read_manifest(open_store(uri))) is not None:
+        return [Parent(uri=uri, sha256=manifest.sha256)]
+    return [Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in objects]

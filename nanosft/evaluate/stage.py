@@ -1,0 +1,227 @@
+"""`nanosft eval`: does a model know who it is, how does it carry itself, and what has it forgotten?
+
+nanosft eval --model s3://bucket/run --out s3://bucket/run-evaluation
+nanosft eval compare s3://bucket/run-evaluation s3://bucket/other-evaluation
+"""
+
+import logging
+import sys
+from typing import Any, Final
+
+import orjson
+import torch
+
+from nanosft.errors import ConfigError, DataError
+from nanosft.evaluate.answering import Answer, answer_all
+from nanosft.evaluate.conduct import find_faults, measure_stability, summarize_faults
+from nanosft.evaluate.forgetting import read_held_out, read_plain_text, score_documents, summarize_documents
+from nanosft.evaluate.keeping import find_base, find_parents, find_training_data, finish, read_evaluation, read_finished
+from nanosft.evaluate.leaks import drop_leaked, read_asked
+from nanosft.evaluate.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
+from nanosft.evaluate.report import describe_counts, make_score_table, make_table, make_worst_table
+from nanosft.evaluate.results import (
+    CHANGE,
+    Evaluation,
+    Row,
+    check_requirements,
+    compare_evaluations,
+    find_worst,
+    pair_answers,
+    summarize_answers,
+)
+from nanosft.evaluate.scoring import Judge
+from nanosft.knowledge import Knowledge, read_knowledge
+from nanosft.nanochat import Checkpoint, load_checkpoint
+from nanosft.progress import make_result_console
+from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
+from nanosft.signals import raising
+
+_SAMPLE_SEEDS: Final = (0, 1, 2)
+_SAMPLE_TEMPERATURE: Final = 0.6
+_SAMPLE_TOP_K: Final = 50
+_log = logging.getLogger(__name__)
+
+
+def run_eval(settings: EvalSettings) -> None:
+    """Evaluate, print what was found, and keep it where an `out` is set.
+
+    Raises:
+        DataError: A figure is not what `require` says, or model, knowledge or data are missing or damaged.
+        ConfigError: There is no such figure, or `out` holds another evaluation.
+    """
+    with raising("the evaluation is not kept: the same command begins anew"):
+        found = evaluate(settings)
+    if settings.json_output:
+        sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        stdout = make_result_console()
+        if worst := find_worst(found.answers_of(found.label), settings.num_worst):
+            stdout.print(make_worst_table(worst))
+        stdout.print(make_score_table(found))
+        stdout.print(describe_counts(found), highlight=False, markup=False)
+    if problems := check_requirements(found, settings.require):
+        raise DataError(f"{settings.model}: {'; '.join(problems)}")
+
+
+def run_compare(settings: EvalCompareSettings) -> None:
+    """Print evaluations side by side, with paired differences to the first.
+
+    Raises:
+        DataError: One of them is no finished evaluation.
+    """
+    found = {uri: read_evaluation(uri) for uri in dict.fromkeys(settings.evaluations)}
+    columns = compare_evaluations(found)
+    if settings.json_output:
+        table = {
+            label: {name: value.to_json() for name, value in figures.items()} for label, figures in columns.items()
+        }
+        sys.stdout.write(orjson.dumps(table, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    stdout = make_result_console()
+    for number, uri in enumerate(found):
+        stdout.print(f"{chr(ord('A') + number)}: {uri}", highlight=False, markup=False)
+    stdout.print(make_table(columns, title="Evaluations"))
+
+
+def evaluate(settings: EvalSettings) -> Evaluation:
+    """Evaluate a model; what a finished evaluation under `out` found is read from there.
+
+    Args:
+        settings: `EvalSettings(model="run")` and what else is to be set.
+
+    Raises:
+        DataError: Model, knowledge or data are missing or damaged.
+        ConfigError: `out` holds an evaluation made with other settings, or one of other models.
+    """
+    knowledge = read_knowledge(settings.knowledge)
+    base_uri = find_base(settings.model) if settings.base is None else settings.base
+    data = settings.data or tuple(find_training_data(settings.model))
+    parents = find_parents(settings, base_uri, data, knowledge)
+    if settings.out and (finished := read_finished(settings, parents)):
+        return finished
+    models = _load_models(settings, base_uri)
+    found = Evaluation({label: _describe_model(checkpoint) for label, checkpoint in models.items()})
+    probes = _choose(settings, knowledge, data, found)
+    for label, checkpoint in models.items():
+        _probe(settings, label, checkpoint, probes, Judge(knowledge), found)
+    if len(models) > 1:
+        found.add(CHANGE, pair_answers(*(found.answers_of(label) for label in models)))
+    _score_documents(settings, models, data, found)
+    if settings.out:
+        finish(settings, found, parents)
+    return found
+
+
+def _load_models(settings: EvalSettings, base_uri: str | None) -> dict[str, Checkpoint]:
+    """The base, where there is one, and the model."""
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as exc:
+        reason = str(exc).splitlines()[0].partition(". ")[0]
+        raise ConfigError(f"--device {device}: not on this machine ({reason})") from exc
+    model = load_checkpoint(settings.model, settings.source, settings.tag, settings.step, device)
+    if not base_uri:
+        return {"model": model}
+    base = load_checkpoint(base_uri, "base", device=device)
+    if base.tokenizer.to_pickle() != model.tokenizer.to_pickle():
+        raise ConfigError(f"--base {base_uri}: has another tokenizer than {settings.model}: they cannot be compared")
+    return {"base": base, "chat": model}
+
+
+def _describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"source": checkpoint.source, "tag": checkpoint.tag, "step": checkpoint.step}
+
+
+def _choose(settings: EvalSettings, knowledge: Knowledge, data: tuple[str, ...], found: Evaluation) -> list[Probe]:
+    """The probes to ask, and counts of those that are not."""
+    probes = make_probes(knowledge, read_wordings(), read_personas(settings.dimensions), seed=settings.seed)
+    asked = read_asked(data) if data else None
+    kept, num_leaked = drop_leaked(probes, asked)
+    chosen = choose_probes(kept, settings.num_probes, seed=settings.seed)
+    found.counts |= {
+        "probes asked": len(chosen),
+        "left out because training data has them": num_leaked,
+        "more not asked": len(kept) - len(chosen),
+        "training conversations looked through": asked.num_conversations if asked else 0,
+    }
+    if not data:
+        _log.warning("no training data is known: give --data, so that probes that stand in it are left out")
+    return chosen
+
+
+def _probe(
+    settings: EvalSettings,
+    label: str,
+    checkpoint: Checkpoint,
+    probes: list[Probe],
+    judge: Judge,
+    found: Evaluation,
+) -> None:
+    """Ask one model all probes, and some again at a temperature."""
+    prompts = [probe.messages for probe in probes]
+    answers = answer_all(checkpoint, prompts, max_tokens=settings.max_tokens, label=f"probes: {label}")
+    rows = [_to_row(label, probe, answer, judge) for probe, answer in zip(probes, answers, strict=True)]
+    found.answers += rows
+    found.add(label, summarize_answers(rows))
+    found.add(label, summarize_faults([row["faults"] for row in rows], [row["item"] for row in rows]))
+    chosen = choose_probes([probe for probe in probes if probe.kind != "unanswerable"], settings.num_sampled)
+    verdicts: list[list[str]] = [[] for _ in chosen]
+    for seed in _SAMPLE_SEEDS if chosen else ():
+        sampled = answer_all(
+            checkpoint,
+            [probe.messages for probe in chosen],
+            max_tokens=settings.max_tokens,
+            temperature=_SAMPLE_TEMPERATURE,
+            top_k=_SAMPLE_TOP_K,
+            seed=settings.seed + seed,
+            label=f"samples: {label}",
+        )
+        for own, probe, answer in zip(verdicts, chosen, sampled, strict=True):
+            own.append(judge.judge(probe, answer.text).verdict)
+    found.add(label, measure_stability(verdicts, [probe.item for probe in chosen]))
+
+
+def _to_row(label: str, probe: Probe, answer: Answer, judge: Judge) -> Row:
+    judgement = judge.judge(probe, answer.text)
+    return {
+        "model": label,
+        "probe": probe.id,
+        "kind": probe.kind,
+        "topic": probe.topic,
+        "item": probe.item,
+        "manner": probe.manner,
+        "messages": [{"role": message.role, "content": message.text} for message in probe.messages],
+        "answer": answer.text,
+        "verdict": judgement.verdict,
+        "reason": judgement.reason,
+        "other_name": judgement.other_name,
+        "other_maker": judgement.other_maker,
+        "ungrounded": list(judgement.ungrounded),
+        "num_tokens": answer.num_tokens,
+        "faults": find_faults(probe.messages, answer),
+    }
+
+
+def _score_documents(
+    settings: EvalSettings, models: dict[str, Checkpoint], data: tuple[str, ...], found: Evaluation
+) -> None:
+    """Bits per byte on plain text and on held-out conversations."""
+    model = models[found.label]
+    row_len = min(checkpoint.context_len for checkpoint in models.values())
+    documents = []
+    if settings.plain_text:
+        documents += read_plain_text(
+            settings.plain_text, model.tokenizer, row_len=row_len, max_rows=settings.num_documents
+        )
+    if data:
+        held_out, num_long = read_held_out(data, model.tokenizer, row_len=row_len, max_rows=settings.num_documents)
+        documents += held_out
+        found.counts["held-out conversations left out as too long"] = num_long
+    scores = score_documents(models, documents)
+    found.documents = [score.to_json() for score in scores]
+    found.counts["documents scored"] = len(scores)
+    for label, figures in summarize_documents(scores).items():
+        found.add(label, figures)
