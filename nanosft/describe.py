@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from nanosft.data.conversations import read_manifest
+from nanosft.data import read_manifest
 from nanosft.errors import DataError, NanosftError
 from nanosft.knowledge import SHIPPED, read_knowledge
 from nanosft.manifest import EVALUATION_KEY, MANIFEST_KEY, Manifest, Parent, parse_manifest

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from nanosft.data.conversations import DATA_SUFFIXES
+from nanosft.data import DATA_SUFFIXES
 from nanosft.errors import StoreError
 from nanosft.manifest import MANIFEST_KEY
 from nanosft.settings.run import WaitSettings

@@ -5,7 +5,7 @@ import heapq
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nanosft.conversation import Conversation, Format
-from nanosft.data.conversations import DataObject, parse_trainable, read_object
-from nanosft.data.sources import find_inputs, read_batches
+from nanosft.conversation import Conversation
+from nanosft.data import list_data_objects, read_object
 from nanosft.dedup import NearDuplicateIndex, normalize_text, normalize_words
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
 from nanosft.progress import make_result_console
@@ -125,25 +124,14 @@ def run_inspect(settings: InspectSettings) -> None:
     Raises:
         DataError: Nothing is there, or a line is no conversation.
     """
-    inputs = find_inputs([settings.uri])
+    objects = list_data_objects(settings.uri)
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer else None
-    rows = (row for item in inputs.objects for row in _read(item, settings.format))
+    rows = (row for item in objects for row in read_object(item, format=settings.format))
     found = inspect_conversations(rows, num_samples=settings.samples, seed=settings.seed, tokenizer=tokenizer)
     if settings.json_output:
         print(json.dumps(to_json(found, num_openings=settings.openings), ensure_ascii=False))  # noqa: T201 - the result
         return
-    show(
-        make_result_console(), found, uri=settings.uri, num_objects=len(inputs.objects), num_openings=settings.openings
-    )
-
-
-def _read(item: DataObject, format: Format) -> Iterator[Conversation]:  # noqa: A002 - the field's word
-    if not item.key.endswith(".parquet"):
-        yield from read_object(item, format=format)
-        return
-    for batch in read_batches(item, source=0):
-        for where, line in batch.iter_lines():
-            yield parse_trainable(line, where=where, format=format)
+    show(make_result_console(), found, uri=settings.uri, num_objects=len(objects), num_openings=settings.openings)
 
 
 def to_json(found: Inspection, *, num_openings: int) -> dict[str, Any]:

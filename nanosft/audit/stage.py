@@ -6,6 +6,7 @@ their defects in `meta.defects`, to `<out>/refused/`, where lines that are no co
 and all that is printed to `<out>/audit.json`.
 """
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,19 +20,19 @@ import orjson
 
 from nanosft.audit.report import Audit, print_audit
 from nanosft.conversation import Conversation, parse_line
-from nanosft.data.conversations import (
+from nanosft.data import (
     DataObject,
+    OutputPrefix,
     ShardWriter,
+    hash_object,
     iter_lines,
     list_data_objects,
-    put_manifest,
     read_manifest,
 )
-from nanosft.data.hashing import hash_object
 from nanosft.dedup import NearDuplicateIndex, normalize_text
-from nanosft.errors import DataError
+from nanosft.errors import ConfigError, DataError
 from nanosft.knowledge import read_knowledge
-from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, sort_objects
+from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
 from nanosft.nanochat.tokenizer import load_tokenizer
 from nanosft.progress import Bar
 from nanosft.quality.completeness import infer_full_stops
@@ -48,6 +49,7 @@ from nanosft.store import join_uri, open_store
 _REPORT_KEY: Final = "audit.json"
 _PROFILE_ROWS: Final = 2000
 _ROWS_PER_OBJECT: Final = 100_000
+_ROWS_KEY: Final = re.compile(r"rows-[0-9]{5,}\.jsonl")
 
 
 def run_audit(settings: AuditSettings) -> Audit:
@@ -85,6 +87,11 @@ def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Pa
     kept: list[str] = []  # where each conversation of the index stands
     totals = [item.num_rows for item in objects]
     total = sum(num for num in totals if num is not None) if None not in totals else None
+    if settings.out:
+        for part in ("refused", "clean"):
+            prefix = _prefix(settings, part)
+            prefix.check_apart(item.uri for item in objects)
+            prefix.begin(is_own=lambda key: _ROWS_KEY.fullmatch(key) is not None)
     started_s = time.process_time()
     with Bar("audit", total) as bar, _Sinks(settings.out) as sinks:
         for where, row in _iter_rows(objects, settings):
@@ -156,7 +163,7 @@ def _iter_rows(objects: list[DataObject], settings: AuditSettings) -> Iterator[t
     """Where each row stands, and its conversation, or what is wrong with a line that is none."""
     for item in objects:
         for number, line in iter_lines(item):
-            where = f"{item.uri}:line {number}"
+            where = item.place(number)
             try:
                 yield where, parse_line(line, where=where, format=settings.format)
             except DataError as exc:
@@ -222,23 +229,28 @@ def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], 
             parents=parents,
             settings=settings.content(),
         )
-        put_manifest(open_store(join_uri(settings.out, part)), manifest)
+        _prefix(settings, part).commit(manifest)
 
 
 def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audit | None:
     """What a finished audit under `out` found, if it was of the same set under the same settings."""
     assert settings.out is not None
-    store = open_store(join_uri(settings.out, "clean"))
-    manifest = read_manifest(store)
+    prefix = _prefix(settings, "clean")
+    manifest = prefix.find_finished()
     if manifest is None:
         return None
-    wanted = {**settings.content(), "parents": [parent.sha256 for parent in parents]}
-    there = manifest.model_copy(
-        update={"settings": {**manifest.settings, "parents": [parent.sha256 for parent in manifest.parents]}}
-    )
-    check_same_settings(there, wanted, where=store.uri_of(MANIFEST_KEY))
+    before, now = ({parent.uri: parent.sha256 for parent in found} for found in (manifest.parents, parents))
+    for uri in sorted({*before, *now}):
+        if before.get(uri) != now.get(uri):
+            raise ConfigError(f"{prefix.store.uri}: {uri} has changed since the audit: choose another --out")
     report = open_store(settings.out).read(_REPORT_KEY)
     return Audit.from_json(orjson.loads(report), max_examples=settings.examples)
+
+
+def _prefix(settings: AuditSettings, part: str) -> OutputPrefix:
+    """Where a part's rows go."""
+    assert settings.out is not None
+    return OutputPrefix(open_store(join_uri(settings.out, part)), "audit", settings.content())
 
 
 def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent, ...]:

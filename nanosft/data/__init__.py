@@ -1,5 +1,33 @@
-"""What a URI of data means, for every command: files, prefixes, globs, Parquet, gzip and Zstandard.
+"""What a URI of data means, for every command, and the protocol of an output prefix.
 
-`sources` finds the objects of a URI and streams them as batches of whole lines; `conversations` reads what our own
-stages have written, and writes shards of it.
+`objects` finds what a URI means; `lines` reads an object's bytes as lines, whatever their form; `conversations` reads
+and writes conversations, and `sources` reads the inputs of a mixture in batches; `hashing` is for lineage. `prefix`
+says whether a stage's output is finished, and commits it.
 """
+
+from nanosft.data.conversations import ShardWriter, parse_trainable, read_conversations, read_object
+from nanosft.data.hashing import hash_object
+from nanosft.data.lines import iter_lines, read_blocks
+from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
+from nanosft.data.prefix import OutputPrefix, put_manifest, read_manifest
+from nanosft.data.sources import Batch, Inputs, find_inputs, read_batches
+
+__all__ = [
+    "DATA_SUFFIXES",
+    "Batch",
+    "DataObject",
+    "Inputs",
+    "OutputPrefix",
+    "ShardWriter",
+    "find_inputs",
+    "hash_object",
+    "iter_lines",
+    "list_data_objects",
+    "parse_trainable",
+    "put_manifest",
+    "read_batches",
+    "read_blocks",
+    "read_conversations",
+    "read_manifest",
+    "read_object",
+]

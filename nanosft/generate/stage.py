@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from nanosft.conversation import parse_conversation
-from nanosft.data.conversations import read_manifest
+from nanosft.data import read_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_row

@@ -1,18 +1,14 @@
 """`nanosft mix`: a recipe's sources into train and validation objects and a manifest."""
 
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
-from nanosft.data.conversations import put_manifest, read_manifest
-from nanosft.data.sources import Inputs, find_inputs
+from nanosft.data import OutputPrefix, find_inputs, read_manifest
 from nanosft.errors import ConfigError, DataError
-from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, check_same_settings, sort_objects
+from nanosft.manifest import Manifest, ManifestObject, sort_objects
 from nanosft.mix.disk import (
     PART_NAMES,
     SegmentWriter,
@@ -41,13 +37,8 @@ from nanosft.parallel import Workers, count_cpus
 from nanosft.progress import Bar, make_result_console
 from nanosft.settings.mix import MixSettings
 from nanosft.signals import raising
-from nanosft.store import Store, open_object, open_store
+from nanosft.store import open_object, open_store
 
-_MARK_KEY: Final = "state/mix.json"
-"""There while the output is written: without a manifest, readers take a prefix with `state/` for unfinished.
-
-A process killed right after the manifest may leave it: the manifest outweighs it.
-"""
 _PART_KEY: Final = re.compile(rf"({'|'.join(PART_NAMES)})-[0-9]{{5,}}\.jsonl(\.gz|\.zst)?")
 _MIB: Final = 1 << 20
 _SMALL_BYTES: Final = 16 * _MIB
@@ -94,12 +85,13 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
     recipe = load_recipe(settings.recipe)
     identity = {**_flatten(recipe.model_dump(mode="json")), **settings.content()}
     out = None if settings.dry_run or settings.out is None else open_store(settings.out)
-    if out is not None and _is_finished(out, recipe, identity):
+    prefix = None if out is None else OutputPrefix(out, "mix", identity)
+    if prefix is not None and _is_finished(prefix, recipe):
         return None
     inputs = [find_inputs(source.uri) for source in recipe.sources]
     held_out = [find_inputs(recipe.decontaminate.uri)] if recipe.decontaminate is not None else []
-    if out is not None:
-        _check_apart(out.uri, [*inputs, *held_out])
+    if prefix is not None:
+        prefix.check_apart(item.uri for found in (*inputs, *held_out) for item in found.objects)
     num_bytes = sum(
         item.size_bytes * (1 if item.key.endswith(".jsonl") else _COMPRESSION)
         for found in inputs
@@ -119,11 +111,12 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
             closing(Database(directory, tuning, in_memory=is_small)) as db,
         ):
             report, selection = select_rows(recipe, reader, db, workers, directory, tuning)
-            if out is None:
+            if out is None or prefix is None:
                 return report
-            if _is_finished(out, recipe, identity):  # by another process, since
+            if _is_finished(prefix, recipe):  # by another process, since
                 return None
-            _begin(out, [source.name for source in recipe.sources])
+            refused = {f"refused/{source.name}.jsonl" for source in recipe.sources}
+            prefix.begin(is_own=lambda key: _PART_KEY.fullmatch(key) is not None or key in refused)
             target = Target(out.uri, recipe.compression, directory)
             objects = _write(selection, workers, target, recipe, tuning)
         reader.put_refused(out)
@@ -135,8 +128,7 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
         parents=reader.parents,
         settings=identity,
     )
-    put_manifest(out, manifest)
-    out.delete(_MARK_KEY)
+    prefix.commit(manifest)
     return report
 
 
@@ -209,14 +201,12 @@ def load_recipe(uri: str) -> Recipe:
     return parse_recipe(data, where=uri)
 
 
-def _is_finished(out: Store, recipe: Recipe, identity: dict[str, Any]) -> bool:
+def _is_finished(prefix: OutputPrefix, recipe: Recipe) -> bool:
     """Whether the mixture is there; raises where another is."""
-    found = read_manifest(out)
-    if found is None:
-        return False
-    check_same_settings(found, identity, where=out.uri_of(MANIFEST_KEY))
-    _check_same_parents(found, recipe)
-    return True
+    found = prefix.find_finished()
+    if found is not None:
+        _check_same_parents(found, recipe)
+    return found is not None
 
 
 def _check_same_parents(found: Manifest, recipe: Recipe) -> None:
@@ -230,28 +220,6 @@ def _check_same_parents(found: Manifest, recipe: Recipe) -> None:
             raise ConfigError(f"{uri}: has changed since the mixture was made: choose another --out")
 
 
-def _check_apart(out_uri: str, inputs: Iterable[Inputs]) -> None:
-    """Refuse an output that holds an input: writing begins with deleting."""
-    for item in (item for found in inputs for item in found.objects):
-        if _locate(item.uri).startswith(f"{_locate(out_uri).rstrip('/')}/"):
-            raise ConfigError(f"{item.uri}: lies under --out {out_uri}, which gets the mixture: choose another --out")
-
-
-def _locate(uri: str) -> str:
-    """A URI by which two names of one file are the same."""
-    return os.path.realpath(unquote(urlsplit(uri).path)) if uri.startswith("file:") else uri
-
-
-def _begin(out: Store, names: Iterable[str]) -> None:
-    """Mark the output as unfinished and delete what a killed run has left, its objects alone."""
-    out.write(_MARK_KEY, b'{"command":"mix"}\n')
-    refused = {f"refused/{name}.jsonl" for name in names}
-    for info in list(out.list()):
-        if _PART_KEY.fullmatch(info.key) or info.key in refused:
-            out.delete(info.key)
-    out.discard_unfinished()
-
-
 def _write(
     selection: Selection, workers: Workers, target: Target, recipe: Recipe, tuning: Tuning
 ) -> list[ManifestObject]:
@@ -260,7 +228,6 @@ def _write(
     num_rows, size = sum(count.num_rows for count in counts), sum(count.size_bytes for count in counts)
     cacheable = find_cacheable_bytes() if tuning.cacheable_bytes is None else tuning.cacheable_bytes
     with Bar("mix: write rows", num_rows) as bar:
-        results: Iterator[ManifestObject]
         plan_bytes = min(num_rows, recipe.shard_rows) * _PLAN_ROW_BYTES * (workers.num_ahead + 2)
         if size <= cacheable and plan_bytes <= tuning.segment_bytes:
             chunks = selection.iter_in_order()

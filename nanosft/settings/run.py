@@ -36,7 +36,7 @@ class WaitSettings(StageSettings):
     command: ClassVar[str] = "wait"
 
     uri: str = Field(
-        description="Prefix whose manifest.json is waited for, or one .jsonl, .jsonl.gz or .jsonl.zst object.",
+        description="Prefix whose manifest.json is waited for, or one .jsonl, .jsonl.gz, .jsonl.zst or .parquet file.",
         json_schema_extra={"argument": True},
     )
     timeout_s: float = Field(

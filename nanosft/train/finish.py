@@ -4,9 +4,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from nanosft.data.conversations import put_manifest, read_manifest
-from nanosft.data.hashing import hash_object
-from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, sort_objects
+from nanosft.data import OutputPrefix, hash_object, read_manifest
+from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
 from nanosft.nanochat.checkpoint import Checkpoint, read_tensors, save_checkpoint
 from nanosft.nanochat.layout import CheckpointRef
 from nanosft.settings.train import TrainSettings
@@ -53,10 +52,9 @@ def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
     Raises:
         ConfigError: It was made with other settings.
     """
-    manifest = read_manifest(store)
+    manifest = OutputPrefix(store, "train", content).find_finished()
     if manifest is None:
         return None
-    check_same_settings(manifest, content, where=store.uri_of(MANIFEST_KEY))
     _log.info("%s is finished: nothing to do", store.uri)
     return _summarize(store, manifest, was_finished=True)
 
@@ -132,7 +130,7 @@ def finish(
     }
     changes = {"kind": "model", "objects": sort_objects(objects), "counts": counts}
     manifest = manifest.model_copy(update=changes)
-    put_manifest(store, manifest)
+    OutputPrefix(store, "train", manifest.settings).commit(manifest)
     for key in (*data.cached.keys, *(info.key for info in store.list(BEST_PREFIX))):
         store.delete(key)
     return _summarize(store, manifest)

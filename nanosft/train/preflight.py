@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import torch
 
-from nanosft.data.conversations import DataObject, read_blocks, read_manifest
+from nanosft.data import DataObject, OutputPrefix, iter_lines
 from nanosft.errors import ConfigError, NanosftError
-from nanosft.manifest import MANIFEST_KEY, check_same_settings
+from nanosft.manifest import check_same_settings
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
@@ -99,8 +99,7 @@ def _check_store(store: Store, content: dict[str, Any]) -> str:
             raise ConfigError(f"{store.uri_of(key)}: what is read is not what was written")
     finally:
         store.delete(key)
-    if (manifest := read_manifest(store)) is not None:
-        check_same_settings(manifest, content, where=store.uri_of(MANIFEST_KEY))
+    if OutputPrefix(store, "train", content).find_finished() is not None:
         return f"{store.uri}: written, read and deleted an object; holds a finished run"
     states = list_states(store)
     if states:
@@ -165,4 +164,4 @@ def _device(settings: TrainSettings) -> torch.device:
 
 
 def _read_whole(item: DataObject) -> int:
-    return sum(len(block) for block in read_blocks(item))
+    return sum(len(line) for _, line in iter_lines(item))

@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from nanosft.conversation import Conversation
-from nanosft.data.conversations import read_conversations
+from nanosft.data import read_conversations
 from nanosft.nanochat import GPT, Documents, Engine, Tokenizer, estimate_flops_per_token, load_checkpoint
 from nanosft.nanochat.attention import attend_by_block
 

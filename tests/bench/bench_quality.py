@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nanosft.conversation import Conversation, Message, parse_conversation
-from nanosft.data.conversations import read_conversations
+from nanosft.data import read_conversations
 from nanosft.dedup import NearDuplicateIndex, hash_words, make_keys, minhash_words, normalize_text, normalize_words
 from nanosft.knowledge import read_knowledge
 from nanosft.nanochat.tokenizer import load_tokenizer

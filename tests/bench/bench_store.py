@@ -119,9 +119,7 @@ def _bench_conversations(console: Console, folder: Path, *, num_copies: int) -> 
     num = num_copies * text.count(b"\n")
     table = Table("task", "conversations/s", "MB/s", "ratio", "peak MiB", title=f"{num:,} conversations, one process")
     plain_s, plain_bytes = _measure("import json", _PLAIN_PARSE.format(path=str(path)), "")
-    ours_s, ours_bytes = _measure(
-        "from nanosft.data.conversations import read_conversations", _PARSE.format(path=str(path)), ""
-    )
+    ours_s, ours_bytes = _measure("from nanosft.data import read_conversations", _PARSE.format(path=str(path)), "")
     size_mb = path.stat().st_size / 1e6
     for task, seconds, peak_bytes in (
         ("read_conversations (checked)", ours_s, ours_bytes),

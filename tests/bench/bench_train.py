@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nanosft.conversation import Conversation, Message, to_list_line
-from nanosft.data.conversations import list_data_objects, read_conversations
+from nanosft.data import list_data_objects, read_conversations
 from nanosft.nanochat import Checkpoint, estimate_flops_per_token, load_checkpoint
 from nanosft.store import open_store
 from nanosft.train.batch import AttentionScope, MicroBatch, build_micro_batch

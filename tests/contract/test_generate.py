@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from nanosft.data.conversations import read_conversations, read_manifest
+from nanosft.data import read_conversations, read_manifest
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
 from nanosft.generate.stage import run_generate
 from nanosft.manifest import Manifest

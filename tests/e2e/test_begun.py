@@ -6,7 +6,7 @@ import orjson
 import pytest
 import torch
 
-from nanosft.data.conversations import read_manifest
+from nanosft.data import read_manifest
 from nanosft.generate.stage import run_generate
 from nanosft.nanochat import load_checkpoint
 from nanosft.settings.generate import GenerateSettings

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from nanosft.data.conversations import read_conversations, read_manifest
+from nanosft.data import read_conversations, read_manifest
 from nanosft.manifest import Manifest
 from nanosft.settings.run import Stage, SubmitSettings
 from nanosft.store import open_store

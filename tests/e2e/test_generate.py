@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from nanosft.data.conversations import read_conversations
+from nanosft.data import read_conversations
 from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub
 
 NUM = 2_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanosft.data.conversations import read_conversations
+from nanosft.data import read_conversations
 from tests.release import ROOT, wheel_command
 
 RECIPE = """\

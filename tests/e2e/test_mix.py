@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanosft.data.conversations import read_conversations, read_manifest
+from nanosft.data import read_conversations, read_manifest
 from nanosft.errors import DataError
 from nanosft.store import open_store
 from tests.real_sets import read_chatterbot, read_chitchat, write_jsonl

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanosft.data.conversations import read_manifest
+from nanosft.data import read_manifest
 from nanosft.errors import ConfigError
 from nanosft.nanochat import load_checkpoint
 from nanosft.settings.train import TrainSettings

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from nanosft.data.conversations import put_manifest
+from nanosft.data import put_manifest
 from nanosft.describe import Ancestor, read_lineage, run_describe
 from nanosft.errors import DataError
 from nanosft.manifest import Manifest, ManifestObject, Parent

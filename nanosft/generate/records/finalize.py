@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from nanosft.conversation import parse_conversation
-from nanosft.data.conversations import put_manifest
+from nanosft.data import put_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.records.parts import PlanState, read_part, read_state

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from nanosft.data.conversations import DataObject
-from nanosft.data.sources import Batch, Inputs, read_batches
+from nanosft.data import Batch, DataObject, Inputs, read_batches
 from nanosft.dedup import join_messages
 from nanosft.errors import DataError
 from nanosft.manifest import Parent

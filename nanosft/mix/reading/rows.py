@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from nanosft.conversation import Conversation
-from nanosft.data.sources import Batch
+from nanosft.data import Batch
 from nanosft.dedup import digest_texts, drop_borders, hash_batch, join_messages, make_keys, minhash_words
 from nanosft.errors import DataError
 from nanosft.mix.columns import ROW, TYPES, Columns

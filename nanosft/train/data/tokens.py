@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from nanosft.data.conversations import DataObject, iter_lines, parse_trainable
-from nanosft.data.hashing import hash_object
+from nanosft.data import DataObject, hash_object, iter_lines, parse_trainable
 from nanosft.errors import ConfigError, DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
 from nanosft.store.base import Store
@@ -141,9 +140,8 @@ def tokenize(
 def read_lines(objects: Sequence[DataObject]) -> Iterator[Line]:
     """All lines of the objects, each with where it stands."""
     for item in objects:
-        uri = item.uri
         for number, line in iter_lines(item):
-            yield f"{uri}:line {number}", line
+            yield item.place(number), line
 
 
 def hash_objects(objects: Sequence[DataObject]) -> str:

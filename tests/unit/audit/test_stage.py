@@ -1,5 +1,6 @@
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -8,7 +9,7 @@ import pytest
 from nanosft.audit import stage as audit_module
 from nanosft.audit.stage import run_audit
 from nanosft.conversation import Conversation, Message, to_line
-from nanosft.data.conversations import read_conversations, read_manifest
+from nanosft.data import list_data_objects, read_conversations, read_manifest
 from nanosft.errors import ConfigError, DataError, Interrupted
 from nanosft.settings.audit import AuditSettings
 from nanosft.store import open_store
@@ -105,8 +106,25 @@ def test_another_source_under_the_same_out_is_refused(source):
     run_audit(settings(source, out=out))
     with source.open("ab") as stream:
         stream.write(CLEAN[0])
-    with pytest.raises(ConfigError, match="parents"):
+    with pytest.raises(ConfigError, match="has changed since the audit"):
         run_audit(settings(source, out=out))
+
+
+def test_what_a_killed_audit_left_is_cleaned_up_and_an_input_never(source):
+    clean = source.parent / "out" / "clean"
+    clean.mkdir(parents=True)
+    (clean / "rows-00007.jsonl").write_bytes(CLEAN[0])
+    with pytest.raises(ConfigError, match=r"rows-00007\.jsonl: lies under --out"):
+        run_audit(AuditSettings(uri=str(clean / "rows-00007.jsonl"), out=str(source.parent / "out")))
+    assert (clean / "rows-00007.jsonl").read_bytes() == CLEAN[0]
+    run_audit(settings(source, out=str(source.parent / "out")))
+    assert not (clean / "rows-00007.jsonl").exists()
+
+
+def test_an_audit_runs_in_a_thread_too(source):
+    """It died with "signal only works in main thread"."""
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(run_audit, settings(source)).result().num_rows > 0
 
 
 def test_json_goes_to_standard_output(source, capsys):
@@ -145,7 +163,10 @@ def test_sigterm_leaves_nothing_that_reads_as_whole(source, monkeypatch):
     monkeypatch.setattr(audit_module, "check", stop)
     with pytest.raises(Interrupted):
         run_audit(settings(source, out=str(out)))
-    assert not list(out.rglob("*.json*"))
+    assert not list((source.parent / "out").rglob("*.jsonl"))
+    for part in ("clean", "refused"):
+        with pytest.raises(DataError, match="unfinished"):
+            list_data_objects(str(source.parent / "out" / part))
 
 
 def test_gates_that_do_not_exist_are_named(source):

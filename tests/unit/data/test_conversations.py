@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanosft.conversation import Conversation, Message, to_line, to_list_line
-from nanosft.data.conversations import (
+from nanosft.data import (
     DataObject,
     ShardWriter,
-    _split_lines,
     iter_lines,
     list_data_objects,
     put_manifest,
     read_conversations,
     read_manifest,
 )
+from nanosft.data.lines import _split_lines
 from nanosft.errors import DataError
 from nanosft.manifest import Kind, Manifest, ManifestObject
 from nanosft.store import Store, open_store

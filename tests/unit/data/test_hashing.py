@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from nanosft.data.hashing import hash_object
+from nanosft.data import hash_object
 from nanosft.store import MissingObjectError, open_store
 
 

@@ -6,9 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanosft.data import sources
-from nanosft.data.conversations import ShardWriter, put_manifest
-from nanosft.data.sources import find_inputs, read_batches
+from nanosft.data import ShardWriter, find_inputs, put_manifest, read_batches, sources
 from nanosft.errors import DataError
 from nanosft.manifest import Manifest
 from nanosft.store import open_store

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nanosft.data.conversations import read_manifest
+from nanosft.data import read_manifest
 from nanosft.mix.stage import make_mixture
 from nanosft.settings.mix import MixSettings
 from nanosft.store import open_store

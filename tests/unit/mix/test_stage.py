@@ -18,9 +18,7 @@ import pytest
 import zstandard
 from rich.console import Console
 
-from nanosft.data import conversations as dataset
-from nanosft.data import sources
-from nanosft.data.conversations import read_conversations, read_manifest
+from nanosft.data import OutputPrefix, lines, read_conversations, read_manifest, sources
 from nanosft.errors import ConfigError, DataError
 from nanosft.mix import stage
 from nanosft.mix.columns import TYPES
@@ -135,7 +133,7 @@ def test_the_bytes_depend_on_neither_workers_nor_memory_nor_listing(mix: Mix, tm
         chunk_keys=16,
         chunk_pairs=8,
     )
-    monkeypatch.setattr(dataset, "_BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(lines, "_BLOCK_BYTES", 2_000)
     monkeypatch.setattr(sources, "BATCH_BYTES", 5_000)
     mix(recipe, "three", small, workers=1, memory_limit=256)
     mix(recipe, "four", small, workers=2, memory_limit=256)  # a process writes its lines over those of another batch
@@ -401,7 +399,7 @@ def test_only_objects_of_a_mixture_are_cleaned_up(mix: Mix, tmp_path: Path):
 
 def test_a_half_written_mixture_is_not_read(mix: Mix, tmp_path: Path, monkeypatch):
     write(tmp_path / "a.jsonl", map(talk, range(50)))
-    monkeypatch.setattr(stage, "put_manifest", lambda *_: pytest.fail("killed here"))
+    monkeypatch.setattr(OutputPrefix, "commit", lambda *_: pytest.fail("killed here"))
     with pytest.raises(pytest.fail.Exception):
         mix(BAD)
     assert (tmp_path / "out/train-00000.jsonl").exists()
@@ -618,7 +616,7 @@ def test_bad_lines_do_not_wait_in_memory_for_good_ones(mix: Mix, tmp_path: Path,
         waiting.append(len(self._waiting))
 
     monkeypatch.setattr(Ledger, "add", add_and_look)
-    monkeypatch.setattr(dataset, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(lines, "_BLOCK_BYTES", 256)
     monkeypatch.setattr(sources, "BATCH_BYTES", 100)
     write(tmp_path / "a.jsonl", [*[{"no": "x" * 200}] * 50, *map(talk, range(3))])
     mix(BAD, None, dry_run=True, on_bad_row="skip", max_bad_share=1.0)

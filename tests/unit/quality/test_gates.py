@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nanosft.conversation import Conversation, Message
-from nanosft.data.conversations import read_conversations
+from nanosft.data import read_conversations
 from nanosft.quality.completeness import infer_full_stops
 from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.grounding import make_identity_reference

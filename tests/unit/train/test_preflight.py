@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from nanosft.data.conversations import put_manifest
+from nanosft.data import put_manifest
 from nanosft.errors import NanosftError
 from nanosft.manifest import Manifest
 from nanosft.settings.train import TrainSettings

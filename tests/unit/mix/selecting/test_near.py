@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nanosft.data.conversations import read_conversations
+from nanosft.data import read_conversations
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from tests.near_truth import cluster, judge_real_sets
 

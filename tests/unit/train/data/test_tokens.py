@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nanosft.data.conversations import list_data_objects
+from nanosft.data import list_data_objects
 from nanosft.errors import DataError
 from nanosft.nanochat import load_tokenizer
 from nanosft.store import open_store
