@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from nanosft.data.conversations import list_data_objects, read_object
+from nanosft.data import list_data_objects, read_object
 from nanosft.errors import DataError
 from nanosft.evaluate.answering import score_texts
 from nanosft.evaluate.statistics import Interval, bootstrap_ratio

@@ -4,8 +4,7 @@ import logging
 
 import orjson
 
-from nanosft.data.conversations import list_data_objects, put_manifest, read_manifest
-from nanosft.data.hashing import hash_object
+from nanosft.data import hash_object, list_data_objects, put_manifest, read_manifest
 from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.evaluate.results import ANSWERS_KEY, DOCUMENTS_KEY, SCORES_KEY, Evaluation, parse_evaluation
 from nanosft.knowledge import SHIPPED, Knowledge

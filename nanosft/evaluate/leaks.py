@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nanosft.data.conversations import list_data_objects, read_object
+from nanosft.data import list_data_objects, read_object
 from nanosft.dedup import normalize_words
 from nanosft.evaluate.probes import Probe
 from nanosft.progress import Bar

@@ -12,7 +12,7 @@ import torch
 from rich.cells import cell_len
 
 from nanosft.conversation import Conversation, Message, to_line
-from nanosft.data.conversations import put_manifest, read_manifest
+from nanosft.data import put_manifest, read_manifest
 from nanosft.describe import run_describe
 from nanosft.errors import ConfigError, DataError
 from nanosft.evaluate import EvalSettings, evaluate
