@@ -88,7 +88,7 @@ class Workers:
             return future.result()
         except BrokenProcessPool as exc:
             raise StoreError(
-                "a worker process was killed, most likely for memory: set --workers 1 or allow more"
+                "a worker process was killed, most likely for memory: let fewer share the work, or allow more"
             ) from exc
         except Exception:
             for setup in self._setups:

@@ -4,16 +4,12 @@ Torch-free, so that the processes that tokenise start fast.
 """
 
 import hashlib
-import multiprocessing
 import os
-import signal
 import tempfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,8 +17,9 @@ import numpy.typing as npt
 import orjson
 
 from nanosft.data import DataObject, hash_object, iter_lines, parse_trainable
-from nanosft.errors import ConfigError, DataError
+from nanosft.errors import DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
+from nanosft.parallel import Workers
 from nanosft.store.base import Store
 
 Overlong = Literal["turns", "drop", "error"]
@@ -105,35 +102,16 @@ def tokenize(
 
     Raises:
         DataError: A line is no conversation, or one is overlong and `overlong` is "error".
-        ConfigError: A process that shares the work died.
+        StoreError: A process that shares the work died, most likely of too little memory.
     """
     chunks = _cut(iter(lines))
     head = list(islice(chunks, _SERIAL_LINES // _CHUNK_LINES))
-    parallel = num_workers > 1 and len(head) == _SERIAL_LINES // _CHUNK_LINES
+    is_small = len(head) < _SERIAL_LINES // _CHUNK_LINES
     results: list[_Rendered] = []
-    if not parallel:
-        renderer = _Renderer(parse_tokenizer(tokenizer_pickle, where="tokenizer.pkl"), capacity, overlong)
-        for chunk in (*head, *chunks):
-            results.append(renderer.render(chunk))
-            on_progress(len(chunk))
-        return _join(results)
-    setup = (tokenizer_pickle, capacity, overlong)
-    context = multiprocessing.get_context("spawn")  # fork would copy the threads' locks of this process
-    try:
-        with ProcessPoolExecutor(num_workers, context, _start_worker, setup) as pool:
-            waiting: deque[Future[_Rendered]] = deque()
-            for chunk in (*head, *chunks):
-                waiting.append(pool.submit(_render_in_worker, chunk))
-                if len(waiting) > 4 * num_workers:
-                    results.append(waiting.popleft().result())
-                    on_progress(results[-1].num_lines)
-            while waiting:
-                results.append(waiting.popleft().result())
-                on_progress(results[-1].num_lines)
-    except BrokenProcessPool as exc:
-        raise ConfigError(
-            f"a process that tokenises died ({exc}): out of memory, or started from a shell? try --num-workers 1"
-        ) from exc
+    with Workers(1 if is_small else num_workers, _set_up, tokenizer_pickle, capacity, overlong) as workers:
+        for result in workers.map(_render, ((chunk,) for chunk in chain(head, chunks))):
+            results.append(result)
+            on_progress(result.num_lines)
     return _join(results)
 
 
@@ -281,18 +259,17 @@ class _Renderer:
         return fitting[-1]
 
 
-_worker_renderer: _Renderer | None = None
+_renderer: _Renderer | None = None
 
 
-def _start_worker(tokenizer_pickle: bytes, capacity: int, overlong: Overlong) -> None:
-    global _worker_renderer  # noqa: PLW0603 - a pool's initializer has no other place to leave it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes to all processes; the first one ends the others
-    _worker_renderer = _Renderer(parse_tokenizer(tokenizer_pickle, where="tokenizer.pkl"), capacity, overlong)
+def _set_up(_number: int, tokenizer_pickle: bytes, capacity: int, overlong: Overlong) -> None:
+    global _renderer  # noqa: PLW0603 - a worker's set-up has no other place to leave it
+    _renderer = _Renderer(parse_tokenizer(tokenizer_pickle, where="tokenizer.pkl"), capacity, overlong)
 
 
-def _render_in_worker(lines: Sequence[Line]) -> _Rendered:
-    assert _worker_renderer is not None
-    return _worker_renderer.render(lines)
+def _render(lines: Sequence[Line]) -> _Rendered:
+    assert _renderer is not None
+    return _renderer.render(lines)
 
 
 def _cut(lines: Iterator[Line]) -> Iterator[list[Line]]:
