@@ -1,7 +1,6 @@
 """Fixtures that more than one suite needs: reference data, S3 servers, buckets. Sockets reach loopback alone."""
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.s3_proxy import S3Proxy
 from tests.servers import ACCESS_KEY, SECRET_KEY, Seaweed, run_moto, run_seaweed
@@ -17,6 +17,11 @@ LOOPBACK = "127.0.0.1,::1"
 
 # Before anything imports torch: two workers share two cores, and a second thread of each only waits for the other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in each run, and no limits of time: a busy machine is no failure. Before test modules are imported:
+# `@given` takes the profile of the moment in which it decorates.
+settings.register_profile("nanosft", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nanosft")
 
 
 class MakeBucket(Protocol):
@@ -30,18 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-socket reads these when its own hook runs, after this one.
     config.option.allow_hosts = config.option.allow_hosts or LOOPBACK
     config.option.allow_unix_socket = True
-
-
-def pytest_collection_modifyitems() -> None:
-    # Importing hypothesis takes 0.2 s: only where a test has done so.
-    if "hypothesis" in sys.modules:
-        from hypothesis import HealthCheck, settings  # noqa: PLC0415
-
-        # The same examples in each run, and no limits of time: a busy machine is no failure.
-        settings.register_profile(
-            "nanosft", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-        )
-        settings.load_profile("nanosft")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
