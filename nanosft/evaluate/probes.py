@@ -21,7 +21,7 @@ from nanosft.conversation import Message
 from nanosft.errors import ConfigError
 from nanosft.evaluate.questions import Key, alter, ask_by_grammar, cut_before, find_key, leave_gap
 from nanosft.knowledge import Fact, Knowledge
-from nanosft.quality.quantities import find_quantities
+from nanosft.knowledge.quantities import find_quantities
 from nanosft.store import open_object
 
 Kind = Literal["name", "maker", "fact", "section", "unanswerable"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from nanosft.knowledge import Fact, Knowledge
-from nanosft.quality.quantities import Date, Quantity, find_dates, find_links, find_quantities
+from nanosft.knowledge.quantities import Date, Quantity, find_dates, find_links, find_quantities
 
 KeyKind = Literal["url", "quantity", "date", "name"]
 

@@ -1,7 +1,7 @@
 """Answers to probes judged by the knowledge base's own strings, numbers and units. Pure, and without a model.
 
-The grammar is the gates': `quality.quantities` reads numbers, dates and links, `quality.identity` claims of a name or a
-maker, `quality.grounding` compares with all that the knowledge base and the user have said.
+The grammar is the gates': `knowledge.quantities` reads numbers, dates and links, `quality.identity` claims of a name or
+a maker, `quality.grounding` compares with all that the knowledge base and the user have said.
 
     right     it holds what was asked for, and nothing against it
     wrong     it claims another name or maker, another number, date or link, or agrees with what is false
@@ -17,10 +17,10 @@ from nanosft.conversation import Conversation, Message
 from nanosft.evaluate.probes import Probe
 from nanosft.evaluate.questions import Key
 from nanosft.knowledge import Knowledge, content_words
+from nanosft.knowledge.quantities import find_dates, find_links, find_quantities
 from nanosft.quality.grounding import Reference, find_grounding_defects, has_date, has_link, has_value, make_reference
 from nanosft.quality.identity import Identity, find_identity_defects
 from nanosft.quality.prose import Prose, blank_code, read_prose
-from nanosft.quality.quantities import find_dates, find_links, find_quantities
 from nanosft.quality.verdict import Defect
 
 Verdict = Literal["right", "wrong", "missing"]
