@@ -17,9 +17,12 @@ import httpx
 import openai
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nanosft.conversation import Message
 from nanosft.nanochat import Engine, load_checkpoint
+from nanosft.serve.bodies import ChatBody, CompletionBody
 from tests.serving import MODEL, Serving, serving
 
 CHECKPOINT = load_checkpoint(MODEL)
@@ -359,3 +362,31 @@ def test_sigterm_finishes_what_runs_and_takes_nothing_new() -> None:
         assert process.wait(TIMEOUT_S) == 143
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", int(match[1])))
+
+
+_VALUES: st.SearchStrategy[Any] = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**70)
+    | st.floats()
+    | st.text(max_size=12)
+    | st.just("small")
+    | st.just([])
+)
+_ANYTHING = st.recursive(
+    _VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+_KEYS = sorted({*ChatBody.model_fields, *CompletionBody.model_fields})
+_SOUND: dict[str, Any] = {"model": "small", "messages": HELLO, "prompt": "Hi", "max_tokens": 2}
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["chat/completions", "completions"]), st.dictionaries(st.sampled_from(_KEYS), _ANYTHING, max_size=3)
+)
+def test_no_body_is_a_defect_of_the_server(server: Serving, route: str, changes: dict[str, Any]) -> None:
+    content = json.dumps({**_SOUND, **changes, "max_completion_tokens": 2, "max_tokens": 2})
+    found = httpx.post(
+        f"{server.api}/{route}", content=content, headers={"Content-Type": "application/json"}, timeout=TIMEOUT_S
+    )
+    assert found.status_code in {200, 400, 404}, (content, found.text)
