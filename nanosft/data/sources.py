@@ -30,12 +30,12 @@ class Batch:
 
     Attributes:
         source: The source's place in the recipe.
-        uri: The object's.
+        uri: The object's URI.
         first: Number of the first line, from 1.
         unit: What errors call a line: Parquet has rows.
         pieces: The lines, cut anywhere; the last may lack its end. None where they are in a file.
         path: The file.
-        size_bytes: Of all lines.
+        size_bytes: Size of all lines.
     """
 
     source: int
@@ -74,7 +74,7 @@ class Inputs:
 
     Attributes:
         objects: Sorted by URI, each once.
-        manifests: Of the prefixes that have one; objects without are named by their own hash.
+        manifests: The manifests of the prefixes that have one; objects without are named by their own hash.
         bare: URIs of the objects that no manifest names.
     """
 

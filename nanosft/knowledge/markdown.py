@@ -20,7 +20,7 @@ class MarkdownBlock:
     Attributes:
         kind: What it is.
         text: Plain text on one line, without markup; code spans keep their words.
-        level: Of a heading, 1 to 6; else 0.
+        level: A heading's level, 1 to 6; else 0.
     """
 
     kind: BlockKind

@@ -40,8 +40,8 @@ class Checkpoint:
     """A model with its tokenizer, and where it came from.
 
     Attributes:
-        model: On the device asked for, with float32 parameters.
-        tokenizer: Of the same base directory.
+        model: The model, on the device asked for, with float32 parameters.
+        tokenizer: The tokenizer of the same base directory.
         meta: The meta file as it was read.
         ref: Which files of the base directory these were.
         uri: The base directory.
@@ -147,7 +147,7 @@ def save_checkpoint(
     Args:
         uri: The base directory to write to.
         model: Its parameters are written as float32 under nanochat's names.
-        meta: Of the base, changed where SFT changes it. `model_config` is written as it stands here.
+        meta: The base's meta, changed where SFT changes it. `model_config` is written as it stands here.
         tag: The base's tag.
         step: Number in the file names.
         source: Which of nanochat's directories.

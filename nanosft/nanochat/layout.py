@@ -54,7 +54,7 @@ def find_checkpoint(
     """Choose a checkpoint under a base directory, by one listing (two where there is no chat model).
 
     Args:
-        store: Of the base directory.
+        store: The base directory.
         source: None: chat if there is one, else base.
         tag: None: the deepest (d32 before d4), then the last by name.
         step: None: the newest.

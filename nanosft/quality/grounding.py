@@ -86,7 +86,7 @@ def find_grounding_defects(
 
     Args:
         messages: The conversation's prose.
-        reference: Of the knowledge base.
+        reference: What the knowledge base holds.
         strict: Whether unknown proper names refuse; otherwise they are reported.
     """
     if reference.words is None:

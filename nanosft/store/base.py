@@ -37,7 +37,7 @@ class Directory:
 
     Attributes:
         objects: In key order; keys are relative to the store's root, as everywhere.
-        names: Of the prefixes one level down, sorted, without slashes.
+        names: The names of the prefixes one level down, sorted, without slashes.
     """
 
     objects: tuple[ObjectInfo, ...]
