@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from nanosft.nanochat.attention import Documents
-    from nanosft.nanochat.batching import Batch, Request, Row, Written
     from nanosft.nanochat.checkpoint import (
         Checkpoint,
         load_checkpoint,
@@ -17,32 +16,33 @@ if TYPE_CHECKING:
         save_checkpoint,
         save_tokenizer,
     )
-    from nanosft.nanochat.engine import Engine
     from nanosft.nanochat.generations import GENERATIONS, Generation, ModelConfig, estimate_flops_per_token
+    from nanosft.nanochat.inference.batching import Batch, Request, Row, Written
+    from nanosft.nanochat.inference.engine import Engine
+    from nanosft.nanochat.inference.sampling import Sampling, TokenLogprob
+    from nanosft.nanochat.inference.text_stream import TextStream
     from nanosft.nanochat.layout import CheckpointRef, find_checkpoint
     from nanosft.nanochat.model import GPT
-    from nanosft.nanochat.sampling import Sampling, TokenLogprob
     from nanosft.nanochat.state_dict import init_model
-    from nanosft.nanochat.text_stream import TextStream
     from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _HOMES: Final = {
     "GENERATIONS": "generations",
     "GPT": "model",
-    "Batch": "batching",
+    "Batch": "inference.batching",
     "Checkpoint": "checkpoint",
     "CheckpointRef": "layout",
     "Documents": "attention",
-    "Engine": "engine",
+    "Engine": "inference.engine",
     "Generation": "generations",
     "ModelConfig": "generations",
-    "Request": "batching",
-    "Row": "batching",
-    "Sampling": "sampling",
-    "TextStream": "text_stream",
-    "TokenLogprob": "sampling",
+    "Request": "inference.batching",
+    "Row": "inference.batching",
+    "Sampling": "inference.sampling",
+    "TextStream": "inference.text_stream",
+    "TokenLogprob": "inference.sampling",
     "Tokenizer": "tokenizer",
-    "Written": "batching",
+    "Written": "inference.batching",
     "estimate_flops_per_token": "generations",
     "find_checkpoint": "layout",
     "init_model": "state_dict",

@@ -12,7 +12,7 @@ import torch
 from nanosft.conversation import Message
 from nanosft.errors import DataError
 from nanosft.nanochat.checkpoint import load_torch
-from nanosft.nanochat.engine import Engine
+from nanosft.nanochat.inference.engine import Engine
 from nanosft.nanochat.layout import TOKEN_BYTES_KEY
 from nanosft.nanochat.model import GPT
 from nanosft.nanochat.tokenizer import Tokenizer

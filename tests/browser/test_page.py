@@ -54,7 +54,7 @@ def say(browser: Browser, text: str, *, tokens: int = 12, seed: int = 1) -> None
 def script_answer(monkeypatch: pytest.MonkeyPatch, server: Serving, ids: list[int]) -> None:
     tokenizer = server.server.schedulers["small"].checkpoint.tokenizer
     calls = iter([*ids, tokenizer.assistant_end_id])
-    monkeypatch.setattr("nanosft.nanochat.batching.choose", lambda *_: [next(calls)])
+    monkeypatch.setattr("nanosft.nanochat.inference.batching.choose", lambda *_: [next(calls)])
 
 
 def shoot(browser: Browser, name: str) -> None:

@@ -336,7 +336,7 @@ def test_tools_are_evaluated_and_their_output_is_forced(monkeypatch: pytest.Monk
     for tools, extra in ((True, "<|output_start|>84<|output_end|>"), (False, "")):
         with serving(tools=tools) as server, make_client(server) as client:
             calls = iter([*script, *tokenizer.encode(" ok"), tokenizer.assistant_end_id])
-            monkeypatch.setattr("nanosft.nanochat.batching.choose", lambda *_, calls=calls: [next(calls)])
+            monkeypatch.setattr("nanosft.nanochat.inference.batching.choose", lambda *_, calls=calls: [next(calls)])
             answer = client.chat.completions.create(model="small", messages=HELLO, max_tokens=60)
             assert answer.choices[0].message.content == f"<|python_start|>12*7<|python_end|>{extra} ok"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nanosft.errors import ConfigError
-from nanosft.nanochat.sampling import Sampling, choose, penalize, read_logprobs
+from nanosft.nanochat.inference.sampling import Sampling, choose, penalize, read_logprobs
 
 LOGITS = torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0]).log_softmax(-1)
 NUM_DRAWS = 4000

@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Final
 
 from nanosft.errors import ConfigError
-from nanosft.nanochat.batching import Batch, Request
+from nanosft.nanochat.inference.batching import Batch, Request
+from nanosft.nanochat.inference.sampling import Sampling
 from nanosft.nanochat.model import GPT
-from nanosft.nanochat.sampling import Sampling
 from nanosft.nanochat.tokenizer import Tokenizer
 
 _MAX_ROWS: Final = 64

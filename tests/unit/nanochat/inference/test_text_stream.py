@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nanosft.nanochat import TextStream, load_tokenizer
 
-TOKENIZER = load_tokenizer(str(Path(__file__).parents[2] / "golden" / "nanochat" / "g5"))
+TOKENIZER = load_tokenizer(str(Path(__file__).parents[3] / "golden" / "nanochat" / "g5"))
 
 
 def stream(ids: list[int], stop: list[str]) -> tuple[str, bool]:

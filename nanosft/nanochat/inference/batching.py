@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from nanosft.errors import ConfigError
-from nanosft.nanochat.cache import Cache, CachedStep, Span
+from nanosft.nanochat.inference.cache import Cache, CachedStep, Span
+from nanosft.nanochat.inference.sampling import Sampling, TokenLogprob, choose, penalize, read_logprobs
 from nanosft.nanochat.model import GPT
-from nanosft.nanochat.sampling import Sampling, TokenLogprob, choose, penalize, read_logprobs
 
 FinishReason = Literal["stop", "length"]
 
