@@ -149,6 +149,7 @@ class Scheduler:
         with self._changed:
             for job in jobs:
                 job.cancelled = True
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
             self._changed.notify()
 
     def _work(self) -> None:
@@ -175,10 +176,9 @@ class Scheduler:
                 self._leave(row)
             while self._waiting and len(self._running) < self._max_batch:
                 job = self._waiting.popleft()
-                if not job.cancelled:
-                    job.row = self._batch.add(job.request)
-                    job.text = TextStream(self.checkpoint.tokenizer, job.stop)
-                    self._running[job.row] = job
+                job.row = self._batch.add(job.request)
+                job.text = TextStream(self.checkpoint.tokenizer, job.stop)
+                self._running[job.row] = job
 
     def _leave(self, row: Row) -> None:
         self._batch.remove(row)

@@ -67,6 +67,11 @@ class Server:
         max_tokens = min(default_tokens if asked is None else asked, self.settings.max_tokens)
         num_logprobs = body.num_logprobs if isinstance(body, ChatBody) else getattr(body, "logprobs", None)
         echo = bool(getattr(body, "echo", False))
+        num_choices, most = len(prompts) * (body.n or 1), self.settings.max_batch + self.settings.max_queue
+        if num_choices > most:  # it would never find the queue empty enough
+            raise ApiError(
+                400, f"{num_choices} answers at once: this server takes {most}; ask for fewer", param="prompt"
+            )
         seed = secrets.randbits(62)
         choices = []
         for ids in prompts:

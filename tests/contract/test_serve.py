@@ -301,6 +301,8 @@ def test_a_full_queue_and_too_many_requests_are_refused_at_once() -> None:
         with pytest.raises(openai.RateLimitError) as caught:
             client.chat.completions.create(model="small", messages=HELLO, stream=True, max_tokens=1)
         assert caught.value.response.headers["retry-after"] == "1"
+        with pytest.raises(openai.BadRequestError, match="3 answers at once: this server takes 2"):
+            client.completions.create(model="small", prompt=["a", "b", "c"])
         stream.close()
         waiting.join(TIMEOUT_S)
         assert not waiting.is_alive()
@@ -310,6 +312,18 @@ def test_a_full_queue_and_too_many_requests_are_refused_at_once() -> None:
         with pytest.raises(openai.InternalServerError, match="as many requests run") as full:
             client.models.list()
         assert full.value.status_code == 503
+        stream.close()
+
+
+def test_an_answer_that_nobody_waits_for_leaves_the_queue() -> None:
+    with serving(max_batch=1, max_queue=1) as server, make_client(server) as client:
+        scheduler = server.server.schedulers["small"]
+        stream = client.chat.completions.create(model="small", messages=HELLO, stream=True, **LONG)
+        next(iter(stream))
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.api}/completions", json={"model": "small", "prompt": "Hi"}, timeout=0.3)
+        wait_until(lambda: scheduler.count_waiting() == 0)
+        assert scheduler.count_running() == 1
         stream.close()
 
 
