@@ -15,7 +15,7 @@ compile() {
 pip_compile=$1
 cp requirements/dev.lock requirements/dev.lock.full 2>/dev/null || true   # keep the pins there are
 compile requirements/dev.lock --extra dev pyproject.toml
-compile requirements/runtime.lock --constraint requirements/dev.lock pyproject.toml
+compile requirements/runtime.lock --extra serve --constraint requirements/dev.lock pyproject.toml
 compile requirements/build.lock --only-build-deps --build-deps-for wheel --no-annotate --constraint requirements/dev.lock \
     pyproject.toml
 # For the cuda image alone: torch as the default index has it and what that brings, whatever this machine configures.

@@ -73,7 +73,7 @@ def load_settings(cls: type[SettingsT], options: Mapping[str, Any], *, config: s
     Raises:
         ConfigError: A value is missing, unknown or out of bounds; the message names the option.
     """
-    given = {name: value for name, value in options.items() if value is not None and value != []}
+    given = {name: value for name, value in options.items() if value is not None and value not in ([], ())}
     merged = {**_from_file(cls, config), **_from_environment(cls), **given}
     try:
         return cls(**merged)
