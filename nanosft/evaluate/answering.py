@@ -39,6 +39,11 @@ class Answer:
     ended: bool
     leaks: tuple[str, ...] = ()
 
+    @property
+    def whole_words(self) -> str:
+        """The text without the word that the limit may have cut: "made by Andre" claims nobody."""
+        return self.text if self.ended else self.text.rstrip().rpartition(" ")[0]
+
 
 def answer_all(
     checkpoint: Checkpoint,

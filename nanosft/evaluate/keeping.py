@@ -4,7 +4,7 @@ import logging
 
 import orjson
 
-from nanosft.data import hash_object, list_data_objects, put_manifest, read_manifest
+from nanosft.data import DATA_SUFFIXES, hash_object, list_data_objects, put_manifest, read_manifest
 from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.evaluate.results import ANSWERS_KEY, DOCUMENTS_KEY, SCORES_KEY, Evaluation, parse_evaluation
 from nanosft.knowledge import SHIPPED, Knowledge
@@ -45,6 +45,10 @@ def find_parents(
     parents.append(Parent(uri=settings.knowledge or SHIPPED, sha256=knowledge.sha256))
     for uri in data:
         parents += _find_data_parents(uri)
+    if settings.tasks_dir:
+        tasks = open_store(settings.tasks_dir)
+        keys = [info.key for info in tasks.list() if info.key.endswith(DATA_SUFFIXES)]
+        parents += [Parent(uri=tasks.uri_of(key), sha256=hash_object(tasks, key)) for key in keys]
     return tuple(parents)
 
 

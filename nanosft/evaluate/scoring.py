@@ -30,7 +30,7 @@ _MIN_COVERAGE: Final = 0.6
 _MIN_SHARED_WORDS: Final = 3
 _AGREES: Final = re.compile(
     r"^\W*(?:yes|yep|yeah|correct|right|exactly|indeed|true|sure|absolutely|of course|"
-    r"that(?:'s| is) (?:right|correct|true)|you are (?:right|correct)|i agree|i do agree|i am\b(?! not))\b",
+    r"that(?:'s| is) (?:right|correct|true)|you are (?:right|correct)|i agree|i do agree|i am(?=\s*(?:[.,!]|$)))\b",
     re.IGNORECASE,
 )
 _ADMITS: Final = re.compile(
@@ -154,7 +154,12 @@ class Judge:
     def _judge_quantity(self, key: Key, plain: str, defects: Sequence[Defect]) -> tuple[Verdict, str] | None:
         wanted = key.quantity
         assert wanted is not None
-        alike = [item for item in find_quantities(plain) if item.unit == wanted.unit or not item.unit]
+        dates = list(find_dates(plain))
+        alike = [
+            item
+            for item in find_quantities(plain)
+            if item.unit in {wanted.unit, ""} and not any(date.start <= item.start < date.end for date in dates)
+        ]
         right = [item for item in alike if has_value(item, (wanted.value,))]
         ungrounded = [defect for defect in defects if defect.reason == "quantity"]
         if right and not ungrounded:

@@ -30,6 +30,7 @@ from nanosft.evaluate.results import (
     summarize_answers,
 )
 from nanosft.evaluate.scoring import Judge
+from nanosft.evaluate.tasks import read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
 from nanosft.nanochat import Checkpoint, load_checkpoint
 from nanosft.progress import make_result_console
@@ -107,6 +108,10 @@ def evaluate(settings: EvalSettings) -> Evaluation:
     if len(models) > 1:
         found.add(CHANGE, pair_answers(*(found.answers_of(label) for label in models)))
     _score_documents(settings, models, data, found)
+    if settings.tasks_dir:
+        tasks = read_tasks(settings.tasks_dir)
+        for label, checkpoint in models.items():
+            score_tasks(label, checkpoint, tasks, found, max_tokens=settings.task_tokens)
     if settings.out:
         finish(settings, found, parents)
     return found
@@ -180,12 +185,12 @@ def _probe(
             label=f"samples: {label}",
         )
         for own, probe, answer in zip(verdicts, chosen, sampled, strict=True):
-            own.append(judge.judge(probe, answer.text).verdict)
+            own.append(judge.judge(probe, answer.whole_words).verdict)
     found.add(label, measure_stability(verdicts, [probe.item for probe in chosen]))
 
 
 def _to_row(label: str, probe: Probe, answer: Answer, judge: Judge) -> Row:
-    judgement = judge.judge(probe, answer.text)
+    judgement = judge.judge(probe, answer.whole_words)
     return {
         "model": label,
         "probe": probe.id,

@@ -40,6 +40,12 @@ class EvalSettings(StageSettings):
     plain_text: str | None = Field(
         default=None, description="Text file, or prefix of .txt, .md and .rst files, of the base's own domain."
     )
+    tasks_dir: str | None = Field(
+        default=None,
+        description="Prefix of JSONL or Parquet tasks, one problem a line: choices by letters, or answers by exact "
+        "match, number or pattern; ARC, MMLU and GSM8K as the Hub has them.",
+    )
+    task_tokens: int = Field(default=512, ge=1, description="Longest answer to a problem of a task, in tokens.")
     num_probes: int = Field(default=400, ge=1, description="Probes at most, spread over the facts.")
     num_documents: int = Field(default=128, ge=1, description="Rows of plain text, and conversations of a source.")
     num_sampled: int = Field(

@@ -71,6 +71,7 @@ def test_who_it_is_and_what_it_cannot_know(kind: Kind, answer: str, verdict: str
         (PARAMETERS, "It took 4 hours.", "missing"),
         (CORE, "It scored 0.2219 there.", "right"),
         (CORE, "It is 0.3.", "wrong"),
+        (CORE, "It came in October 2025.", "missing"),  # a year is no score
         (PUBLISHED, "On October 13, 2025.", "right"),
         (PUBLISHED, "In October 2025.", "right"),
         (PUBLISHED, "In 2025.", "right"),
@@ -97,6 +98,7 @@ def test_agreeing_with_what_is_false_is_wrong_and_correcting_it_is_right() -> No
     assert answer("Yes, it has 842 million parameters.") == "wrong"
     assert answer("No, not 842 million parameters: it has 561 million parameters.") == "right"
     assert answer("No.") == "missing"
+    assert answer("I am a Transformer that predicts the next token.") == "missing"  # was taken for a yes
 
 
 def test_a_section_is_answered_by_any_of_its_facts_without_an_invention() -> None:
@@ -123,6 +125,11 @@ def test_faults_of_an_answer() -> None:
     assert faults(Answer("and then we go on " * 5, 25, ended=False)) == {"not_ended", "loop"}
     assert faults(Answer("Hello <|user_end|>", 4, ended=True, leaks=("<|user_end|>",))) == {"special_token"}
     assert faults(Answer("Hello <|python_start|>", 4, ended=True)) == {"special_token"}
+
+
+def test_a_word_that_the_limit_has_cut_is_not_judged() -> None:
+    assert Answer("I was made by Ad", 5, ended=False).whole_words == "I was made by"
+    assert Answer("I was made by Ad", 5, ended=True).whole_words == "I was made by Ad"
 
 
 def test_stability_is_the_share_of_prompts_judged_alike() -> None:

@@ -229,6 +229,21 @@ def test_evaluations_side_by_side(run: Path, capsys: pytest.CaptureFixture[str])
         run_compare(EvalCompareSettings(evaluations=(str(run / "out"), str(run / "data"))))
 
 
+def test_tasks_are_figures_of_each_model(run: Path) -> None:
+    (run / "tasks").mkdir()
+    line = {"question": "Q?", "choices": ["x", "y"], "answer": "A"}
+    other = {"question": "Q?", "answer": "never said"}
+    (run / "tasks" / "mine.jsonl").write_bytes(orjson.dumps(line) + b"\n" + orjson.dumps(other))
+    found = evaluate(make_settings(run, tasks_dir=str(run / "tasks"), num_probes=2, task_tokens=4, num_sampled=0))
+    for label in ("base", "chat"):
+        rows = [row for row in found.answers if row["model"] == label and "task" in row]
+        assert [row["wanted"] for row in rows] == ["A", "never said"]
+        assert found.figures[label]["task mine"].mean == sum(row["right"] for row in rows) / 2
+    manifest = read_manifest(open_store(str(run / "out")))
+    assert manifest is not None
+    assert manifest.parents[-1].uri.endswith("tasks/mine.jsonl")
+
+
 def test_base_and_data_are_found_by_the_manifest_of_the_model(run: Path) -> None:
     settings = {"base": str(run / "base"), "data": str(run / "data"), "val_data": None}
     manifest = Manifest(kind="model", name="m", objects=(), settings=settings)
