@@ -4,11 +4,11 @@ import logging
 
 import orjson
 
-from nanosft.data import DATA_SUFFIXES, hash_object, list_data_objects, put_manifest, read_manifest
+from nanosft.data import DATA_SUFFIXES, OutputPrefix, hash_object, list_data_objects, read_manifest
 from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.evaluate.results import ANSWERS_KEY, DOCUMENTS_KEY, SCORES_KEY, Evaluation, parse_evaluation
 from nanosft.knowledge import SHIPPED, Knowledge
-from nanosft.manifest import EVALUATION_KEY, MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings
+from nanosft.manifest import EVALUATION_KEY, Manifest, ManifestObject, Parent
 from nanosft.nanochat import CheckpointRef, find_checkpoint
 from nanosft.settings.evaluate import EvalSettings
 from nanosft.store import Store, open_store
@@ -69,7 +69,7 @@ def finish(settings: EvalSettings, found: Evaluation, parents: tuple[Parent, ...
         parents=parents,
         settings=settings.content(),
     )
-    put_manifest(store, manifest)
+    _prefix(settings).commit(manifest)
     note = orjson.dumps({"uri": store.uri, "sha256": manifest.sha256}, option=orjson.OPT_APPEND_NEWLINE)
     try:
         open_store(settings.model).write(EVALUATION_KEY, note)
@@ -84,17 +84,17 @@ def read_finished(settings: EvalSettings, parents: tuple[Parent, ...]) -> Evalua
         ConfigError: It holds something else.
     """
     assert settings.out is not None
-    store = open_store(settings.out)
-    manifest = read_manifest(store)
+    manifest = _prefix(settings).find_finished()
     if manifest is None:
         return None
-    where = store.uri_of(MANIFEST_KEY)
-    if manifest.kind != "evaluation":
-        raise ConfigError(f"{where}: holds a {manifest.kind}: choose another --out")
-    check_same_settings(manifest, settings.content(), where=where)
     if manifest.parents != parents:
-        raise ConfigError(f"{where}: model, knowledge or data have changed since: choose another --out")
+        raise ConfigError(f"{settings.out}: model, knowledge or data have changed since: choose another --out")
     return read_evaluation(settings.out)
+
+
+def _prefix(settings: EvalSettings) -> OutputPrefix:
+    assert settings.out is not None
+    return OutputPrefix(open_store(settings.out), "eval", settings.content())
 
 
 def read_evaluation(uri: str) -> Evaluation:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from nanosft.conversation import Conversation, Message
-from nanosft.evaluate.probes import Probe
-from nanosft.evaluate.questions import Key
+from nanosft.evaluate.probing.probes import Probe
+from nanosft.evaluate.probing.questions import Key
 from nanosft.knowledge import Knowledge, content_words
 from nanosft.knowledge.quantities import find_dates, find_links, find_quantities
 from nanosft.quality.grounding import Reference, find_grounding_defects, has_date, has_link, has_value, make_reference

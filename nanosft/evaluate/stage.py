@@ -16,8 +16,8 @@ from nanosft.evaluate.answering import Answer, answer_all
 from nanosft.evaluate.conduct import find_faults, measure_stability, summarize_faults
 from nanosft.evaluate.forgetting import read_held_out, read_plain_text, score_documents, summarize_documents
 from nanosft.evaluate.keeping import find_base, find_parents, find_training_data, finish, read_evaluation, read_finished
-from nanosft.evaluate.leaks import drop_leaked, read_asked
-from nanosft.evaluate.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
+from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
+from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
 from nanosft.evaluate.report import describe_counts, make_score_table, make_table, make_worst_table
 from nanosft.evaluate.results import (
     CHANGE,

@@ -5,8 +5,8 @@ import pytest
 from nanosft.conversation import Message
 from nanosft.evaluate.answering import Answer
 from nanosft.evaluate.conduct import find_faults, measure_stability
-from nanosft.evaluate.probes import Kind, Manner, Probe
-from nanosft.evaluate.questions import find_key
+from nanosft.evaluate.probing.probes import Kind, Manner, Probe
+from nanosft.evaluate.probing.questions import find_key
 from nanosft.evaluate.scoring import Judge, Judgement
 from nanosft.knowledge import parse_knowledge
 

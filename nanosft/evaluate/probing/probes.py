@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nanosft.conversation import Message
 from nanosft.errors import ConfigError
-from nanosft.evaluate.questions import Key, alter, ask_by_grammar, cut_before, find_key, leave_gap
+from nanosft.evaluate.probing.questions import Key, alter, ask_by_grammar, cut_before, find_key, leave_gap
 from nanosft.knowledge import Fact, Knowledge
 from nanosft.knowledge.quantities import find_quantities
 from nanosft.store import open_object
@@ -99,7 +99,7 @@ class Wordings(_Table):
 
 def read_wordings() -> Wordings:
     """The shipped wordings."""
-    text = files("nanosft.evaluate").joinpath("wordings.toml").read_text(encoding="utf-8")
+    text = files("nanosft.evaluate.probing").joinpath("wordings.toml").read_text(encoding="utf-8")
     return Wordings.model_validate(tomllib.loads(text))
 
 

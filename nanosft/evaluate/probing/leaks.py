@@ -7,7 +7,7 @@ from typing import Final
 
 from nanosft.data import list_data_objects, read_object
 from nanosft.dedup import normalize_words
-from nanosft.evaluate.probes import Probe
+from nanosft.evaluate.probing.probes import Probe
 from nanosft.progress import Bar
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
