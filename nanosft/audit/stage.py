@@ -24,10 +24,9 @@ from nanosft.data import (
     DataObject,
     OutputPrefix,
     ShardWriter,
-    hash_object,
+    find_parents_of_data,
     iter_lines,
     list_data_objects,
-    read_manifest,
 )
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
@@ -257,9 +256,7 @@ def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent
     """The set's manifest, or each of its objects, by SHA-256; and the knowledge base."""
     uris = [] if settings.knowledge is None else [settings.knowledge]
     found = [Parent(uri=uri, sha256=read_knowledge(uri).sha256) for uri in uris]
-    if objects[0].sha256 is not None and (manifest := read_manifest(open_store(settings.uri))) is not None:
-        return (Parent(uri=settings.uri, sha256=manifest.sha256), *found)
-    return (*(Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in objects), *found)
+    return (*find_parents_of_data(settings.uri, objects), *found)
 
 
 def _as_meta(defect: Defect) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import orjson
-import torch
 
 from nanosft.conversation import Message
-from nanosft.errors import ConfigError, NanosftError
-from nanosft.nanochat import Checkpoint, Engine, load_checkpoint
+from nanosft.errors import NanosftError
+from nanosft.nanochat import Checkpoint, Engine, load_checkpoint, resolve_device
 from nanosft.progress import console
 from nanosft.settings.chat import ChatSettings
 
@@ -75,14 +74,7 @@ def run_chat(settings: ChatSettings) -> None:
 
 def load_chat_model(settings: ChatSettings) -> Checkpoint:
     """The checkpoint that the settings name, on their device, ready to generate."""
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError) as exc:
-        reason = str(exc).splitlines()[0].partition(". ")[0]  # torch goes on with all that it was built for
-        raise ConfigError(f"--device {device}: not on this machine ({reason})") from exc
+    device = resolve_device(settings.device)
     return load_checkpoint(settings.model, source=settings.source, tag=settings.tag, step=settings.step, device=device)
 
 

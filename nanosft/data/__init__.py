@@ -6,7 +6,7 @@ says whether a stage's output is finished, and commits it.
 """
 
 from nanosft.data.conversations import ShardWriter, parse_trainable, read_conversations, read_object
-from nanosft.data.hashing import hash_object
+from nanosft.data.hashing import find_parents_of_data, hash_object
 from nanosft.data.lines import iter_lines, read_blocks
 from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
 from nanosft.data.prefix import OutputPrefix, put_manifest, read_manifest
@@ -20,6 +20,7 @@ __all__ = [
     "OutputPrefix",
     "ShardWriter",
     "find_inputs",
+    "find_parents_of_data",
     "hash_object",
     "iter_lines",
     "list_data_objects",

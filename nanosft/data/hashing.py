@@ -1,9 +1,13 @@
-"""The SHA-256 of an object, for lineage where no manifest states it."""
+"""Lineage: the SHA-256 of an object where no manifest states it, and what a child of some data names as its parents."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
-from nanosft.store import Store
+from nanosft.data.objects import DataObject
+from nanosft.data.prefix import read_manifest
+from nanosft.manifest import Parent
+from nanosft.store import Store, open_store
 
 _BLOCK_BYTES: Final = 1 << 22
 
@@ -25,3 +29,15 @@ def hash_into(digest: "hashlib._Hash", store: Store, key: str) -> None:
     with store.open_read(key) as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
+
+
+def find_parents_of_data(uri: str, objects: Sequence[DataObject]) -> tuple[Parent, ...]:
+    """The manifest that a URI of data was found by, or each of its objects by its SHA-256.
+
+    Args:
+        uri: The URI, as parents name it.
+        objects: What it means, at least one (`list_data_objects`).
+    """
+    if objects[0].sha256 is not None and (manifest := read_manifest(open_store(uri))) is not None:
+        return (Parent(uri=uri, sha256=manifest.sha256),)
+    return tuple(Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in objects)

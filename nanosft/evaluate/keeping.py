@@ -4,32 +4,31 @@ import logging
 
 import orjson
 
-from nanosft.data import DATA_SUFFIXES, OutputPrefix, hash_object, list_data_objects, read_manifest
+from nanosft.data import (
+    DATA_SUFFIXES,
+    OutputPrefix,
+    find_parents_of_data,
+    hash_object,
+    list_data_objects,
+    read_manifest,
+)
 from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.evaluate.results import ANSWERS_KEY, DOCUMENTS_KEY, SCORES_KEY, Evaluation, parse_evaluation
 from nanosft.knowledge import SHIPPED, Knowledge
 from nanosft.manifest import EVALUATION_KEY, Manifest, ManifestObject, Parent
-from nanosft.nanochat import CheckpointRef, find_checkpoint
+from nanosft.nanochat import find_checkpoint, find_model_parent
 from nanosft.settings.evaluate import EvalSettings
-from nanosft.store import Store, open_store
+from nanosft.store import open_store
 
 _log = logging.getLogger(__name__)
 
 
-def find_training_data(model_uri: str) -> list[str]:
-    """URIs of the conversations that a model was finetuned and validated on, by its manifest."""
-    return [uri for name in ("data", "val_data") if (uri := _find_setting(model_uri, name))]
-
-
-def find_base(model_uri: str) -> str | None:
-    """URI of the base that a model was finetuned from, by its manifest; None where it has none."""
-    return _find_setting(model_uri, "base")
-
-
-def _find_setting(model_uri: str, name: str) -> str | None:
+def find_origin(model_uri: str) -> tuple[str | None, tuple[str, ...]]:
+    """URIs of the base that a model was finetuned from and of the conversations, by its manifest; None without one."""
     manifest = read_manifest(open_store(model_uri))
-    found = manifest.settings.get(name) if manifest is not None and manifest.kind == "model" else None
-    return found if isinstance(found, str) else None
+    settings = manifest.settings if manifest is not None and manifest.kind == "model" else {}
+    base, *data = (uri if isinstance(uri := settings.get(name), str) else None for name in ("base", "data", "val_data"))
+    return base, tuple(uri for uri in data if uri)
 
 
 def find_parents(
@@ -38,13 +37,13 @@ def find_parents(
     """Model, base, knowledge and training data, by the hashes of their manifests or of themselves."""
     model = open_store(settings.model)
     found = find_checkpoint(model, settings.source, settings.tag, settings.step)
-    parents = [_find_model_parent(model, found)]
+    parents = [find_model_parent(model, found)]
     if base_uri:
         base = open_store(base_uri)
-        parents.append(_find_model_parent(base, find_checkpoint(base, "base")))
+        parents.append(find_model_parent(base, find_checkpoint(base, "base")))
     parents.append(Parent(uri=settings.knowledge or SHIPPED, sha256=knowledge.sha256))
     for uri in data:
-        parents += _find_data_parents(uri)
+        parents += find_parents_of_data(uri, list_data_objects(uri))
     if settings.tasks_dir:
         tasks = open_store(settings.tasks_dir)
         keys = [info.key for info in tasks.list() if info.key.endswith(DATA_SUFFIXES)]
@@ -109,18 +108,3 @@ def read_evaluation(uri: str) -> Evaluation:
         raise DataError(f"{store.uri}: no evaluation: give what was --out of nanosft eval")
     scores, answers, documents = (store.read(key) for key in (SCORES_KEY, ANSWERS_KEY, DOCUMENTS_KEY))
     return parse_evaluation(scores, answers, documents, where=store.uri)
-
-
-def _find_model_parent(store: Store, ref: CheckpointRef) -> Parent:
-    """The model's manifest where it has one, else the model file itself."""
-    manifest = read_manifest(store)
-    if manifest is not None:
-        return Parent(uri=store.uri, sha256=manifest.sha256)
-    return Parent(uri=store.uri_of(ref.model_key), sha256=hash_object(store, ref.model_key))
-
-
-def _find_data_parents(uri: str) -> list[Parent]:
-    objects = list_data_objects(uri)
-    if objects[0].sha256 is not None and (manifest := read_manifest(open_store(uri))) is not None:
-        return [Parent(uri=uri, sha256=manifest.sha256)]
-    return [Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in objects]

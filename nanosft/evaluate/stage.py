@@ -9,13 +9,12 @@ import sys
 from typing import Any, Final
 
 import orjson
-import torch
 
 from nanosft.errors import ConfigError, DataError
 from nanosft.evaluate.answering import Answer, answer_all
 from nanosft.evaluate.conduct import find_faults, measure_stability, summarize_faults
 from nanosft.evaluate.forgetting import read_held_out, read_plain_text, score_documents, summarize_documents
-from nanosft.evaluate.keeping import find_base, find_parents, find_training_data, finish, read_evaluation, read_finished
+from nanosft.evaluate.keeping import find_origin, find_parents, finish, read_evaluation, read_finished
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
 from nanosft.evaluate.report import describe_counts, make_score_table, make_table, make_worst_table
@@ -32,7 +31,7 @@ from nanosft.evaluate.results import (
 from nanosft.evaluate.scoring import Judge
 from nanosft.evaluate.tasks import read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
-from nanosft.nanochat import Checkpoint, load_checkpoint
+from nanosft.nanochat import Checkpoint, load_checkpoint, resolve_device
 from nanosft.progress import make_result_console
 from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
 from nanosft.signals import raising
@@ -95,8 +94,9 @@ def evaluate(settings: EvalSettings) -> Evaluation:
         ConfigError: `out` holds an evaluation made with other settings, or one of other models.
     """
     knowledge = read_knowledge(settings.knowledge)
-    base_uri = find_base(settings.model) if settings.base is None else settings.base
-    data = settings.data or tuple(find_training_data(settings.model))
+    base_uri, data = find_origin(settings.model)
+    base_uri = base_uri if settings.base is None else settings.base
+    data = settings.data or data
     parents = find_parents(settings, base_uri, data, knowledge)
     if settings.out and (finished := read_finished(settings, parents)):
         return finished
@@ -119,14 +119,7 @@ def evaluate(settings: EvalSettings) -> Evaluation:
 
 def _load_models(settings: EvalSettings, base_uri: str | None) -> dict[str, Checkpoint]:
     """The base, where there is one, and the model."""
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError) as exc:
-        reason = str(exc).splitlines()[0].partition(". ")[0]
-        raise ConfigError(f"--device {device}: not on this machine ({reason})") from exc
+    device = resolve_device(settings.device)
     model = load_checkpoint(settings.model, settings.source, settings.tag, settings.step, device)
     if not base_uri:
         return {"model": model}

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
         save_checkpoint,
         save_tokenizer,
     )
+    from nanosft.nanochat.device import resolve_device
     from nanosft.nanochat.generations import GENERATIONS, Generation, ModelConfig, estimate_flops_per_token
     from nanosft.nanochat.inference.batching import Batch, Request, Row, Written
     from nanosft.nanochat.inference.engine import Engine
     from nanosft.nanochat.inference.sampling import Sampling, TokenLogprob
     from nanosft.nanochat.inference.text_stream import TextStream
-    from nanosft.nanochat.layout import CheckpointRef, find_checkpoint
+    from nanosft.nanochat.layout import CheckpointRef, find_checkpoint, find_model_parent
     from nanosft.nanochat.model import GPT
     from nanosft.nanochat.state_dict import init_model
     from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -45,10 +46,12 @@ _HOMES: Final = {
     "Written": "inference.batching",
     "estimate_flops_per_token": "generations",
     "find_checkpoint": "layout",
+    "find_model_parent": "layout",
     "init_model": "state_dict",
     "load_checkpoint": "checkpoint",
     "load_tokenizer": "tokenizer",
     "read_optimizer_states": "checkpoint",
+    "resolve_device": "device",
     "save_checkpoint": "checkpoint",
     "save_tokenizer": "checkpoint",
     "train_tokenizer": "tokenizer",
@@ -73,10 +76,12 @@ __all__ = [
     "Written",
     "estimate_flops_per_token",
     "find_checkpoint",
+    "find_model_parent",
     "init_model",
     "load_checkpoint",
     "load_tokenizer",
     "read_optimizer_states",
+    "resolve_device",
     "save_checkpoint",
     "save_tokenizer",
     "train_tokenizer",

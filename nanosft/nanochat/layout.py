@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from nanosft.data import hash_object, read_manifest
 from nanosft.errors import ConfigError, DataError
+from nanosft.manifest import Parent
 from nanosft.store.base import Store
 
 Source = Literal["base", "chat"]
@@ -131,3 +133,11 @@ def _describe_absence(store: Store, source: Source | None) -> str:
 
 def _some(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def find_model_parent(store: Store, ref: CheckpointRef) -> Parent:
+    """What a child of a model names as its parent: the manifest where there is one, else the model file itself."""
+    manifest = read_manifest(store)
+    if manifest is not None:
+        return Parent(uri=store.uri, sha256=manifest.sha256)
+    return Parent(uri=store.uri_of(ref.model_key), sha256=hash_object(store, ref.model_key))

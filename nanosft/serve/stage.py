@@ -5,11 +5,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import uvicorn
 
 from nanosft.errors import ConfigError, Interrupted
-from nanosft.nanochat import load_checkpoint
+from nanosft.nanochat import load_checkpoint, resolve_device
 from nanosft.progress import console
 from nanosft.serve.app import make_app
 from nanosft.serve.metrics import Metrics
@@ -97,13 +96,7 @@ def load_schedulers(settings: ServeSettings, metrics: Metrics) -> dict[str, Sche
         DataError: There is no checkpoint under a URI.
         ConfigError: There is no such device.
     """
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError) as exc:
-        raise ConfigError(f"--device {device}: not on this machine") from exc
+    device = resolve_device(settings.device)
     return {
         name: Scheduler(
             load_checkpoint(uri, device=device),

@@ -4,10 +4,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from nanosft.data import OutputPrefix, hash_object, read_manifest
-from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
+from nanosft.data import OutputPrefix
+from nanosft.manifest import Manifest, ManifestObject, sort_objects
 from nanosft.nanochat.checkpoint import Checkpoint, read_tensors, save_checkpoint
-from nanosft.nanochat.layout import CheckpointRef
+from nanosft.nanochat.layout import find_model_parent
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
@@ -61,18 +61,9 @@ def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
 
 def describe_run(settings: TrainSettings, store: Store, base: Checkpoint, data: Data) -> Manifest:
     """A state's manifest without its objects and counts; the model's is made of it too."""
-    parents = (_find_base_parent(settings.base, base.ref), *data.cached.parents)
+    parents = (find_model_parent(open_store(settings.base), base.ref), *data.cached.parents)
     name = store.uri.rpartition("/")[2]
     return Manifest(kind="state", name=name, objects=(), parents=parents, settings=find_content(settings))
-
-
-def _find_base_parent(uri: str, ref: CheckpointRef) -> Parent:
-    """The base's manifest where it has one, else the model file itself."""
-    store = open_store(uri)
-    manifest = read_manifest(store)
-    if manifest is not None:
-        return Parent(uri=store.uri, sha256=manifest.sha256)
-    return Parent(uri=store.uri_of(ref.model_key), sha256=hash_object(store, ref.model_key))
 
 
 def finish(

@@ -18,7 +18,7 @@ from nanosft.errors import ConfigError, DataError
 from nanosft.evaluate import EvalSettings, evaluate
 from nanosft.evaluate.answering import answer_all, next_logits, score_texts
 from nanosft.evaluate.forgetting import PLAIN, read_held_out, read_plain_text, score_documents, summarize_documents
-from nanosft.evaluate.keeping import find_base, find_training_data, read_evaluation
+from nanosft.evaluate.keeping import find_origin, read_evaluation
 from nanosft.evaluate.stage import run_compare, run_eval
 from nanosft.manifest import Manifest
 from nanosft.nanochat import Checkpoint, load_checkpoint
@@ -248,9 +248,8 @@ def test_base_and_data_are_found_by_the_manifest_of_the_model(run: Path) -> None
     settings = {"base": str(run / "base"), "data": str(run / "data"), "val_data": None}
     manifest = Manifest(kind="model", name="m", objects=(), settings=settings)
     put_manifest(open_store(str(run / "model")), manifest)
-    assert find_base(str(run / "model")) == str(run / "base")
-    assert find_training_data(str(run / "model")) == [str(run / "data")]
-    assert find_base(str(run / "base")) is None
+    assert find_origin(str(run / "model")) == (str(run / "base"), (str(run / "data"),))
+    assert find_origin(str(run / "base")) == (None, ())
     found = evaluate(make_settings(run, base=None, data=(), out=None, plain_text=None))
     assert list(found.models) == ["base", "chat"]
     assert found.counts["training conversations looked through"] == 6
