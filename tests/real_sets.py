@@ -10,6 +10,23 @@ import yaml
 
 Messages = list[dict[str, str]]
 
+REAL_RECIPE = """
+synthetic_share = 0.3
+by = "supervised_tokens"
+tokenizer = "{shared}/nanochat_base"
+[[sources]]
+name = "identity"
+uri = "{shared}/data/identity_?.jsonl"
+synthetic = true
+[[sources]]
+name = "chitchat"
+uri = "{folder}/chitchat.jsonl"
+[[sources]]
+name = "chatterbot"
+uri = "{folder}/chatterbot.jsonl"
+"""
+"""Of the three real sources with 30 % synthetic; slots are `shared` and `folder`, where the two JSONL files lie."""
+
 
 def read_chitchat() -> list[Messages]:
     """Chats of two people: what one says in a row is one message; those that alternate from a first to a second."""

@@ -35,11 +35,10 @@ from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
 from nanosft.nanochat.tokenizer import load_tokenizer
 from nanosft.progress import Bar
 from nanosft.quality.completeness import infer_full_stops
-from nanosft.quality.gates import Context, Gates, check
+from nanosft.quality.gates import Context, check, make_gates
 from nanosft.quality.grounding import Reference, make_identity_reference, make_reference
 from nanosft.quality.identity import Identity, infer_identity
 from nanosft.quality.prose import read_prose
-from nanosft.quality.style import BANNED_PHRASES
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
 from nanosft.signals import raising
@@ -130,17 +129,7 @@ def _judge(
 
 def _context(settings: AuditSettings, objects: list[DataObject]) -> Context:
     """What the rows are held against: as set, else as the first rows of the set suggest."""
-    gates = Gates.model_validate(
-        {
-            "off": settings.skip_gates,
-            "strict_grounding": settings.strict_grounding,
-            "ascii_policy": settings.ascii,
-            "min_chars": settings.min_chars,
-            "max_chars": settings.max_chars,
-            "banned_phrases": BANNED_PHRASES + settings.banned_phrases,
-            "near_threshold": settings.near_duplicate_threshold,
-        }
-    )
+    gates = make_gates(settings)
     first = islice(_iter_rows(objects, settings), _PROFILE_ROWS)
     sample = [read_prose(row) for _, row in first if not isinstance(row, str)]
     reference: Reference | None = None

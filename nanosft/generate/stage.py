@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from nanosft.conversation import parse_conversation
 from nanosft.data import read_manifest
@@ -60,23 +60,10 @@ from nanosft.knowledge import SHIPPED, Knowledge, read_knowledge
 from nanosft.manifest import Parent, parse_manifest
 from nanosft.nanochat import load_tokenizer
 from nanosft.progress import Bar
-from nanosft.quality.gates import Context, Gates
+from nanosft.quality.gates import GATE_SETTINGS, Context, Gates, make_gates
 from nanosft.quality.grounding import make_reference
-from nanosft.quality.style import BANNED_PHRASES
-from nanosft.settings.gates import GATE_NAMES
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
-
-_GATE_SETTINGS: Final = (
-    "skip_gates",
-    "strict_grounding",
-    "ascii",
-    "min_chars",
-    "max_chars",
-    "banned_phrases",
-    "near_duplicate_threshold",
-)
-"""What `make_gates` makes the gates of, which manifests name as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +143,6 @@ def run_generate(settings: GenerateSettings) -> Summary:
     work = _Work(settings, store, plan, template, record, context)
     result = ShardResult() if settings.finalize else _make_shard(work)
     return _finish(work, result, started_s)
-
-
-def make_gates(settings: GenerateSettings) -> Gates:
-    """The quality gates as set."""
-    return Gates(
-        off=frozenset(name for name in GATE_NAMES if name in settings.skip_gates),
-        strict_grounding=settings.strict_grounding,
-        ascii_policy=settings.ascii,
-        min_chars=settings.min_chars,
-        max_chars=settings.max_chars,
-        banned_phrases=BANNED_PHRASES + settings.banned_phrases,
-        near_threshold=settings.near_duplicate_threshold,
-    )
 
 
 def _make_shard(work: _Work) -> ShardResult:
@@ -290,7 +264,7 @@ def _plan_settings(
 ) -> dict[str, Any]:
     """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
     content = settings.content()
-    for name in (*_GATE_SETTINGS, "num"):  # the gates stand under one name
+    for name in (*GATE_SETTINGS, "num"):  # the gates stand under one name
         del content[name]
     derived = {
         "dimensions": dimensions.sha256,

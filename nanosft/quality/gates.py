@@ -9,7 +9,7 @@ Near-duplicates need the other conversations: see `nanosft.dedup.index`; the swi
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +23,9 @@ from nanosft.quality.repetition import find_repetition_defects
 from nanosft.quality.structure import Renderer, find_structure_defects, find_token_defects
 from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_style_defects, fold_conversation
 from nanosft.quality.verdict import Defect, Verdict
+from nanosft.settings.audit import AuditSettings
 from nanosft.settings.gates import GATE_NAMES, GateName
+from nanosft.settings.generate import GenerateSettings
 
 
 class Gates(BaseModel):
@@ -48,6 +50,31 @@ class Gates(BaseModel):
     def to_settings(self) -> dict[str, Any]:
         """The gates as manifests state them: a boolean for each, then the thresholds."""
         return {name: self.has(name) for name in GATE_NAMES} | self.model_dump(mode="json", exclude={"off"})
+
+
+GATE_SETTINGS: Final = (
+    "skip_gates",
+    "strict_grounding",
+    "ascii",
+    "min_chars",
+    "max_chars",
+    "banned_phrases",
+    "near_duplicate_threshold",
+)
+"""The settings that `make_gates` reads."""
+
+
+def make_gates(settings: AuditSettings | GenerateSettings) -> Gates:
+    """The gates as a command's settings have them."""
+    return Gates(
+        off=frozenset(name for name in GATE_NAMES if name in settings.skip_gates),
+        strict_grounding=settings.strict_grounding,
+        ascii_policy=settings.ascii,
+        min_chars=settings.min_chars,
+        max_chars=settings.max_chars,
+        banned_phrases=BANNED_PHRASES + settings.banned_phrases,
+        near_threshold=settings.near_duplicate_threshold,
+    )
 
 
 @dataclass(frozen=True, slots=True)

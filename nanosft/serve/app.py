@@ -97,11 +97,11 @@ class _Routes:
         tokenizer = self._server.find(body.model).checkpoint.tokenizer
         prompts, texts = await asyncio.to_thread(encode_prompts, tokenizer, body)
         choices = self._server.make_choices(body, prompts, default_tokens=_DEFAULT_COMPLETION_TOKENS)
-        if body.echo:
+        if body.echoes:
             for index, choice in enumerate(choices):
                 choice.prompt = texts[index // (body.n or 1)]
-        want_logprobs = body.logprobs is not None
-        form = Format("text", body.model, tokenizer, choices, want_logprobs=want_logprobs, echo=bool(body.echo))
+        want_logprobs = body.num_logprobs is not None
+        form = Format("text", body.model, tokenizer, choices, want_logprobs=want_logprobs, echo=body.echoes)
         return await self._server.respond(request, body, form)
 
 

@@ -4,7 +4,7 @@
 passed over, as OpenAI's own clients send more with every version.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,6 +25,8 @@ class Body(BaseModel):
     """What both kinds of request have."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    prompt_key: ClassVar[str]
+    """The key that holds what is to be answered."""
 
     model: str
     max_tokens: int | None = Field(default=None, ge=0)
@@ -47,6 +49,21 @@ class Body(BaseModel):
             if getattr(self, name):
                 raise ValueError(f"{name} is not supported; repetition_penalty is")
         return self
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of an answer, where the request says so."""
+        return self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """See `Sampling.num_logprobs`."""
+        raise NotImplementedError
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the prompt comes before its answer."""
+        return False
 
     @property
     def stops(self) -> list[str]:
@@ -89,6 +106,8 @@ class ChatMessage(BaseModel):
 class ChatBody(Body):
     """Body of `/v1/chat/completions`."""
 
+    prompt_key: ClassVar[str] = "messages"
+
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=0)
     logprobs: bool | None = False
@@ -103,13 +122,20 @@ class ChatBody(Body):
         return self
 
     @property
+    def limit(self) -> int | None:
+        """`max_completion_tokens`, or its older name."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
     def num_logprobs(self) -> int | None:
-        """See `Sampling.num_logprobs`."""
+        """`top_logprobs`, where log-probabilities are asked for."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionBody(Body):
     """Body of `/v1/completions`. A prompt is text or token ids, or a list of either."""
+
+    prompt_key: ClassVar[str] = "prompt"
 
     prompt: str | list[int] | list[str] | list[list[int]]
     echo: bool | None = False
@@ -124,6 +150,16 @@ class CompletionBody(Body):
         if self.best_of not in (None, 1, self.n):
             raise ValueError("best_of is not supported")
         return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """`logprobs`."""
+        return self.logprobs
+
+    @property
+    def echoes(self) -> bool:
+        """`echo`."""
+        return bool(self.echo)
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from nanosft.errors import ConfigError
 from nanosft.nanochat import Request as TokenRequest
 from nanosft.serve.answers import MODEL_FAILED, ApiError, Choice, Format, encode_event
-from nanosft.serve.bodies import Body, ChatBody
+from nanosft.serve.bodies import Body
 from nanosft.serve.gate import json_response
 from nanosft.serve.metrics import Metrics
 from nanosft.serve.scheduler import Job, Piece, QueueFullError, Scheduler
@@ -62,11 +62,8 @@ class Server:
             ApiError: A prompt cannot be answered, or there is no such model.
         """
         scheduler = self.find(body.model)
-        asked = getattr(body, "max_completion_tokens", None)
-        asked = body.max_tokens if asked is None else asked
-        max_tokens = min(default_tokens if asked is None else asked, self.settings.max_tokens)
-        num_logprobs = body.num_logprobs if isinstance(body, ChatBody) else getattr(body, "logprobs", None)
-        echo = bool(getattr(body, "echo", False))
+        max_tokens = min(default_tokens if body.limit is None else body.limit, self.settings.max_tokens)
+        num_logprobs = body.num_logprobs
         num_choices, most = len(prompts) * (body.n or 1), self.settings.max_batch + self.settings.max_queue
         if num_choices > most:  # it would never find the queue empty enough
             raise ApiError(
@@ -77,12 +74,13 @@ class Server:
         for ids in prompts:
             for index in range(body.n or 1):
                 sampling = body.sampling(seed=seed, index=index, num_logprobs=num_logprobs)
-                request = TokenRequest(ids, max_tokens, sampling, prompt_logprobs=echo and num_logprobs is not None)
+                request = TokenRequest(
+                    ids, max_tokens, sampling, prompt_logprobs=body.echoes and num_logprobs is not None
+                )
                 try:
                     scheduler.check(request)
                 except ConfigError as exc:
-                    param = "messages" if isinstance(body, ChatBody) else "prompt"
-                    raise ApiError(400, str(exc), code="context_length_exceeded", param=param) from exc
+                    raise ApiError(400, str(exc), code="context_length_exceeded", param=body.prompt_key) from exc
                 choices.append(Choice(Job(request, _drop, stop=body.stops, tools=self.settings.tools)))
         return choices
 

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from tests.near_truth import judge_real_sets
 from tests.planted import find_planted
-from tests.real_sets import Messages, read_chatterbot, read_chitchat, write_jsonl
+from tests.real_sets import REAL_RECIPE, Messages, read_chatterbot, read_chitchat, write_jsonl
 
 _MIB = 1 << 20
 _SHARED = Path(os.environ.get("SHARED_DIR", Path(__file__).parents[3] / "shared"))
@@ -56,21 +56,6 @@ num = sum(map(len, sets))
 shares = [len(item) / num for item in sets]
 mixed = datasets.interleave_datasets(sets, shares, seed=0, stopping_strategy="all_exhausted")
 mixed.shuffle(seed=0).to_json(out, num_proc=2)
-"""
-_REAL = """
-synthetic_share = 0.3
-by = "supervised_tokens"
-tokenizer = "{shared}/nanochat_base"
-[[sources]]
-name = "identity"
-uri = "{shared}/data/identity_?.jsonl"
-synthetic = true
-[[sources]]
-name = "chitchat"
-uri = "{directory}/chitchat.jsonl"
-[[sources]]
-name = "chatterbot"
-uri = "{directory}/chatterbot.jsonl"
 """
 
 
@@ -109,7 +94,7 @@ def _show_real(console: Console, directory: Path) -> None:
     write_jsonl(directory / "chitchat.jsonl", read_chitchat())
     write_jsonl(directory / "chatterbot.jsonl", read_chatterbot())
     recipe = directory / "real.toml"
-    recipe.write_text(_REAL.format(shared=_SHARED, directory=directory))
+    recipe.write_text(REAL_RECIPE.format(shared=_SHARED, folder=directory))
     table = Table(title="mix: three real sources, 30 % synthetic by supervised tokens", title_justify="left")
     for heading in ("workers", "limit", "achieved", "peak of a process", "SHA-256 of the manifest"):
         table.add_column(heading, justify="right")

@@ -9,24 +9,9 @@ from nanosft.data import read_manifest
 from nanosft.mix.stage import make_mixture
 from nanosft.settings.mix import MixSettings
 from nanosft.store import open_store
-from tests.real_sets import read_chatterbot, read_chitchat, write_jsonl
+from tests.real_sets import REAL_RECIPE, read_chatterbot, read_chitchat, write_jsonl
 
 GOLDEN = Path(__file__).parents[2] / "golden/mix/real.json"
-RECIPE = """
-synthetic_share = 0.3
-by = "supervised_tokens"
-tokenizer = "{shared}/nanochat_base"
-[[sources]]
-name = "identity"
-uri = "{shared}/data/identity_?.jsonl"
-synthetic = true
-[[sources]]
-name = "chitchat"
-uri = "{folder}/chitchat.jsonl"
-[[sources]]
-name = "chatterbot"
-uri = "{folder}/chatterbot.jsonl"
-"""
 
 
 @pytest.mark.parametrize(("workers", "memory_limit"), [(1, 256), (2, 1024)])
@@ -34,7 +19,7 @@ def test_the_real_mixture_is_the_reviewed_one(tmp_path: Path, shared: Path, work
     write_jsonl(tmp_path / "chitchat.jsonl", read_chitchat())
     write_jsonl(tmp_path / "chatterbot.jsonl", read_chatterbot())
     recipe = tmp_path / "real.toml"
-    recipe.write_text(RECIPE.format(shared=shared, folder=tmp_path))
+    recipe.write_text(REAL_RECIPE.format(shared=shared, folder=tmp_path))
     out, work_dir = str(tmp_path / "out"), str(tmp_path / "work")
     make_mixture(
         MixSettings(recipe=str(recipe), out=out, work_dir=work_dir, workers=workers, memory_limit=memory_limit)
