@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nanosft.nanochat.inference.engine import Engine
     from nanosft.nanochat.inference.sampling import Sampling, TokenLogprob
     from nanosft.nanochat.inference.text_stream import TextStream
+    from nanosft.nanochat.inference.tools import ToolUse, calculate, evaluate_expression
     from nanosft.nanochat.layout import CheckpointRef, find_checkpoint, find_model_parent
     from nanosft.nanochat.model import GPT
     from nanosft.nanochat.state_dict import init_model
@@ -43,8 +44,11 @@ _HOMES: Final = {
     "TextStream": "inference.text_stream",
     "TokenLogprob": "inference.sampling",
     "Tokenizer": "tokenizer",
+    "ToolUse": "inference.tools",
     "Written": "inference.batching",
+    "calculate": "inference.tools",
     "estimate_flops_per_token": "generations",
+    "evaluate_expression": "inference.tools",
     "find_checkpoint": "layout",
     "find_model_parent": "layout",
     "init_model": "state_dict",
@@ -73,8 +77,11 @@ __all__ = [
     "TextStream",
     "TokenLogprob",
     "Tokenizer",
+    "ToolUse",
     "Written",
+    "calculate",
     "estimate_flops_per_token",
+    "evaluate_expression",
     "find_checkpoint",
     "find_model_parent",
     "init_model",

@@ -7,7 +7,6 @@ bodies      what a request's JSON may hold
 reading     from a body to the ids of its prompts
 server      from prompts to a response, whole or as a stream
 scheduler   one thread a model: answers join and leave its batch, and come out as text
-tools       sums and letter counts in python tags, for models that were taught to ask
 answers     what a response's JSON looks like, whole and in pieces
 metrics     what Prometheus is told
 page        the page: one file, no network

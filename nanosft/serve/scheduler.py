@@ -12,12 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from nanosft.nanochat import Checkpoint, Engine, Request, Row, TextStream, TokenLogprob, Written
-from nanosft.serve.tools import evaluate
+from nanosft.nanochat import (
+    Checkpoint,
+    Engine,
+    Request,
+    Row,
+    TextStream,
+    TokenLogprob,
+    ToolUse,
+    Written,
+    evaluate_expression,
+)
 
 _log = logging.getLogger("nanosft.serve")
 _JOIN_TIMEOUT_S: Final = 5.0
-_MAX_TOOL_TOKENS: Final = 256
 
 
 class QueueFullError(Exception):
@@ -59,7 +67,7 @@ class Job:
     tools: bool = False
     row: Row | None = None
     text: TextStream | None = None
-    expression: list[int] | None = None
+    tool: ToolUse | None = None
     submitted_s: float = field(default_factory=time.monotonic)
     started: bool = False
     cancelled: bool = False
@@ -178,6 +186,7 @@ class Scheduler:
                 job = self._waiting.popleft()
                 job.row = self._batch.add(job.request)
                 job.text = TextStream(self.checkpoint.tokenizer, job.stop)
+                job.tool = ToolUse(self.checkpoint.tokenizer, evaluate_expression) if job.tools else None
                 self._running[job.row] = job
 
     def _leave(self, row: Row) -> None:
@@ -197,8 +206,8 @@ class Scheduler:
             if written.logprob is not None:
                 piece.logprobs.append(written.logprob)
             piece.text = job.text.feed(written.token)
-            if job.tools and row.finish_reason is None:
-                self._use_tool(job, row, written.token, piece)
+            if job.tool and row.finish_reason is None and (ids := job.tool.read(written.token)):
+                piece.text += "".join(map(job.text.feed, self._batch.force(row, ids)))
         if job.text.stopped:
             row.finish_reason = "stop"
         if row.finish_reason is not None:
@@ -206,22 +215,6 @@ class Scheduler:
             piece.text += job.text.finish()
             self._leave(row)
         return piece
-
-    def _use_tool(self, job: Job, row: Row, token: int, piece: Piece) -> None:
-        tokenizer = self.checkpoint.tokenizer
-        if token == tokenizer.python_start_id:
-            job.expression = []
-        elif token == tokenizer.python_end_id and job.expression is not None:
-            expression, job.expression = tokenizer.decode(job.expression), None
-            output = evaluate(expression)
-            if output is not None:
-                ids = [tokenizer.output_start_id, *tokenizer.encode(output), tokenizer.output_end_id]
-                for forced in self._batch.force(row, ids):
-                    piece.text += job.text.feed(forced) if job.text else ""
-        elif job.expression is not None:
-            job.expression.append(token)
-            if len(job.expression) > _MAX_TOOL_TOKENS:
-                job.expression = None
 
     def _send(self, delivered: Sequence[tuple[Job, Piece]]) -> None:
         if delivered and self._loop is not None and not self._loop.is_closed():

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nanosft.distributed import World
 from nanosft.nanochat.attention import Documents
 from nanosft.train.data import IntArray, PackedRows, StepPlan, TokenSet
-from nanosft.train.distributed import World
 
 AttentionScope = Literal["document", "row"]
 

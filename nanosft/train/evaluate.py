@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from nanosft.conversation import Message
+from nanosft.distributed import World
 from nanosft.errors import DataError
 from nanosft.nanochat.checkpoint import load_torch
 from nanosft.nanochat.inference.engine import Engine
@@ -19,7 +20,6 @@ from nanosft.nanochat.tokenizer import Tokenizer
 from nanosft.store.base import Store
 from nanosft.train.batch import BatchBuilder
 from nanosft.train.data import split_rows
-from nanosft.train.distributed import World
 from nanosft.train.step import LossModule
 
 

@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import nn
 
+from nanosft.distributed import World
 from nanosft.errors import ConfigError, Interrupted
 from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
 from nanosft.train.batch import MicroBatch, TrainingSet
-from nanosft.train.distributed import World
 from nanosft.train.evaluate import Prompts, ValidationSet, evaluate, sample_answers
 from nanosft.train.metrics import MetricsLog, Throughput, peak_memory_bytes
 from nanosft.train.optim import MuonAdamW, Schedule, muon_momentum

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from nanosft.data import DataObject, OutputPrefix, iter_lines
+from nanosft.distributed import World, choose_dtype
 from nanosft.errors import ConfigError, NanosftError
 from nanosft.manifest import check_same_settings
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
@@ -17,7 +18,6 @@ from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
 from nanosft.train.data import count_rows_per_step, split_objects
-from nanosft.train.distributed import World, choose_dtype
 from nanosft.train.finish import find_content
 from nanosft.train.loss import CHUNK_TOKENS
 from nanosft.train.optim import Group, HyperParameters, group_parameters

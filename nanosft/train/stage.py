@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nanosft.distributed import World, choose_dtype, open_world
 from nanosft.errors import ConfigError, Interrupted, TrainError
 from nanosft.manifest import Manifest
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
@@ -35,7 +36,6 @@ from nanosft.train.data import (
     prepare_data,
     read_data,
 )
-from nanosft.train.distributed import World, choose_dtype, open_world
 from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
 from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish
 from nanosft.train.loop import Learner, Run, train

@@ -18,11 +18,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from nanosft.distributed import World
 from nanosft.errors import DataError, NanosftError
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, parse_manifest
 from nanosft.nanochat.checkpoint import load_torch, write_tensors
 from nanosft.store.base import Store
-from nanosft.train.distributed import World
 from nanosft.train.optim import MuonAdamW
 
 BEST_PREFIX: Final = "best/"

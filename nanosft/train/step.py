@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nanosft.distributed import World, lost_ranks
 from nanosft.errors import TrainError
 from nanosft.nanochat.model import GPT
 from nanosft.train.batch import MicroBatch, empty_micro_batch
-from nanosft.train.distributed import World, lost_ranks
 from nanosft.train.loss import sum_losses, token_losses
 from nanosft.train.optim import MuonAdamW
 

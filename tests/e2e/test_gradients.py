@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from nanosft.distributed import open_world
 from nanosft.train.batch import build_micro_batch
 from nanosft.train.data.packing import from_rows
 from nanosft.train.data.plan import split_rows
-from nanosft.train.distributed import open_world
 from nanosft.train.step import LossModule, compute_gradients, replicate
 from tests.ranks import find_free_port
 from tests.unit.train.make import golden_base, make_tokens

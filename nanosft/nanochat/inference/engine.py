@@ -9,13 +9,14 @@ What requests share a batch, join and leave it, is `batching`; the cache is `cac
 its text `text_stream`. All run the model's own blocks, so a cached step computes what a whole forward pass would.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
 from nanosft.errors import ConfigError
-from nanosft.nanochat.inference.batching import Batch, Request
+from nanosft.nanochat.inference.batching import Batch, Request, Row
 from nanosft.nanochat.inference.sampling import Sampling
+from nanosft.nanochat.inference.tools import ToolUse
 from nanosft.nanochat.model import GPT
 from nanosft.nanochat.tokenizer import Tokenizer
 
@@ -83,10 +84,19 @@ class Engine:
         temperature: float = 1.0,
         top_k: int | None = None,
         seeds: Sequence[int] | None = None,
+        make_tool: Callable[[], ToolUse] | None = None,
     ) -> list[list[int]]:
         """One answer a prompt, computed side by side; each is what `generate` gives for its seed (default 0).
 
         Of many prompts, 64 run at a time: where one's answer ends, the next one joins.
+
+        Args:
+            prompts: Ids, each one token at least.
+            max_tokens: As of `generate`, as the two that follow.
+            temperature: See there.
+            top_k: See there.
+            seeds: One a prompt.
+            make_tool: Makes what answers the python tags of one answer; its output counts as part of the answer.
 
         Raises:
             ConfigError: As `generate`.
@@ -99,11 +109,18 @@ class Engine:
         for request in requests:
             batch.check(request)
         waiting = iter(requests)
-        rows = [batch.add(request) for request in islice(waiting, _MAX_ROWS)]
-        while batch.rows:
-            for _ in range(sum(written.row.finish_reason is not None for written in batch.step())):
-                rows += [batch.add(request) for request in (next(waiting, None),) if request is not None]
-        return [row.tokens[len(row.request.ids) :] for row in rows]
+        rows: list[Row] = []
+        tools: dict[Row, ToolUse] = {}
+        while True:
+            for request in islice(waiting, _MAX_ROWS - len(batch.rows)):
+                rows.append(batch.add(request))
+                if make_tool is not None:
+                    tools[rows[-1]] = make_tool()
+            if not batch.rows:
+                return [row.tokens[len(row.request.ids) :] for row in rows]
+            for row, token, _ in batch.step():
+                if row in tools and token is not None and row.finish_reason is None:
+                    batch.force(row, tools[row].read(token))
 
 
 def _request(ids: Sequence[int], max_tokens: int, sampling: Sampling) -> Request:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from nanosft.distributed import World
 from nanosft.errors import ConfigError, DataError
 from nanosft.store import open_store
 from nanosft.train.batch import BatchBuilder
 from nanosft.train.data.packing import pack_in_order
-from nanosft.train.distributed import World
 from nanosft.train.evaluate import ValidationSet, evaluate, load_token_bytes, render_prompts, sample_answers
 from nanosft.train.step import LossModule
 from tests.unit.train.make import GOLDEN, golden_base, talk, tokens_of

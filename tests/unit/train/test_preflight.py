@@ -3,11 +3,11 @@ import logging
 import pytest
 
 from nanosft.data import put_manifest
+from nanosft.distributed import World
 from nanosft.errors import NanosftError
 from nanosft.manifest import Manifest
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
-from nanosft.train.distributed import World
 from nanosft.train.preflight import run_preflight
 from tests.unit.train.make import GOLDEN, talk
 

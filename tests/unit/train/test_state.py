@@ -3,10 +3,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from nanosft.distributed import World
 from nanosft.errors import ConfigError, DataError
 from nanosft.manifest import Manifest, Parent
 from nanosft.store import open_store
-from nanosft.train.distributed import World
 from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.state import Progress, StateSaver, list_states, restore
 from tests.unit.train.make import golden_base

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from nanosft.errors import ConfigError
-from nanosft.nanochat import GENERATIONS, GPT, Checkpoint, Engine, load_checkpoint
+from nanosft.nanochat import GENERATIONS, GPT, Checkpoint, Engine, ToolUse, calculate, load_checkpoint
 from tests.unit.nanochat.conftest import GOLDEN, make_model
 
 
@@ -142,3 +143,33 @@ def test_the_end_of_a_turn_ends_the_answer_and_is_not_part_of_it(stop: str) -> N
         model.lm_head.weight.zero_()
         model.lm_head.weight[tokenizer.special(stop)] = model.hidden(torch.tensor([prompt]))[0, -1]
     assert list(engine.generate(prompt, max_tokens=3, temperature=0.0)) == []
+
+
+def test_a_tools_output_is_forced_after_the_call_and_counts_as_answer(
+    load_golden: Callable[[str], tuple[Checkpoint, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nanochat's engine does it: the same tokens, within the same limit; without a value the model just goes on."""
+    checkpoint, _ = load_golden("g5")
+    tokenizer = checkpoint.tokenizer
+    end, stop = tokenizer.python_end_id, tokenizer.assistant_end_id
+    calls = [[tokenizer.python_start_id, *tokenizer.encode(text), end] for text in ("1,000*7", "2**3")]
+    scripts = [[*call, *tokenizer.encode(" ok"), stop] for call in calls]
+    engine = Engine(checkpoint.model, tokenizer)
+
+    def answer(max_tokens: int) -> list[list[int]]:
+        written = [iter(script) for script in scripts]
+        monkeypatch.setattr(
+            "nanosft.nanochat.inference.batching.choose", lambda _, rows, __: [next(written[row.seed]) for row in rows]
+        )
+        return engine.generate_batch(
+            [[tokenizer.bos_id]] * 2,
+            max_tokens=max_tokens,
+            temperature=0.0,
+            seeds=[0, 1],
+            make_tool=partial(ToolUse, tokenizer, calculate),
+        )
+
+    output = [tokenizer.output_start_id, *tokenizer.encode("7000"), tokenizer.output_end_id]
+    ok = tokenizer.encode(" ok")
+    assert answer(60) == [[*calls[0], *output, *ok], [*calls[1], *ok]]
+    assert answer(len(calls[0]) + 1)[0] == [*calls[0], output[0]]

@@ -1,4 +1,4 @@
-"""What a model may compute in python tags: sums of numbers, and how often some text occurs in another.
+"""What a model may compute in python tags: sums of numbers, and how often some text occurs in another. Torch-free.
 
     expression = term (("+" | "-") term)*
     term       = factor (("*" | "/" | "//" | "%") factor)*
@@ -11,8 +11,13 @@ Our own grammar, nothing is run: an expression is at most 256 characters long an
 
 import math
 import re
+from collections.abc import Callable
 from typing import Final
 
+from nanosft.nanochat.tokenizer import Tokenizer
+
+_MAX_TOKENS: Final = 256
+"""Of an expression: a model that never ends one is no longer listened to."""
 _MAX_CHARS: Final = 256
 _MAX_DEPTH: Final = 32
 _MAX_EXPONENT: Final = 256
@@ -23,10 +28,53 @@ _TOKEN: Final = re.compile(
     r"|(?P<sign>\*\*|//|\.count|[-+*/%()]))\s*"
 )
 
+_CALCULATOR_CHARS: Final = frozenset("0123456789*+-/.() ")
+
 _Number = int | float
+Evaluate = Callable[[str], str | None]
 
 
-def evaluate(expression: str) -> str | None:
+class ToolUse:
+    """Watches the tokens of one answer for python tags, and says what their output is.
+
+    Args:
+        tokenizer: Knows the tags.
+        evaluate: The value of an expression as text; None: there is none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, evaluate: Evaluate) -> None:
+        self._tokenizer = tokenizer
+        self._evaluate = evaluate
+        self._expression: list[int] | None = None
+
+    def read(self, token: int) -> list[int]:
+        """Take the next token that the model chose; what is to be forced after it, mostly nothing."""
+        tokenizer = self._tokenizer
+        if token == tokenizer.python_start_id:
+            self._expression = []
+        elif token == tokenizer.python_end_id and self._expression is not None:
+            expression, self._expression = tokenizer.decode(self._expression), None
+            output = self._evaluate(expression)
+            if output is not None:
+                return [tokenizer.output_start_id, *tokenizer.encode(output), tokenizer.output_end_id]
+        elif self._expression is not None:
+            self._expression.append(token)
+            if len(self._expression) > _MAX_TOKENS:
+                self._expression = None
+        return []
+
+
+def calculate(expression: str) -> str | None:
+    """The value where nanochat's own calculator has one, which takes sums without powers, and nothing else.
+
+    Its output is ours to the character, but for an empty pair of parentheses, which is a value to it, and for numbers
+    and expressions beyond the bounds above.
+    """
+    text = expression.replace(",", "")
+    return evaluate_expression(text) if "**" not in text and _CALCULATOR_CHARS.issuperset(text) else None
+
+
+def evaluate_expression(expression: str) -> str | None:
     """The value as Python would print it; None where there is none."""
     text = expression.replace(",", "") if "count" not in expression else expression  # 1,000 is a number to a model
     if len(text) > _MAX_CHARS:
@@ -115,7 +163,11 @@ class _Parser:
             return text[1:-1].count(wanted[1:-1])
         if kind != "number":
             raise _NoValueError
-        return _bounded(int(text) if text.isdigit() else float(text))
+        if not text.isdigit():
+            return _bounded(float(text))
+        if text[0] == "0" and text.strip("0"):
+            raise _NoValueError  # 007 is no number to Python
+        return _bounded(int(text))
 
     def _take(self, *signs: str) -> str | None:
         if self._place < len(self._tokens):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from nanosft.distributed import LostRankError, World, choose_dtype, lost_ranks, open_world
 from nanosft.errors import EXIT_RETRY, ConfigError, DataError
-from nanosft.train.distributed import LostRankError, World, choose_dtype, lost_ranks, open_world
 
 
 def fail() -> None:

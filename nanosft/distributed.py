@@ -186,7 +186,7 @@ def lost_ranks() -> Iterator[None]:
             raise
         reason = str(exc).strip().splitlines()[0][:200]
         raise LostRankError(
-            f"lost another rank ({reason}): start the same command again, it resumes by itself"
+            f"lost another rank ({reason}): start the same command again, train resumes by itself"
         ) from exc
 
 
