@@ -3,12 +3,14 @@
 Light on purpose: worker processes import the main module anew.
 """
 
+import sys
 from importlib import import_module
 
 
 def main() -> None:
-    """See `nanosft.cli.main`."""
-    import_module("nanosft.cli").main()
+    """Answer `--help` and `--version` at once (`nanosft.help`), or do what `nanosft.cli.main` says."""
+    if not import_module("nanosft.help").answer(sys.argv[1:]):
+        import_module("nanosft.cli").main()
 
 
 if __name__ == "__main__":

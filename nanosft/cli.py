@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from nanosft import __version__
 from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, ConfigError, Interrupted, NanosftError
 from nanosft.settings import StageSettings, unknown_variables
 from nanosft.settings.audit import AuditSettings, InspectSettings
@@ -19,7 +18,7 @@ from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
-from nanosft.settings.options import command, group_command, launcher
+from nanosft.settings.options import HelpGroup, command, group_command, launcher
 from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
 from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
@@ -27,19 +26,24 @@ from nanosft.settings.train import LaunchSettings, TrainSettings
 app = typer.Typer(
     name="nanosft",
     no_args_is_help=True,
-    add_completion=False,
+    cls=HelpGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-knowledge = typer.Typer(name="knowledge", no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(knowledge, help="Check a knowledge base, or have one drafted.")
-evaluation = typer.Typer(name="eval", rich_markup_mode="rich")
-app.add_typer(evaluation)
+knowledge = typer.Typer(name="knowledge", no_args_is_help=True, cls=HelpGroup)
+app.add_typer(
+    knowledge,
+    help="Check a knowledge base, or have one drafted.\n\nnanosft knowledge check knowledge/mine.md",
+    rich_help_panel="Make",
+)
+evaluation = typer.Typer(name="eval", cls=HelpGroup)
+app.add_typer(evaluation, rich_help_panel="Measure")
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's signature
     if value:
+        from nanosft import __version__
+
         typer.echo(f"nanosft {__version__}")
         raise typer.Exit
 
@@ -53,11 +57,13 @@ def nanosft(
 ) -> None:
     """Give a nanochat base model its own voice.
 
-    generate writes conversations from a knowledge base, mix makes the finetuning set, train finetunes, chat talks.
+    knowledge, generate, mix and train make the model; chat and serve let it talk. Where to begin:
+
+    nanosft demo
     """
 
 
-@command(app, GenerateSettings)
+@command(app, GenerateSettings, panel="Make")
 def generate(settings: GenerateSettings) -> None:
     """Write synthetic conversations from a knowledge base.
 
@@ -71,7 +77,7 @@ def generate(settings: GenerateSettings) -> None:
     run_generate(settings)
 
 
-@command(app, MixSettings)
+@command(app, MixSettings, panel="Make")
 def mix(settings: MixSettings) -> None:
     """Make the finetuning set that a recipe states: exact shares, no duplicates, no leaks.
 
@@ -86,11 +92,12 @@ def mix(settings: MixSettings) -> None:
     run_mix(settings)
 
 
-@command(app, TrainSettings)
+@command(app, TrainSettings, panel="Make")
 def train(settings: TrainSettings) -> None:
-    """Finetune a nanochat base model on conversations.
+    r"""Finetune a nanochat base model on conversations.
 
-    nanosft train --base s3://bucket/base --data s3://bucket/mixture --out s3://bucket/run
+    nanosft train --base s3://bucket/base --data s3://bucket/mixture \
+        --out s3://bucket/run
 
     One process; several under `nanosft launch … train …` or torchrun. A rerun of the same command goes on from the
     newest saved state.
@@ -100,11 +107,12 @@ def train(settings: TrainSettings) -> None:
     run_train(settings)
 
 
-@launcher(app, LaunchSettings)
+@launcher(app, LaunchSettings, panel="Run")
 def launch(settings: LaunchSettings, arguments: list[str]) -> int:
-    """Run `nanosft train …` as several ranks, with exit codes that a cluster can act on.
+    r"""Run `nanosft train …` as several ranks, with exit codes that a cluster can act on.
 
-    nanosft launch --standalone --nproc-per-node 8 train --base … --data … --out …
+    nanosft launch --standalone --nproc-per-node 8 \
+        train --base … --data … --out …
 
     torchrun's own agent in this process: the same options and PET_ variables. Exits with the code of the rank that
     failed first, 143 after SIGTERM, and 138 for whatever another try may mend.
@@ -114,7 +122,7 @@ def launch(settings: LaunchSettings, arguments: list[str]) -> int:
     return run_launch(settings, arguments)
 
 
-@command(app, ChatSettings)
+@command(app, ChatSettings, panel="Use")
 def chat(settings: ChatSettings) -> None:
     """Talk to a finetuned (or base) model.
 
@@ -125,7 +133,7 @@ def chat(settings: ChatSettings) -> None:
     run_chat(settings)
 
 
-@command(app, ServeSettings)
+@command(app, ServeSettings, panel="Use")
 def serve(settings: ServeSettings) -> None:
     """Serve models: a page to talk on, and OpenAI's API. Needs the extra `serve`.
 
@@ -153,7 +161,7 @@ def evaluate(settings: EvalSettings) -> None:
     run_eval(settings)
 
 
-@command(evaluation, EvalCompareSettings)
+@command(evaluation, EvalCompareSettings, panel=None)
 def compare(settings: EvalCompareSettings) -> None:
     """Show evaluations side by side, with differences to the first and their intervals.
 
@@ -164,7 +172,7 @@ def compare(settings: EvalCompareSettings) -> None:
     run_compare(settings)
 
 
-@command(app, AuditSettings)
+@command(app, AuditSettings, panel="Measure")
 def audit(settings: AuditSettings) -> None:
     """Look for defects in any set of conversations.
 
@@ -175,7 +183,7 @@ def audit(settings: AuditSettings) -> None:
     run_audit(settings)
 
 
-@command(app, InspectSettings)
+@command(app, InspectSettings, panel="Measure")
 def inspect(settings: InspectSettings) -> None:
     """Show what a set of conversations is like: counts, lengths, openings, duplicates, samples.
 
@@ -186,7 +194,7 @@ def inspect(settings: InspectSettings) -> None:
     run_inspect(settings)
 
 
-@command(app, DescribeSettings)
+@command(app, DescribeSettings, panel="Measure")
 def describe(settings: DescribeSettings) -> None:
     """Tell what a finished set or model is, and all that it was made from.
 
@@ -197,7 +205,7 @@ def describe(settings: DescribeSettings) -> None:
     run_describe(settings)
 
 
-@command(knowledge, KnowledgeCheckSettings)
+@command(knowledge, KnowledgeCheckSettings, panel=None)
 def check(settings: KnowledgeCheckSettings) -> None:
     """Report a knowledge base's structure, contradictions, empty topics and size.
 
@@ -208,7 +216,7 @@ def check(settings: KnowledgeCheckSettings) -> None:
     run_knowledge_check(settings)
 
 
-@command(knowledge, KnowledgeDraftSettings)
+@command(knowledge, KnowledgeDraftSettings, panel=None)
 def draft(settings: KnowledgeDraftSettings) -> None:
     """Have the chat API draft a knowledge base in our structure, for a person to edit.
 
@@ -219,7 +227,7 @@ def draft(settings: KnowledgeDraftSettings) -> None:
     run_knowledge_draft(settings)
 
 
-@command(app, WaitSettings)
+@command(app, WaitSettings, panel="Run")
 def wait(settings: WaitSettings) -> None:
     """Wait until a set is finished: what a stage's init container does.
 
@@ -230,7 +238,7 @@ def wait(settings: WaitSettings) -> None:
     run_wait(settings)
 
 
-@command(app, SubmitSettings)
+@command(app, SubmitSettings, panel="Run")
 def submit(settings: SubmitSettings) -> None:
     """Print, or apply, the Kubernetes manifests of a run that one TOML file describes.
 
@@ -241,9 +249,12 @@ def submit(settings: SubmitSettings) -> None:
     run_submit(settings)
 
 
-@command(app, DemoSettings)
+@command(app, DemoSettings, panel="Run")
 def demo(settings: DemoSettings) -> None:
-    """Walk the whole road on a tiny base made on the spot: no key, no server, no GPU."""
+    """Walk the whole road on a tiny base made on the spot: no key, no server, no GPU.
+
+    nanosft demo
+    """
     from nanosft.demo import run_demo
 
     run_demo(settings)
@@ -254,6 +265,8 @@ def main() -> None:
     # OpenMP's threads spin while they wait. On cores that others use too, that made a small model's step 20 times as
     # long (14.5 s against 0.65 s, at a load of 7 on two cores). It is read when torch is loaded, so it is set here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # To look for plugins, pydantic reads the entry points of all that is installed, before its first validator.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for problem in unknown_variables(StageSettings.__subclasses__(), os.environ):
         _complain(f"warning: {problem}")
     sys.exit(_run())
@@ -262,7 +275,7 @@ def main() -> None:
 def _run() -> int:
     debug = "--debug" in sys.argv
     try:
-        result = app(standalone_mode=False)
+        result = app(standalone_mode=False, prog_name="nanosft")
     except typer.TyperException as exc:
         if message := exc.format_message().rstrip("."):  # without arguments the help is the message
             _complain(f"error: {message}; --help tells more")

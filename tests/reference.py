@@ -1,22 +1,28 @@
-"""COMMANDS.md, made of the settings classes and the commands' help: `make reference` writes it, `make check` compares.
+"""What is made of the settings classes and the commands' help: `make reference` writes it, `make check` compares.
+
+COMMANDS.md for readers, and nanosft/help.json, from which `--help` is shown without loading what made it.
 
 python -m tests.reference [--check]
 """
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import SecretStr
+import typer
 from pydantic.fields import FieldInfo
 
 from nanosft.cli import app
+from nanosft.help import PAGES_PATH, Page
 from nanosft.settings import StageSettings
 from nanosft.settings.base import ENV_PREFIX, extra_of, option_name
+from nanosft.settings.options import OPTIONS, HelpGroup, grouped_fields, kind_of, make_page
 
-TARGET = Path(__file__).parents[1] / "COMMANDS.md"
+COMMANDS_PATH = Path(__file__).parents[1] / "COMMANDS.md"
+_ROW = re.compile(r"\[\s*\"[^\[\]]*\"\s*\](?=,?$)", re.MULTILINE)
 INTRODUCTION = """\
 # Commands
 
@@ -42,11 +48,27 @@ def list_commands() -> Iterator[tuple[str, str]]:
             yield f"{group.typer_instance.info.name} {info.name}", info.help or ""
 
 
-def render() -> str:
-    """The whole reference."""
+def render_commands() -> str:
+    """COMMANDS.md."""
     classes = {cls.command: cls for cls in StageSettings.__subclasses__() if cls.__module__.startswith("nanosft.")}
     sections = [_section(name, text, classes[name]) for name, text in list_commands()]
     return "\n".join([INTRODUCTION, *sections])
+
+
+def render_pages() -> str:
+    """help.json: one row of a page a line, so that a change shows as one."""
+    command = typer.main.get_command(app)
+    pages: dict[str, Page] = {}
+    _add_pages(command, command.make_context("nanosft", [], resilient_parsing=True), pages)
+    return _ROW.sub(lambda match: " ".join(match[0].split()), json.dumps(pages, ensure_ascii=False, indent=1)) + "\n"
+
+
+def _add_pages(command: Any, ctx: Any, pages: dict[str, Page]) -> None:
+    pages[" ".join(ctx.command_path.split()[1:])] = make_page(command, ctx)
+    if isinstance(command, HelpGroup):
+        for name in command.list_commands(ctx):
+            item = command.commands[name]
+            _add_pages(item, item.make_context(name, [], parent=ctx, resilient_parsing=True), pages)
 
 
 def _section(name: str, text: str, cls: type[StageSettings]) -> str:
@@ -54,14 +76,19 @@ def _section(name: str, text: str, cls: type[StageSettings]) -> str:
     example = [
         f"```sh\n{paragraph}\n```" if paragraph.startswith("nanosft ") else paragraph for paragraph in paragraphs
     ]
-    rows = [_row(field_name, field) for field_name, field in cls.model_fields.items()]
-    table = ["| option | variable | default | |", "|---|---|---|---|", *rows]
+    table = ["| option | variable | default | |", "|---|---|---|---|"]
+    heading = OPTIONS
+    for field_name, field, group in grouped_fields(cls):
+        if group != heading:
+            table.append(f"| **{group}** | | | |")
+            heading = group
+        table.append(_row(field_name, field))
     return "\n\n".join([f"## {name}", *example, "\n".join(table)]) + "\n"
 
 
 def _row(name: str, field: FieldInfo) -> str:
     extra = extra_of(field)
-    kind = _kind(field.annotation)
+    kind = kind_of(field.annotation)
     option = option_name(name, field)
     if extra.get("argument"):
         option = f"`{option}`"
@@ -81,17 +108,6 @@ def _row(name: str, field: FieldInfo) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _kind(annotation: Any) -> str:
-    """What an option takes: its choices, `N`, `X` (a real number) or `TEXT`."""
-    if get_origin(annotation) in (Union, UnionType):
-        return _kind(next(item for item in get_args(annotation) if item is not type(None)))
-    if get_origin(annotation) is tuple:
-        return f"{_kind(get_args(annotation)[0])} …"
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    return {bool: "switch", int: "N", float: "X", SecretStr: "secret"}.get(annotation, "TEXT")
-
-
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -104,17 +120,16 @@ def _default(field: FieldInfo) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the file, or compare it.
+    """Write the files, or compare them.
 
     Raises:
-        SystemExit: With `--check`, where the file is not what the settings say.
+        SystemExit: With `--check`, where one is not what the settings say.
     """
-    text = render()
-    if arguments == ["--check"]:
-        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != text:
-            raise SystemExit(f"{TARGET.name} is not what the settings say: run `make reference`")
-    else:
-        TARGET.write_text(text, encoding="utf-8")
+    for path, text in ((COMMANDS_PATH, render_commands()), (PAGES_PATH, render_pages())):
+        if arguments != ["--check"]:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise SystemExit(f"{path.name} is not what the settings say: run `make reference`")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ class AuditSettings(StageSettings):
     command: ClassVar[str] = "audit"
 
     uri: str = Field(
-        description="A file or prefix of conversations in any accepted format.", json_schema_extra={"argument": True}
+        description="A file or prefix of conversations in any accepted format.",
+        json_schema_extra={"group": "What to look at", "argument": True},
     )
     out: str | None = Field(
         default=None,
@@ -39,7 +40,9 @@ class AuditSettings(StageSettings):
     max_context_tokens: int | None = Field(
         default=None, ge=1, description="With --tokenizer: longest conversation, in tokens (default: no limit)."
     )
-    skip_gates: SkippedGates = Field(default=(), description=SKIPPED_GATES_HELP)
+    skip_gates: SkippedGates = Field(
+        default=(), description=SKIPPED_GATES_HELP, json_schema_extra={"group": "What counts as a defect"}
+    )
     strict_grounding: bool = Field(
         default=False,
         description="Refuse proper names that the knowledge base does not hold, instead of reporting them.",
@@ -60,7 +63,7 @@ class AuditSettings(StageSettings):
         ge=0,
         le=1,
         description="Exit 3 when a larger share of the rows is refused (default: never).",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "Verdict and output", "content": False},
     )
     examples: int = Field(
         default=3, ge=0, le=100, description="Examples of each defect to show.", json_schema_extra={"content": False}

@@ -16,7 +16,10 @@ class EvalSettings(StageSettings):
 
     command: ClassVar[str] = "eval"
 
-    model: str = Field(description="URI of the directory with chatsft_checkpoints/ (or base_checkpoints/).")
+    model: str = Field(
+        description="URI of the directory with chatsft_checkpoints/ (or base_checkpoints/).",
+        json_schema_extra={"group": "Models and output"},
+    )
     base: str | None = Field(
         default=None,
         description="URI of the base to compare with (default: the one that the model's manifest names; none: '').",
@@ -27,7 +30,9 @@ class EvalSettings(StageSettings):
         json_schema_extra={"content": False},
     )
     knowledge: str | None = Field(
-        default=None, description="URI of the knowledge base that probes are made from (default: shipped)."
+        default=None,
+        description="URI of the knowledge base that probes are made from (default: shipped).",
+        json_schema_extra={"group": "What is asked"},
     )
     dimensions: str | None = Field(
         default=None, description="URI of the dimensions whose personas ask (default: the shipped ones)."
@@ -46,7 +51,9 @@ class EvalSettings(StageSettings):
         "match, number or pattern; ARC, MMLU and GSM8K as the Hub has them.",
     )
     task_tokens: int = Field(default=512, ge=1, description="Longest answer to a problem of a task, in tokens.")
-    num_probes: int = Field(default=400, ge=1, description="Probes at most, spread over the facts.")
+    num_probes: int = Field(
+        default=400, ge=1, description="Probes at most, spread over the facts.", json_schema_extra={"group": "How much"}
+    )
     num_documents: int = Field(default=128, ge=1, description="Rows of plain text, and conversations of a source.")
     num_sampled: int = Field(
         default=32, ge=0, description="Probes that are answered again, three times at temperature 0.6, for stability."
@@ -61,7 +68,7 @@ class EvalSettings(StageSettings):
     require: tuple[str, ...] = Field(
         default=(),
         description="Exit 3 unless the model's figure is as said, such as 'identity>=0.9'; may be repeated.",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "Verdict and output", "content": False},
     )
     device: str = Field(
         default="auto", description="Device: auto, cpu, cuda, cuda:1, …", json_schema_extra={"content": False}

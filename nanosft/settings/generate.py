@@ -16,7 +16,10 @@ class GenerateSettings(StageSettings):
 
     command: ClassVar[str] = "generate"
 
-    out: str = Field(description="URI of the prefix that gets the conversations.", json_schema_extra={"content": False})
+    out: str = Field(
+        description="URI of the prefix that gets the conversations.",
+        json_schema_extra={"group": "What to write", "content": False},
+    )
     knowledge: str | None = Field(
         default=None, description="URI of the knowledge base: Markdown with what is true (default: shipped)."
     )
@@ -31,7 +34,11 @@ class GenerateSettings(StageSettings):
     seed: int = Field(default=0, ge=0, description="Seed of the plan.")
 
     num_shards: int = Field(
-        default=1, ge=1, le=99_999, description="Processes that share the plan.", json_schema_extra={"content": False}
+        default=1,
+        ge=1,
+        le=99_999,
+        description="Processes that share the plan.",
+        json_schema_extra={"group": "Shards and reruns", "content": False},
     )
     shard_index: int = Field(
         default=0,
@@ -57,6 +64,7 @@ class GenerateSettings(StageSettings):
         default="openrouter",
         description="Who writes: openrouter (or any endpoint given by --base-url), local (the packaged small model), "
         "or offline (facts of the knowledge base put into sentences, without any model).",
+        json_schema_extra={"group": "Who writes"},
     )
     model: str = Field(default="google/gemini-2.5-flash", min_length=1, description="The model's slug.")
     fallback_models: tuple[str, ...] = Field(
@@ -85,7 +93,7 @@ class GenerateSettings(StageSettings):
         ge=1,
         le=4096,
         description="Most rows in flight; fewer after HTTP 429 and time-outs.",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "Pace and patience", "content": False},
     )
     requests_per_minute: float | None = Field(
         default=None,
@@ -131,7 +139,7 @@ class GenerateSettings(StageSettings):
         default=None,
         gt=0,
         description="Most US dollars for the whole data set, all shards and runs together (default: no limit).",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "Money", "content": False},
     )
     prompt_price_usd: float | None = Field(
         default=None,
@@ -152,7 +160,7 @@ class GenerateSettings(StageSettings):
         ge=1,
         le=50,
         description="Answers per prompt of a row; after as many with another prompt it is given up.",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "What is accepted", "content": False},
     )
     skip_gates: SkippedGates = Field(default=(), description=SKIPPED_GATES_HELP)
     strict_grounding: bool = Field(
@@ -178,7 +186,10 @@ class GenerateSettings(StageSettings):
     )
 
     flush_rows: int = Field(
-        default=500, ge=1, description="Rows after which a part is flushed.", json_schema_extra={"content": False}
+        default=500,
+        ge=1,
+        description="Rows after which a part is flushed.",
+        json_schema_extra={"group": "Saving and reporting", "content": False},
     )
     flush_s: float = Field(
         default=30.0, gt=0, description="Seconds after which a part is flushed.", json_schema_extra={"content": False}

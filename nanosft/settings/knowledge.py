@@ -29,13 +29,19 @@ class KnowledgeDraftSettings(StageSettings):
     command: ClassVar[str] = "knowledge draft"
 
     source: str = Field(
-        description="URI of the README, or any text, to draft from.", json_schema_extra={"flag": "--from"}
+        description="URI of the README, or any text, to draft from.",
+        json_schema_extra={"group": "What to draft", "flag": "--from"},
     )
     out: str = Field(default="knowledge/self_knowledge.md", description="URI that gets the draft.")
     overwrite: bool = Field(default=False, description="Replace what is at --out already.")
     name: str = Field(default="", description="The assistant's name (default: as the source says).")
     maker: str = Field(default="", description="Who made the assistant (default: as the source says).")
-    model: str = Field(default="google/gemini-2.5-flash", min_length=1, description="The model's slug.")
+    model: str = Field(
+        default="google/gemini-2.5-flash",
+        min_length=1,
+        description="The model's slug.",
+        json_schema_extra={"group": "Who drafts"},
+    )
     base_url: str = Field(
         default="https://openrouter.ai/api/v1", description="OpenAI-compatible endpoint, without /chat/completions."
     )

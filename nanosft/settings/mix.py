@@ -16,7 +16,7 @@ class MixSettings(StageSettings):
         description="URI of the recipe, in TOML. The shortest: synthetic_share = 0.3, and two [[sources]] tables with "
         "a name and a uri, one of them with synthetic = true. A source may have ratio, epochs, rest or max_rows; "
         "recipe.example.toml in nanosft/mix shows every key.",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "What to make", "content": False},
     )
     out: str | None = Field(
         default=None, description="URI of the prefix that gets the mixture.", json_schema_extra={"content": False}
@@ -42,7 +42,7 @@ class MixSettings(StageSettings):
         ge=0,
         le=256,
         description="Processes that read and write rows (0: one a CPU).",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "Resources", "content": False},
     )
     memory_limit: int = Field(
         default=1024,
@@ -60,7 +60,7 @@ class MixSettings(StageSettings):
     json_output: bool = Field(
         default=False,
         description="Print the report as one JSON object.",
-        json_schema_extra={"content": False, "flag": "--json"},
+        json_schema_extra={"group": "Reporting", "content": False, "flag": "--json"},
     )
 
     @model_validator(mode="after")

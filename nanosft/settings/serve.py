@@ -19,9 +19,13 @@ class ServeSettings(StageSettings):
     model: tuple[str, ...] = Field(
         min_length=1,
         description="Model to serve, as URI or name=URI; may be repeated. Without a name, the URI's last part is it.",
-        json_schema_extra={"metavar": "[NAME=]URI"},
+        json_schema_extra={"group": "Models", "metavar": "[NAME=]URI"},
     )
-    host: str = Field(default="127.0.0.1", description="Address to listen on; none but loopback without a key.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; none but loopback without a key.",
+        json_schema_extra={"group": "Address"},
+    )
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     api_key: SecretStr | None = Field(
         default=None,
@@ -30,11 +34,15 @@ class ServeSettings(StageSettings):
     )
     insecure: bool = Field(default=False, description="Listen beyond loopback without a key.")
     tools: bool = Field(
-        default=False, description="Evaluate the sums and letter counts that the model puts in python tags."
+        default=False,
+        description="Evaluate the sums and letter counts that the model puts in python tags.",
+        json_schema_extra={"group": "Answers"},
     )
     device: str = Field(default="auto", description="Device: auto, cpu, cuda, cuda:1, …")
     max_tokens: int = Field(default=1024, ge=1, description="Longest answer, in tokens, whatever a request asks for.")
-    max_batch: int = Field(default=64, ge=1, description="Answers that a model writes at a time.")
+    max_batch: int = Field(
+        default=64, ge=1, description="Answers that a model writes at a time.", json_schema_extra={"group": "Load"}
+    )
     max_queue: int = Field(default=256, ge=0, description="Answers that wait for their turn; more are refused (429).")
     max_connections: int = Field(default=512, ge=1, description="Requests at a time; more are refused (503).")
     max_body_bytes: int = Field(default=1 << 20, ge=1024, description="Largest body; larger ones are refused (413).")

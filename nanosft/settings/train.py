@@ -16,7 +16,7 @@ class TrainSettings(StageSettings):
 
     base: str = Field(
         description="URI of the nanochat base directory: base_checkpoints/ and tokenizer/.",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "Base, data and output", "content": False},
     )
     data: str = Field(
         description="URI of the data: what mix made, or a JSONL file or a directory or prefix of them.",
@@ -41,7 +41,12 @@ class TrainSettings(StageSettings):
         description="Softcap of the logits (default: 15; bases of 2 to 8 March 2026 were trained with 20).",
     )
 
-    max_seq_len: int | None = Field(default=None, ge=8, description="Tokens of a packed row (default: the base's).")
+    max_seq_len: int | None = Field(
+        default=None,
+        ge=8,
+        description="Tokens of a packed row (default: the base's).",
+        json_schema_extra={"group": "Rows, batches and passes"},
+    )
     device_batch_size: int | None = Field(
         default=None,
         ge=1,
@@ -70,7 +75,10 @@ class TrainSettings(StageSettings):
     pack_window: int = Field(default=16_384, ge=1, description="Conversations that are packed into rows together.")
 
     matrix_lr: float | None = Field(
-        default=None, gt=0, description="Muon's learning rate (default: the base's, or 0.02)."
+        default=None,
+        gt=0,
+        description="Muon's learning rate (default: the base's, or 0.02).",
+        json_schema_extra={"group": "Learning rates"},
     )
     embedding_lr: float | None = Field(
         default=None, gt=0, description="Learning rate of the token embedding (default: the base's, or 0.3)."
@@ -92,7 +100,9 @@ class TrainSettings(StageSettings):
         default="linear", description="How the learning rates fall: linear, cosine or constant (not at all)."
     )
     warm_start: bool = Field(
-        default=True, description="Take the momentum over from the base's optimizer files, where there are any."
+        default=True,
+        description="Take the momentum over from the base's optimizer files, where there are any.",
+        json_schema_extra={"group": "Beginning"},
     )
     seed: int = Field(default=0, ge=0, description="Seed of the order of the data and of the samples.")
 
@@ -100,7 +110,7 @@ class TrainSettings(StageSettings):
         default=200,
         ge=0,
         description="Save a resumable state every so many steps; 0: never by steps.",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "States", "content": False},
     )
     save_minutes: float = Field(
         default=15.0,
@@ -112,7 +122,10 @@ class TrainSettings(StageSettings):
         default=2, ge=1, description="How many of the newest states to keep.", json_schema_extra={"content": False}
     )
     eval_every: int = Field(
-        default=100, ge=0, description="Evaluate every so many steps, and at the end; 0: at the end alone."
+        default=100,
+        ge=0,
+        description="Evaluate every so many steps, and at the end; 0: at the end alone.",
+        json_schema_extra={"group": "Evaluation on the way"},
     )
     eval_rows: int | None = Field(
         default=None, ge=1, description="Packed rows of validation data to evaluate (default: all)."
@@ -128,7 +141,9 @@ class TrainSettings(StageSettings):
     )
 
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Device: auto, cpu or cuda.", json_schema_extra={"content": False}
+        default="auto",
+        description="Device: auto, cpu or cuda.",
+        json_schema_extra={"group": "Machine", "content": False},
     )
     compile: bool | None = Field(
         default=None,
@@ -154,7 +169,10 @@ class TrainSettings(StageSettings):
         json_schema_extra={"content": False},
     )
     log_every: int = Field(
-        default=1, ge=1, description="Write every so many steps to metrics.jsonl.", json_schema_extra={"content": False}
+        default=1,
+        ge=1,
+        description="Write every so many steps to metrics.jsonl.",
+        json_schema_extra={"group": "Metrics", "content": False},
     )
     tensorboard: str | None = Field(
         default=None,
@@ -169,7 +187,7 @@ class TrainSettings(StageSettings):
     preflight: bool = Field(
         default=False,
         description="Check store, base, tokenizer, data, memory and batch, say what would fail, and exit.",
-        json_schema_extra={"content": False},
+        json_schema_extra={"group": "Preflight", "content": False},
     )
     preflight_nodes: int | None = Field(
         default=None,
@@ -204,7 +222,7 @@ class LaunchSettings(StageSettings):
         default="1",
         pattern=r"^[1-9]\d*(:[1-9]\d*)?$",
         description="Number of nodes, or MIN:MAX for an elastic job.",
-        json_schema_extra={"env": "PET_NNODES"},
+        json_schema_extra={"group": "Ranks", "env": "PET_NNODES"},
     )
     nproc_per_node: str = Field(
         default="auto",
@@ -234,7 +252,7 @@ class LaunchSettings(StageSettings):
         default="static",
         pattern=r"^(static|c10d|etcd|etcd-v2)$",
         description="Rendezvous: static, c10d, etcd or etcd-v2.",
-        json_schema_extra={"env": "PET_RDZV_BACKEND"},
+        json_schema_extra={"group": "Rendezvous", "env": "PET_RDZV_BACKEND"},
     )
     rdzv_endpoint: str = Field(
         default="",
@@ -258,7 +276,7 @@ class LaunchSettings(StageSettings):
         default=0,
         ge=0,
         description="How often the ranks are started again in place after a failure.",
-        json_schema_extra={"env": "PET_MAX_RESTARTS"},
+        json_schema_extra={"group": "Failures", "env": "PET_MAX_RESTARTS"},
     )
     monitor_interval: float = Field(
         default=0.1,
