@@ -1,43 +1,17 @@
-"""`nanosft describe`: a finished set, and all it was made from, read from manifests alone."""
+"""`nanosft describe`: a finished set, and all it was made from, as text or JSON."""
 
-import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
-from nanosft.data import read_manifest
-from nanosft.errors import DataError, NanosftError
-from nanosft.knowledge import SHIPPED, read_knowledge
-from nanosft.manifest import EVALUATION_KEY, MANIFEST_KEY, Manifest, Parent, parse_manifest
+from nanosft.lineage import Ancestor, find_evaluation, read_lineage
+from nanosft.manifest import Manifest
 from nanosft.settings.run import DescribeSettings
-from nanosft.store import MissingObjectError, open_object, open_store
 
 _LONGEST_VALUE = 80
 _INDENT = "    "
-_SCORES_KEY = "scores.json"
 _SHOWN_FIGURES = ("identity", "claims another name", "claims another maker", "ended", "bits per byte: plain text")
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """One step of a lineage.
-
-    Attributes:
-        uri: Where it lies, as its child named it.
-        manifest: What is there; None where the state is any but "as recorded".
-        state: "as recorded"; "changed since" (another manifest lies there now); "not checked" (data without a manifest
-            is there: a base checkpoint, a file); "as shipped" (the knowledge base that comes with this nanosft);
-            "gone"; or "cannot be read: " with the reason.
-        parents: What it was made from.
-    """
-
-    uri: str
-    manifest: Manifest | None
-    state: str
-    parents: tuple["Ancestor", ...] = ()
 
 
 def run_describe(settings: DescribeSettings) -> None:
@@ -58,72 +32,6 @@ def run_describe(settings: DescribeSettings) -> None:
         figures = evaluation["figures"]
         said = [f"{name} {_show(figures[name])}" for name in _SHOWN_FIGURES if name in figures]
         sys.stdout.write(f"newest evaluation {evaluation['uri']}: {', '.join(said)}\n")
-
-
-def find_evaluation(uri: str) -> dict[str, Any] | None:
-    """The newest evaluation that a model's prefix knows of: its `uri`, and the model's `figures`; None without one.
-
-    What is gone, unreadable, or has been made anew since is none.
-    """
-    try:
-        note = orjson.loads(open_store(uri).read(EVALUATION_KEY))
-        store = open_store(note["uri"])
-        if hashlib.sha256(store.read(MANIFEST_KEY)).hexdigest() != note["sha256"]:
-            return None
-        scores = orjson.loads(store.read(_SCORES_KEY))
-        return {"uri": note["uri"], "figures": scores["figures"][list(scores["models"])[-1]]}
-    except (NanosftError, orjson.JSONDecodeError, KeyError, TypeError, IndexError):
-        return None
-
-
-def read_lineage(uri: str) -> Ancestor:
-    """The finished set at `uri` and its ancestors, each checked against the hash its child recorded.
-
-    Raises:
-        DataError: No manifest lies at `uri` itself; what is wrong with an ancestor is told in its `state`.
-    """
-    store = open_store(_prefix(uri))
-    manifest = read_manifest(store)
-    if manifest is None:
-        raise DataError(f"{store.uri}: no {MANIFEST_KEY} here: nothing is finished under this prefix")
-    return _with_parents(store.uri, manifest)
-
-
-def _prefix(uri: str) -> str:
-    """The prefix of a manifest that is named itself."""
-    above, slash, name = uri.rpartition("/")
-    return (above or slash or ".") if name == MANIFEST_KEY else uri
-
-
-def _with_parents(uri: str, manifest: Manifest) -> Ancestor:
-    return Ancestor(uri, manifest, "as recorded", tuple(map(_read_ancestor, manifest.parents)))
-
-
-def _read_ancestor(parent: Parent) -> Ancestor:
-    """What lies at a parent's URI. Only the manifest that was recorded is followed, so no lineage has a loop."""
-    if parent.uri == SHIPPED and read_knowledge().sha256 == parent.sha256:
-        return Ancestor(parent.uri, None, "as shipped")
-    try:
-        store = open_store(_prefix(parent.uri))
-        try:
-            content = store.read(MANIFEST_KEY)
-        except MissingObjectError:
-            return Ancestor(parent.uri, None, "not checked" if _is_there(parent.uri) else "gone")
-        if hashlib.sha256(content).hexdigest() != parent.sha256:
-            return Ancestor(parent.uri, None, "changed since")
-        manifest = parse_manifest(content, where=store.uri_of(MANIFEST_KEY))
-    except NanosftError as exc:
-        return Ancestor(parent.uri, None, f"cannot be read: {exc}")
-    return _with_parents(parent.uri, manifest)
-
-
-def _is_there(uri: str) -> bool:
-    """Whether the URI names an object, or a prefix that has any."""
-    directory = open_store(uri).list_directory()
-    if directory.objects or directory.names:
-        return True
-    store, key = open_object(uri)
-    return store.exists(key)
 
 
 def _draw(ancestor: Ancestor, indent: str = "") -> Iterator[str]:

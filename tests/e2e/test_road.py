@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nanosft.describe import read_lineage
+from nanosft.lineage import read_lineage
 from nanosft.nanochat import load_checkpoint
 from nanosft.store import join_uri, open_store
 

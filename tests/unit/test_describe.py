@@ -7,8 +7,9 @@ import orjson
 import pytest
 
 from nanosft.data import put_manifest
-from nanosft.describe import Ancestor, read_lineage, run_describe
+from nanosft.describe import run_describe
 from nanosft.errors import DataError
+from nanosft.lineage import Ancestor, read_lineage
 from nanosft.manifest import Manifest, ManifestObject, Parent
 from nanosft.settings.run import DescribeSettings
 from nanosft.store import open_store
