@@ -109,7 +109,7 @@ def train(settings: TrainSettings) -> None:
 
 @launcher(app, LaunchSettings, panel="Run")
 def launch(settings: LaunchSettings, arguments: list[str]) -> int:
-    r"""Run `nanosft train …` as several ranks, with exit codes that a cluster can act on.
+    r"""Run `nanosft train …` or `nanosft eval …` as several ranks, with exit codes that a cluster can act on.
 
     nanosft launch --standalone --nproc-per-node 8 \
         train --base … --data … --out …

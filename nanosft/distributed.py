@@ -120,6 +120,10 @@ class World:
         return result  # type: ignore[no-any-return]
 
 
+ALONE: Final = World()
+"""One rank, on the CPU."""
+
+
 @contextmanager
 def open_world(device: str, *, timeout_s: float, num_threads: int | None = None) -> Iterator[World]:
     """Join the other ranks, as torchrun's variables tell, and leave them in order: rank 0 last.
@@ -127,7 +131,7 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
     An error that several ranks raise is told by the first of them; the others exit with its code and say nothing.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu" or "cuda"; for a single rank any that torch has.
         timeout_s: After which a collective that waits for another rank fails.
         num_threads: CPU threads of this rank; None: OMP_NUM_THREADS, or the cores shared evenly.
 
@@ -203,6 +207,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def _choose_device(name: str, local_rank: int, local_size: int) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if local_size == 1 and name not in {"auto", "cuda"}:
+        return torch.device(name)
     if not torch.cuda.is_available():
         raise ConfigError("--device cuda: this machine has no GPU that torch can use; use --device cpu")
     if torch.cuda.device_count() < local_size:

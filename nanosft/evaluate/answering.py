@@ -1,11 +1,13 @@
 """What models make of prompts and texts: answers in batches of like length, and scores of given tokens.
 
-Texts are packed side by side as documents of one row, so nothing is computed for padding.
+Texts are packed side by side as documents of one row, so nothing is computed for padding. Ranks share the work by
+blocks, which are the same however many ranks there are: no product has another shape for it, so no bit differs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,18 @@ import torch
 from torch import Tensor
 
 from nanosft.conversation import Message
-from nanosft.nanochat import GPT, Checkpoint, Documents, Engine
+from nanosft.distributed import ALONE, World
+from nanosft.nanochat import GPT, Checkpoint, Documents, Engine, Sampling, ToolUse, calculate
 from nanosft.progress import Bar
 
-_PROMPTS_AT_ONCE: Final = 256
-"""Prompts between two steps of the progress bar; the engine decides how many run side by side."""
+GREEDY: Final = Sampling(temperature=0.0)
+"""Always the likeliest token."""
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_BLOCK_PROMPTS: Final = 64
+"""Prompts of like length that are answered side by side: as many as the engine runs at a time."""
 _PASS_TOKENS: Final = 8192
 _LOGIT_TOKENS: Final = 1024
 """Positions whose logits exist at a time."""
@@ -50,10 +59,10 @@ def answer_all(
     prompts: Sequence[Sequence[Message]],
     *,
     max_tokens: int,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    seed: int = 0,
+    sampling: Sampling = GREEDY,
     label: str = "answer",
+    as_nanochat: bool = False,
+    world: World = ALONE,
 ) -> list[Answer]:
     """One answer a prompt, in the order of the prompts; computed in batches of like length.
 
@@ -61,34 +70,40 @@ def answer_all(
         checkpoint: The model and its tokenizer.
         prompts: Messages, the last of which is the user's; the oldest turns go where the context is too short.
         max_tokens: Of an answer.
-        temperature: 0: always the likeliest token.
-        top_k: Sample among this many.
-        seed: Of the sampling, for each prompt the same.
+        sampling: Temperature, top_k and the seed, which is each prompt's.
         label: What the progress bar says.
+        as_nanochat: As nanochat evaluates tasks: python tags get its calculator's output, nothing is dropped, and an
+            answer may pass the context that the model was trained with.
+        world: The ranks that share the prompts.
 
     Raises:
         ConfigError: A message alone leaves no room for an answer in the context.
     """
     tokenizer, context_len = checkpoint.tokenizer, checkpoint.context_len
-    room = max(context_len - max_tokens, context_len // 2)
+    room = None if as_nanochat else max(context_len - max_tokens, context_len // 2)
     ids = [tokenizer.render_prompt(messages, max_len=room) for messages in prompts]
+    if as_nanochat:
+        context_len = max(map(len, ids), default=0) + max_tokens
     engine = Engine(checkpoint.model, tokenizer, context_len=context_len)
+
+    def answer_block(places: Sequence[int]) -> list[Answer]:
+        found = engine.generate_batch(
+            [ids[place] for place in places],
+            max_tokens=max_tokens,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            seeds=[sampling.seed] * len(places),
+            make_tool=partial(ToolUse, tokenizer, calculate) if as_nanochat else None,
+        )
+        limits = [min(max_tokens, context_len - len(ids[place])) for place in places]
+        return [
+            read_answer(checkpoint, tokens, ended=len(tokens) < limit)
+            for tokens, limit in zip(found, limits, strict=True)
+        ]
+
     order = sorted(range(len(ids)), key=lambda place: (len(ids[place]), place))
-    answers: dict[int, Answer] = {}
-    with Bar(label, len(ids)) as bar:
-        for start in range(0, len(order), _PROMPTS_AT_ONCE):
-            places = order[start : start + _PROMPTS_AT_ONCE]
-            found = engine.generate_batch(
-                [ids[place] for place in places],
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                seeds=[seed] * len(places),
-            )
-            for place, tokens in zip(places, found, strict=True):
-                limit = min(max_tokens, context_len - len(ids[place]))
-                answers[place] = read_answer(checkpoint, tokens, ended=len(tokens) < limit)
-            bar.advance(len(places))
+    blocks = [order[start : start + _BLOCK_PROMPTS] for start in range(0, len(order), _BLOCK_PROMPTS)]
+    answers = dict(zip(order, _share(blocks, answer_block, label, world), strict=True))
     return [answers[place] for place in range(len(ids))]
 
 
@@ -113,48 +128,81 @@ class TokenScores:
     likeliest: npt.NDArray[np.int64]
 
 
-def score_texts(model: GPT, texts: Sequence[Sequence[int]], *, label: str = "score") -> list[TokenScores]:
+def score_texts(
+    model: GPT, texts: Sequence[Sequence[int]], *, label: str = "score", world: World = ALONE
+) -> list[TokenScores]:
     """The loss of each token of each text, and the likeliest in its place; each text sees itself alone.
 
     Args:
         model: Any generation.
         texts: Ids, two at least, of a length that the model can take.
         label: What the progress bar says.
+        world: The ranks that share the texts.
     """
-    scores: list[TokenScores] = []
-    with torch.inference_mode(), Bar(label, len(texts)) as bar:
-        for batch in _batches(texts):
-            hidden = _hidden(model, [text[:-1] for text in batch])
-            targets = torch.tensor([token for text in batch for token in text[1:]], device=model.device)
-            parts = [
-                _score_chunk(model, hidden[start : start + _LOGIT_TOKENS], targets[start : start + _LOGIT_TOKENS])
-                for start in range(0, len(targets), _LOGIT_TOKENS)
-            ]
-            losses, likeliest = (np.concatenate([part[place] for part in parts]) for place in range(2))
-            borders = np.cumsum([len(text) - 1 for text in batch])[:-1]
-            pairs = zip(np.split(losses, borders), np.split(likeliest, borders), strict=True)
-            scores += [TokenScores(*pair) for pair in pairs]
-            bar.advance(len(batch))
-    return scores
+
+    def score_block(batch: Sequence[Sequence[int]]) -> list[TokenScores]:
+        hidden = _hidden(model, [text[:-1] for text in batch])
+        targets = torch.tensor([token for text in batch for token in text[1:]], device=model.device)
+        parts = [
+            _score_chunk(model, hidden[start : start + _LOGIT_TOKENS], targets[start : start + _LOGIT_TOKENS])
+            for start in range(0, len(targets), _LOGIT_TOKENS)
+        ]
+        losses, likeliest = (np.concatenate([part[place] for part in parts]) for place in range(2))
+        borders = np.cumsum([len(text) - 1 for text in batch])[:-1]
+        pairs = zip(np.split(losses, borders), np.split(likeliest, borders), strict=True)
+        return [TokenScores(*pair) for pair in pairs]
+
+    return _share(list(_batches(texts)), score_block, label, world)
 
 
-def next_logits(model: GPT, prompts: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> list[list[float]]:
+def next_logits(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    wanted: Sequence[Sequence[int]],
+    *,
+    label: str = "choose",
+    world: World = ALONE,
+) -> list[list[float]]:
     """Logits of some tokens right after each prompt.
 
     Args:
         model: Any generation.
         prompts: Ids, one at least.
         wanted: For each prompt, the tokens whose logits are returned.
+        label: What the progress bar says.
+        world: The ranks that share the prompts.
     """
-    found: list[list[float]] = []
-    with torch.inference_mode():
-        for batch in _batches(prompts):
-            hidden = _hidden(model, batch)
-            last = torch.tensor([len(prompt) for prompt in batch], device=model.device).cumsum(0) - 1
-            logits = model.logits(hidden[last])
-            for row in logits:
-                found.append(row[torch.tensor(wanted[len(found)], device=row.device)].tolist())
-    return found
+
+    def score_block(batch: Sequence[int]) -> list[list[float]]:
+        hidden = _hidden(model, [prompts[place] for place in batch])
+        last = torch.tensor([len(prompts[place]) for place in batch], device=model.device).cumsum(0) - 1
+        logits = model.logits(hidden[last]).cpu()
+        return [row[list(wanted[place])].tolist() for row, place in zip(logits, batch, strict=True)]
+
+    places = iter(range(len(prompts)))
+    blocks = [[next(places) for _ in batch] for batch in _batches(prompts)]
+    return _share(blocks, score_block, label, world)
+
+
+def _share(
+    blocks: Sequence[Sequence[ItemT]],
+    work: Callable[[Sequence[ItemT]], list[ResultT]],
+    label: str,
+    world: World,
+) -> list[ResultT]:
+    """What `work` makes of each block, one after another; the ranks take turns at them, and all have all of it."""
+
+    def do_own() -> list[list[ResultT]]:
+        own = blocks[world.rank :: world.size]
+        found = []
+        with torch.inference_mode(), Bar(label, sum(map(len, own)), quiet=not world.is_first) as bar:
+            for block in own:
+                found.append(work(block))
+                bar.advance(len(block))
+        return found
+
+    shares = world.gather(world.run_on_all_ranks(do_own))
+    return [result for num in range(len(blocks)) for result in shares[num % world.size][num // world.size]]
 
 
 def _hidden(model: GPT, texts: Sequence[Sequence[int]]) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from nanosft.data import list_data_objects, read_object
+from nanosft.distributed import ALONE, World
 from nanosft.errors import DataError
 from nanosft.evaluate.answering import score_texts
 from nanosft.evaluate.statistics import Interval, bootstrap_ratio
@@ -127,14 +128,16 @@ def read_held_out(
     return documents, num_long
 
 
-def score_documents(models: Mapping[str, Checkpoint], documents: Sequence[Document]) -> list[DocumentScore]:
-    """Each document by each model; agreement where there are two, on plain text."""
+def score_documents(
+    models: Mapping[str, Checkpoint], documents: Sequence[Document], *, world: World = ALONE
+) -> list[DocumentScore]:
+    """Each document by each model; agreement where there are two, on plain text. `world`: who shares the work."""
     if not documents:
         return []
     sizes = np.array(next(iter(models.values())).tokenizer.token_bytes(), np.int64)
     texts = [document.ids for document in documents]
     scored = {
-        name: score_texts(checkpoint.model, texts, label=f"bits per byte: {name}")
+        name: score_texts(checkpoint.model, texts, label=f"bits per byte: {name}", world=world)
         for name, checkpoint in models.items()
     }
     found = []

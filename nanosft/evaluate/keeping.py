@@ -5,7 +5,6 @@ import logging
 import orjson
 
 from nanosft.data import (
-    DATA_SUFFIXES,
     OutputPrefix,
     find_parents_of_data,
     hash_object,
@@ -14,6 +13,7 @@ from nanosft.data import (
 )
 from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.evaluate.results import ANSWERS_KEY, DOCUMENTS_KEY, SCORES_KEY, Evaluation, parse_evaluation
+from nanosft.evaluate.tasks import list_task_files
 from nanosft.knowledge import SHIPPED, Knowledge
 from nanosft.manifest import EVALUATION_KEY, Manifest, ManifestObject, Parent
 from nanosft.nanochat import find_checkpoint, find_model_parent
@@ -45,10 +45,20 @@ def find_parents(
     for uri in data:
         parents += find_parents_of_data(uri, list_data_objects(uri))
     if settings.tasks_dir:
-        tasks = open_store(settings.tasks_dir)
-        keys = [info.key for info in tasks.list() if info.key.endswith(DATA_SUFFIXES)]
-        parents += [Parent(uri=tasks.uri_of(key), sha256=hash_object(tasks, key)) for key in keys]
+        items = [item for items in list_task_files(settings.tasks_dir).values() for item in items]
+        parents += [Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in items]
     return tuple(parents)
+
+
+def begin(settings: EvalSettings) -> None:
+    """Mark `out` as unfinished, and delete what a killed evaluation has left.
+
+    Raises:
+        ConfigError: It is the model's own prefix.
+    """
+    if open_store(settings.model).uri == open_store(settings.out or "").uri:
+        raise ConfigError(f"--out {settings.out}: is the model's own prefix: choose another --out")
+    _prefix(settings).begin(is_own={SCORES_KEY, ANSWERS_KEY, DOCUMENTS_KEY}.__contains__)
 
 
 def finish(settings: EvalSettings, found: Evaluation, parents: tuple[Parent, ...]) -> None:

@@ -56,6 +56,10 @@ class Evaluation:
         """The answers to probes of one model."""
         return [row for row in self.answers if row["model"] == label and "probe" in row]
 
+    def solutions_of(self, label: str) -> list[Row]:
+        """The answers to problems of tasks of one model."""
+        return [row for row in self.answers if row["model"] == label and "task" in row]
+
     def to_json(self) -> dict[str, Any]:
         """The content of `scores.json`."""
         return {
@@ -131,6 +135,18 @@ def pair_answers(first: Sequence[Row], last: Sequence[Row]) -> Figures:
     return figures
 
 
+def pair_solutions(first: Sequence[Row], last: Sequence[Row]) -> Figures:
+    """Differences in accuracy by task, last less first, over the problems that both have tried."""
+    before = {(row["task"], row["problem"], row["question"]): row["right"] for row in first}
+    groups: dict[str, list[float]] = {}
+    for row in last:
+        old = before.get((row["task"], row["problem"], row["question"]))
+        if old is not None:
+            groups.setdefault(f"task {row['task']}", []).append(float(row["right"]) - float(old))
+    intervals = {name: bootstrap_mean(values, range(len(values))) for name, values in groups.items()}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
 def pair_documents(first: Sequence[Row], last: Sequence[Row], labels: tuple[str, str]) -> Figures:
     """Differences in bits per byte, last less first, over the documents that both have scored.
 
@@ -162,6 +178,7 @@ def compare_evaluations(found: Mapping[str, Evaluation]) -> dict[str, Figures]:
     for letter, run in zip(letters[1:], runs[1:], strict=True):
         columns[f"{CHANGE} {letter} - A"] = {
             **pair_answers(first.answers_of(first.label), run.answers_of(run.label)),
+            **pair_solutions(first.solutions_of(first.label), run.solutions_of(run.label)),
             **pair_documents(first.documents, run.documents, (first.label, run.label)),
         }
     return columns

@@ -1,20 +1,31 @@
 """`nanosft eval`: does a model know who it is, how does it carry itself, and what has it forgotten?
 
+One process, or several ranks under `nanosft launch` or torchrun, with the same result.
+
 nanosft eval --model s3://bucket/run --out s3://bucket/run-evaluation
 nanosft eval compare s3://bucket/run-evaluation s3://bucket/other-evaluation
 """
 
 import logging
 import sys
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
+from nanosft.distributed import World, open_world
 from nanosft.errors import ConfigError, DataError
 from nanosft.evaluate.answering import Answer, answer_all
 from nanosft.evaluate.conduct import find_faults, measure_stability, summarize_faults
-from nanosft.evaluate.forgetting import read_held_out, read_plain_text, score_documents, summarize_documents
-from nanosft.evaluate.keeping import find_origin, find_parents, finish, read_evaluation, read_finished
+from nanosft.evaluate.forgetting import (
+    Document,
+    read_held_out,
+    read_plain_text,
+    score_documents,
+    summarize_documents,
+)
+from nanosft.evaluate.keeping import begin, find_origin, find_parents, finish, read_evaluation, read_finished
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
 from nanosft.evaluate.report import describe_counts, make_score_table, make_table, make_worst_table
@@ -26,12 +37,13 @@ from nanosft.evaluate.results import (
     compare_evaluations,
     find_worst,
     pair_answers,
+    pair_solutions,
     summarize_answers,
 )
 from nanosft.evaluate.scoring import Judge
-from nanosft.evaluate.tasks import read_tasks, score_tasks
+from nanosft.evaluate.tasks import Sandbox, read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
-from nanosft.nanochat import Checkpoint, load_checkpoint, resolve_device
+from nanosft.nanochat import Checkpoint, Sampling, load_checkpoint, resolve_device
 from nanosft.progress import make_result_console
 from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
 from nanosft.signals import raising
@@ -39,6 +51,8 @@ from nanosft.signals import raising
 _SAMPLE_SEEDS: Final = (0, 1, 2)
 _SAMPLE_TEMPERATURE: Final = 0.6
 _SAMPLE_TOP_K: Final = 50
+_RANKS_TIMEOUT_S: Final = 24 * 3600.0
+"""A rank waits for others that got longer answers to write; one that is gone is noticed at once."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,8 +63,10 @@ def run_eval(settings: EvalSettings) -> None:
         DataError: A figure is not what `require` says, or model, knowledge or data are missing or damaged.
         ConfigError: There is no such figure, or `out` holds another evaluation.
     """
-    with raising("the evaluation is not kept: the same command begins anew"):
-        found = evaluate(settings)
+    with raising("the evaluation is not kept: the same command begins anew"), _open_ranks(settings) as world:
+        found = _evaluate(settings, world)
+    if not world.is_first:
+        return
     if settings.json_output:
         sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -93,33 +109,55 @@ def evaluate(settings: EvalSettings) -> Evaluation:
         DataError: Model, knowledge or data are missing or damaged.
         ConfigError: `out` holds an evaluation made with other settings, or one of other models.
     """
+    with _open_ranks(settings) as world:
+        return _evaluate(settings, world)
+
+
+def _open_ranks(settings: EvalSettings) -> AbstractContextManager[World]:
+    return open_world(settings.device, timeout_s=_RANKS_TIMEOUT_S)
+
+
+def _evaluate(settings: EvalSettings, world: World) -> Evaluation:
+    """The order of work. Rank 0 reads, judges and keeps; all ranks run the models."""
     knowledge = read_knowledge(settings.knowledge)
     base_uri, data = find_origin(settings.model)
     base_uri = base_uri if settings.base is None else settings.base
     data = settings.data or data
-    parents = find_parents(settings, base_uri, data, knowledge)
-    if settings.out and (finished := read_finished(settings, parents)):
+    parents = world.run_on_rank_zero(lambda: find_parents(settings, base_uri, data, knowledge))
+    if settings.out and (finished := world.run_on_rank_zero(lambda: read_finished(settings, parents))):
         return finished
-    models = _load_models(settings, base_uri)
+    sandbox = world.run_on_rank_zero(Sandbox.open) if settings.sandbox else None
+    tasks = world.run_on_rank_zero(partial(read_tasks, settings.tasks_dir)) if settings.tasks_dir else []
+    if settings.out:
+        world.run_on_rank_zero(lambda: begin(settings))
+    models = world.run_on_all_ranks(lambda: _load_models(settings, base_uri, world))
     found = Evaluation({label: _describe_model(checkpoint) for label, checkpoint in models.items()})
-    probes = _choose(settings, knowledge, data, found)
+    probes, found.counts = world.run_on_rank_zero(lambda: _choose(settings, knowledge, data))
     for label, checkpoint in models.items():
-        _probe(settings, label, checkpoint, probes, Judge(knowledge), found)
+        _probe(settings, label, checkpoint, probes, Judge(knowledge), found, world)
+    _score_documents(settings, models, data, found, world)
+    for label, checkpoint in models.items():
+        score_tasks(
+            label,
+            checkpoint,
+            tasks,
+            found,
+            max_tokens=settings.task_tokens,
+            max_problems=settings.max_problems,
+            sandbox=sandbox,
+            world=world,
+        )
     if len(models) > 1:
         found.add(CHANGE, pair_answers(*(found.answers_of(label) for label in models)))
-    _score_documents(settings, models, data, found)
-    if settings.tasks_dir:
-        tasks = read_tasks(settings.tasks_dir)
-        for label, checkpoint in models.items():
-            score_tasks(label, checkpoint, tasks, found, max_tokens=settings.task_tokens)
+        found.add(CHANGE, pair_solutions(*(found.solutions_of(label) for label in models)))
     if settings.out:
-        finish(settings, found, parents)
+        world.run_on_rank_zero(lambda: finish(settings, found, parents))
     return found
 
 
-def _load_models(settings: EvalSettings, base_uri: str | None) -> dict[str, Checkpoint]:
+def _load_models(settings: EvalSettings, base_uri: str | None, world: World) -> dict[str, Checkpoint]:
     """The base, where there is one, and the model."""
-    device = resolve_device(settings.device)
+    device = resolve_device(str(world.device))
     model = load_checkpoint(settings.model, settings.source, settings.tag, settings.step, device)
     if not base_uri:
         return {"model": model}
@@ -133,13 +171,13 @@ def _describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"source": checkpoint.source, "tag": checkpoint.tag, "step": checkpoint.step}
 
 
-def _choose(settings: EvalSettings, knowledge: Knowledge, data: tuple[str, ...], found: Evaluation) -> list[Probe]:
+def _choose(settings: EvalSettings, knowledge: Knowledge, data: tuple[str, ...]) -> tuple[list[Probe], dict[str, int]]:
     """The probes to ask, and counts of those that are not."""
     probes = make_probes(knowledge, read_wordings(), read_personas(settings.dimensions), seed=settings.seed)
     asked = read_asked(data) if data else None
     kept, num_leaked = drop_leaked(probes, asked)
     chosen = choose_probes(kept, settings.num_probes, seed=settings.seed)
-    found.counts |= {
+    counts = {
         "probes asked": len(chosen),
         "left out because training data has them": num_leaked,
         "more not asked": len(kept) - len(chosen),
@@ -147,7 +185,7 @@ def _choose(settings: EvalSettings, knowledge: Knowledge, data: tuple[str, ...],
     }
     if not data:
         _log.warning("no training data is known: give --data, so that probes that stand in it are left out")
-    return chosen
+    return chosen, counts
 
 
 def _probe(
@@ -157,10 +195,11 @@ def _probe(
     probes: list[Probe],
     judge: Judge,
     found: Evaluation,
+    world: World,
 ) -> None:
     """Ask one model all probes, and some again at a temperature."""
     prompts = [probe.messages for probe in probes]
-    answers = answer_all(checkpoint, prompts, max_tokens=settings.max_tokens, label=f"probes: {label}")
+    answers = answer_all(checkpoint, prompts, max_tokens=settings.max_tokens, label=f"probes: {label}", world=world)
     rows = [_to_row(label, probe, answer, judge) for probe, answer in zip(probes, answers, strict=True)]
     found.answers += rows
     found.add(label, summarize_answers(rows))
@@ -172,10 +211,9 @@ def _probe(
             checkpoint,
             [probe.messages for probe in chosen],
             max_tokens=settings.max_tokens,
-            temperature=_SAMPLE_TEMPERATURE,
-            top_k=_SAMPLE_TOP_K,
-            seed=settings.seed + seed,
+            sampling=Sampling(_SAMPLE_TEMPERATURE, _SAMPLE_TOP_K, seed=settings.seed + seed),
             label=f"samples: {label}",
+            world=world,
         )
         for own, probe, answer in zip(verdicts, chosen, sampled, strict=True):
             own.append(judge.judge(probe, answer.whole_words).verdict)
@@ -204,21 +242,25 @@ def _to_row(label: str, probe: Probe, answer: Answer, judge: Judge) -> Row:
 
 
 def _score_documents(
-    settings: EvalSettings, models: dict[str, Checkpoint], data: tuple[str, ...], found: Evaluation
+    settings: EvalSettings, models: dict[str, Checkpoint], data: tuple[str, ...], found: Evaluation, world: World
 ) -> None:
     """Bits per byte on plain text and on held-out conversations."""
-    model = models[found.label]
+    tokenizer = models[found.label].tokenizer
     row_len = min(checkpoint.context_len for checkpoint in models.values())
-    documents = []
-    if settings.plain_text:
-        documents += read_plain_text(
-            settings.plain_text, model.tokenizer, row_len=row_len, max_rows=settings.num_documents
-        )
+    max_rows = settings.num_documents
+
+    def read() -> tuple[list[Document], int]:
+        plain, held_out, num_long = list[Document](), list[Document](), 0
+        if settings.plain_text:
+            plain = read_plain_text(settings.plain_text, tokenizer, row_len=row_len, max_rows=max_rows)
+        if data:
+            held_out, num_long = read_held_out(data, tokenizer, row_len=row_len, max_rows=max_rows)
+        return plain + held_out, num_long
+
+    documents, num_long = world.run_on_rank_zero(read)
     if data:
-        held_out, num_long = read_held_out(data, model.tokenizer, row_len=row_len, max_rows=settings.num_documents)
-        documents += held_out
         found.counts["held-out conversations left out as too long"] = num_long
-    scores = score_documents(models, documents)
+    scores = score_documents(models, documents, world=world)
     found.documents = [score.to_json() for score in scores]
     found.counts["documents scored"] = len(scores)
     for label, figures in summarize_documents(scores).items():

@@ -65,6 +65,23 @@ def bootstrap_ratio(
     return Interval(float(total[0] / total[1]), float(low), float(high), len(numerators))
 
 
+def bootstrap_centred(groups: Sequence[tuple[Sequence[float], float]], *, seed: int = 0) -> Interval:
+    """The mean over groups of `(mean - baseline) / (1 - baseline)`; each group is resampled by itself.
+
+    Args:
+        groups: Values, one at least, and what chance alone would reach.
+        seed: Of the resampling.
+    """
+    means, draws = [], []
+    for number, (values, baseline) in enumerate(groups):
+        own = np.array([values], np.float64)
+        resampled = np.concatenate([block[0] for block in _resample(own, seed + number)]) / len(values)
+        means.append((own.mean() - baseline) / (1 - baseline))
+        draws.append((resampled - baseline) / (1 - baseline))
+    low, high = np.percentile(np.mean(draws, axis=0), _PERCENTILES)
+    return Interval(float(np.mean(means)), float(low), float(high), sum(len(values) for values, _ in groups))
+
+
 def _sum_by_cluster(values: FloatArray, clusters: Sequence[Hashable]) -> FloatArray:
     """Sums of (rows, values) by cluster: (rows, clusters), clusters in order of their first value."""
     places: dict[Hashable, int] = {}

@@ -48,7 +48,15 @@ class EvalSettings(StageSettings):
     tasks_dir: str | None = Field(
         default=None,
         description="Prefix of JSONL or Parquet tasks, one problem a line: choices by letters, or answers by exact "
-        "match, number or pattern; ARC, MMLU and GSM8K as the Hub has them.",
+        "match, number or pattern. ARC-Easy, ARC-Challenge, MMLU, GSM8K and HumanEval as the Hub has them, in files or "
+        "directories of these names, make ChatCORE.",
+    )
+    max_problems: int | None = Field(
+        default=None, ge=1, description="Problems of each task at most: the first of nanochat's order (default: all)."
+    )
+    sandbox: Literal["bubblewrap"] | None = Field(
+        default=None,
+        description="Where programs of HumanEval run: bubblewrap (default: nowhere, they are counted and not scored).",
     )
     task_tokens: int = Field(default=512, ge=1, description="Longest answer to a problem of a task, in tokens.")
     num_probes: int = Field(

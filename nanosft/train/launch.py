@@ -1,6 +1,7 @@
 """`nanosft launch`: torchrun's own agent in this process, with exit codes that tell what happened.
 
     nanosft launch --nproc-per-node 8 train --base s3://bucket/base --data s3://bucket/mix --out s3://bucket/run
+    nanosft launch --nproc-per-node 8 eval --model s3://bucket/run --out s3://bucket/run-evaluation
 
 torchrun exits with 1 whatever its ranks returned, and kills them 30 s after SIGTERM. Here the exit code is the
 root-cause rank's; 143 after SIGTERM; and 138 for what is worth a restart: a rank killed by a signal, a collective or a
@@ -25,6 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, launch_agent
 from nanosft.errors import EXIT_OK, EXIT_RETRY, EXIT_SIGTERM, ConfigError, StoreError
 from nanosft.settings.train import LaunchSettings
 
+_COMMANDS: Final = ("train", "eval")
 _KEPT_BACK_S: Final = 10
 """Of the pod's grace, for the agent itself."""
 _RENDEZVOUS_TIMEOUT_S: Final = 900
@@ -44,8 +46,9 @@ def run_launch(settings: LaunchSettings, arguments: Sequence[str]) -> int:
     Raises:
         ConfigError: No command is given, or the settings do not fit each other.
     """
-    if not arguments or arguments[0] != "train":
-        raise ConfigError("nanosft launch starts ranks of train: nanosft launch --nproc-per-node 8 train …")
+    if not arguments or arguments[0] not in _COMMANDS or "compare" in arguments[1:2]:
+        known = " or ".join(_COMMANDS)
+        raise ConfigError(f"nanosft launch starts ranks of {known}: nanosft launch --nproc-per-node 8 train …")
     config = make_config(settings)
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a store of their own for the ranks of each restart
     try:
@@ -84,7 +87,7 @@ def make_config(settings: LaunchSettings) -> LaunchConfig:
         max_nodes=int(most or least),
         nproc_per_node=_count_ranks(settings.nproc_per_node),
         run_id=job,
-        role="train",
+        role="nanosft",
         rdzv_backend=backend,
         rdzv_endpoint=endpoint,
         rdzv_configs=configs,

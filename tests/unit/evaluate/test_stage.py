@@ -26,6 +26,7 @@ from nanosft.settings import load_settings
 from nanosft.settings.evaluate import EvalCompareSettings
 from nanosft.settings.run import DescribeSettings
 from nanosft.store import open_store
+from tests.ranks import run_ranks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "nanochat" / "g5"
 KNOWLEDGE = "- Name: Tilda\n- Maker: Ada Byron\n\n## Sizes\n- The small model has 561 million parameters in all.\n"
@@ -140,7 +141,7 @@ def test_a_model_compared_with_itself_has_forgotten_nothing(checkpoint: Checkpoi
 def test_twice_the_same_evaluation_is_the_same_bytes(run: Path) -> None:
     evaluate(make_settings(run))
     evaluate(make_settings(run, out=str(run / "again"), device="cpu", num_worst=3))
-    names = sorted(path.name for path in (run / "out").iterdir())
+    names = sorted(path.name for path in (run / "out").iterdir() if path.is_file())
     assert names == ["answers.jsonl", "documents.jsonl", "manifest.json", "scores.json"]
     for name in names[:2] + names[3:]:
         assert (run / "out" / name).read_bytes() == (run / "again" / name).read_bytes()
@@ -156,6 +157,32 @@ def test_twice_the_same_evaluation_is_the_same_bytes(run: Path) -> None:
         "train-00000.jsonl",
         "val-00000.jsonl",
     ]
+
+
+def test_one_and_two_ranks_give_the_same_bytes(run: Path) -> None:
+    """70 probes are two blocks, so that both ranks write some of the answers; gloo on CPU."""
+    (run / "tasks").mkdir()
+    letters = {"question": "Q?", "choices": ["x", "y"], "answer": "A"}
+    lines = [orjson.dumps(value) + b"\n" for value in [letters, {"question": "Q?", "answer": "never said"}] * 2]
+    (run / "tasks" / "mine.jsonl").write_bytes(b"".join(lines))
+    changes = {"tasks_dir": str(run / "tasks"), "task_tokens": 4, "num_probes": 70, "num_sampled": 1, "max_tokens": 2}
+    settings = make_settings(run, **changes, base="", num_documents=2).model_dump()
+    for size, out in ((1, "one"), (2, "out")):
+        codes = run_ranks(settings, size, log=run / "log", command="eval")
+        assert codes == [0] * size, (run / "log").read_text()
+        if size == 1:
+            (run / "out").rename(run / out)
+    for name in ("answers.jsonl", "documents.jsonl", "manifest.json", "scores.json"):
+        assert (run / "out" / name).read_bytes() == (run / "one" / name).read_bytes()
+    text = (run / "log").read_text()
+    assert text.count("Worst answers") == 2  # one rank talks
+    codes = run_ranks({**settings, "require": ["identity>=0.9"]}, 2, log=run / "log", command="eval")
+    assert codes == [3, 0]
+
+
+def test_an_error_ends_every_rank_with_its_code(run: Path) -> None:
+    codes = run_ranks({"model": str(run / "nowhere"), "base": "", "device": "cpu"}, 2, log=run / "log", command="eval")
+    assert codes == [3, 3]
 
 
 def test_an_evaluation_has_a_column_a_model_and_their_paired_differences(run: Path) -> None:
@@ -229,6 +256,11 @@ def test_evaluations_side_by_side(run: Path, capsys: pytest.CaptureFixture[str])
         run_compare(EvalCompareSettings(evaluations=(str(run / "out"), str(run / "data"))))
 
 
+def test_out_may_not_be_the_models_own_prefix(run: Path) -> None:
+    with pytest.raises(ConfigError, match="is the model's own prefix"):
+        evaluate(make_settings(run, out=str(run / "model")))
+
+
 def test_tasks_are_figures_of_each_model(run: Path) -> None:
     (run / "tasks").mkdir()
     line = {"question": "Q?", "choices": ["x", "y"], "answer": "A"}
@@ -239,6 +271,7 @@ def test_tasks_are_figures_of_each_model(run: Path) -> None:
         rows = [row for row in found.answers if row["model"] == label and "task" in row]
         assert [row["wanted"] for row in rows] == ["A", "never said"]
         assert found.figures[label]["task mine"].mean == sum(row["right"] for row in rows) / 2
+    assert found.figures["change"]["task mine"].num == 2
     manifest = read_manifest(open_store(str(run / "out")))
     assert manifest is not None
     assert manifest.parents[-1].uri.endswith("tasks/mine.jsonl")

@@ -64,7 +64,7 @@ def test_settings_that_cannot_be_right_are_refused():
         make_config(LaunchSettings(nnodes="3:2", rdzv_backend="c10d", rdzv_endpoint="host:1"))
     with pytest.raises(ConfigError, match="no key=value"):
         make_config(LaunchSettings(rdzv_conf="timeout"))
-    with pytest.raises(ConfigError, match="starts ranks of train"):
+    with pytest.raises(ConfigError, match="starts ranks of train or eval"):
         run_launch(LaunchSettings(), ["mix"])
 
 
