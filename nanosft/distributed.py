@@ -194,16 +194,6 @@ def lost_ranks() -> Iterator[None]:
         ) from exc
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The compute dtype; "auto" is bfloat16 where the hardware multiplies it faster than float32."""
-    if name != "auto":
-        return torch.bfloat16 if name == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else torch.float32
-
-
 def _choose_device(name: str, local_rank: int, local_size: int) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

@@ -66,7 +66,7 @@ class TrainSettings(StageSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Compute dtype; the weights stay float32. auto: bfloat16 where the hardware multiplies it faster.",
+        description="Compute dtype; the weights stay float32. auto: what this machine multiplies faster, measured.",
     )
     overlong: Literal["turns", "drop", "error"] = Field(
         default="turns",

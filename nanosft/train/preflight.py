@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 
 from nanosft.data import DataObject, OutputPrefix, iter_lines
-from nanosft.distributed import World, choose_dtype
+from nanosft.distributed import World
 from nanosft.errors import ConfigError, NanosftError
 from nanosft.manifest import check_same_settings
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
@@ -21,6 +21,7 @@ from nanosft.train.data import count_rows_per_step, split_objects
 from nanosft.train.finish import find_content
 from nanosft.train.loss import CHUNK_TOKENS
 from nanosft.train.optim import Group, HyperParameters, group_parameters
+from nanosft.train.precision import choose_dtype
 from nanosft.train.state import list_states
 
 _ACTIVATIONS_PER_CHANNEL: Final = 34
@@ -109,15 +110,14 @@ def _check_store(store: Store, content: dict[str, Any]) -> str:
 
 
 def _check_base(settings: TrainSettings, found: list[Checkpoint]) -> str:
-    dtype = choose_dtype(settings.dtype, _device(settings))
     base = load_checkpoint(
         settings.base,
         settings.base_source,
         settings.base_tag,
         settings.base_step,
-        compute_dtype=dtype,
         softcap=settings.softcap,
     )
+    dtype = base.model.compute_dtype = choose_dtype(settings.dtype, base.model.config, _device(settings))
     found.append(base)
     num_params = sum(param.numel() for param in base.model.parameters())
     return (

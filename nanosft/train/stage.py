@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from nanosft.distributed import World, choose_dtype, open_world
+from nanosft.distributed import World, open_world
 from nanosft.errors import ConfigError, Interrupted, TrainError
 from nanosft.manifest import Manifest
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
@@ -41,8 +42,9 @@ from nanosft.train.finish import TrainSummary, describe_run, find_content, find_
 from nanosft.train.loop import Learner, Run, train
 from nanosft.train.metrics import MetricsLog, Sink, Throughput, count_flops_per_token, find_peak_flops, open_sinks
 from nanosft.train.optim import HyperParameters, MuonAdamW, group_parameters, load_moments
+from nanosft.train.precision import DTYPES, choose_dtype
 from nanosft.train.preflight import run_preflight
-from nanosft.train.state import Progress, StateSaver, restore
+from nanosft.train.state import Progress, StateSaver, list_states, restore
 from nanosft.train.step import LossModule, replicate
 
 _log = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ def run_train(settings: TrainSettings) -> TrainSummary:
 def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence[int]) -> Inputs:
     """Everything a run reads before its first step, the same on all ranks."""
     base = world.run_on_all_ranks(lambda: _load_base(settings, world))
+    base.model.compute_dtype = world.run_on_rank_zero(lambda: _choose_dtype(settings, store, base, world))
     hyper = HyperParameters.resolve(settings, base.meta, where=base.uri)
     prompts = render_prompts(
         base.tokenizer,
@@ -137,9 +140,15 @@ def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
         settings.base_tag,
         settings.base_step,
         world.device,
-        compute_dtype=choose_dtype(settings.dtype, world.device),
         softcap=settings.softcap,
     )
+
+
+def _choose_dtype(settings: TrainSettings, store: Store, base: Checkpoint, world: World) -> torch.dtype:
+    """Rank 0's choice holds for all; what it began with holds for a resumed run."""
+    states = list_states(store) if settings.dtype == "auto" else []
+    kept = states[0].manifest.counts.get("dtype", "") if states else ""
+    return choose_dtype(settings.dtype, base.model.config, world.device, kept=kept)
 
 
 def _plan(inputs: Inputs) -> StepPlan:
@@ -230,7 +239,7 @@ def _resume(inputs: Inputs, optimizer: MuonAdamW, plan: StepPlan) -> Progress:
         states = world.run_on_all_ranks(lambda: read_optimizer_states(settings.base, base.ref))
         load_moments(optimizer, states, where=f"{base.uri}: {base.ref.optimizer_keys[0]} …")
         _log.info("took the momentum over from %d optimizer files of the base", len(states))
-    return Progress()
+    return Progress(dtype=next(name for name, dtype in DTYPES.items() if dtype == base.model.compute_dtype))
 
 
 def _open_metrics(inputs: Inputs, writer: Executor, progress: Progress) -> MetricsLog:

@@ -48,6 +48,7 @@ class Progress:
         last_loss: Validation loss of the newest evaluation, or None.
         last_bpb: Its bits per byte.
         evaluated_step: Step of the newest evaluation; -1 before the first.
+        dtype: What the run computes in, by name; empty in states that did not say it yet.
     """
 
     step: int = 0
@@ -61,6 +62,7 @@ class Progress:
     last_loss: float | None = None
     last_bpb: float | None = None
     evaluated_step: int = -1
+    dtype: str = ""
 
 
 class StateSaver:

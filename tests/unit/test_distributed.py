@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nanosft.distributed import LostRankError, World, choose_dtype, lost_ranks, open_world
+from nanosft.distributed import LostRankError, World, lost_ranks, open_world
 from nanosft.errors import EXIT_RETRY, ConfigError, DataError
 
 
@@ -39,13 +39,6 @@ def test_a_gpu_that_is_not_there_is_a_config_error():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="no GPU"), open_world("cuda", timeout_s=1.0):
         pass
-
-
-def test_the_dtype_is_what_is_asked_for_or_what_the_hardware_multiplies_fast():
-    cpu = torch.device("cpu")
-    assert choose_dtype("float32", cpu) == torch.float32
-    assert choose_dtype("bfloat16", cpu) == torch.bfloat16
-    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
 
 
 def test_a_world_size_without_a_meeting_place_is_a_config_error(monkeypatch):
