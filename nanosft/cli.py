@@ -19,6 +19,7 @@ from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.options import HelpGroup, command, group_command, launcher
+from nanosft.settings.report import ReportSettings
 from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
 from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
@@ -104,7 +105,11 @@ def train(settings: TrainSettings) -> None:
     """
     from nanosft.train.stage import run_train
 
-    run_train(settings)
+    summary = run_train(settings)
+    if settings.report and not summary.was_finished:
+        from nanosft.report.stage import write_beside
+
+        write_beside(settings.out, made=settings.out)
 
 
 @launcher(app, LaunchSettings, panel="Run")
@@ -158,7 +163,13 @@ def evaluate(settings: EvalSettings) -> None:
     """
     from nanosft.evaluate.stage import run_eval
 
-    run_eval(settings)
+    try:
+        run_eval(settings)
+    finally:  # a requirement that is not met is what one looks for
+        if settings.report and settings.out:
+            from nanosft.report.stage import write_beside
+
+            write_beside(settings.model, made=settings.out)
 
 
 @command(evaluation, EvalCompareSettings, panel=None)
@@ -203,6 +214,19 @@ def describe(settings: DescribeSettings) -> None:
     from nanosft.describe import run_describe
 
     run_describe(settings)
+
+
+@command(app, ReportSettings, panel="Measure")
+def report(settings: ReportSettings) -> None:
+    """Write one self-contained HTML page of a run, a data set, an audit or an evaluation; it asks nothing of a network.
+
+    nanosft report s3://bucket/run
+
+    `nanosft report compare A B …` lays runs over each other. With --watch the page is written anew while a run goes on.
+    """
+    from nanosft.report.stage import run_report
+
+    run_report(settings)
 
 
 @command(knowledge, KnowledgeCheckSettings, panel=None)

@@ -11,7 +11,7 @@ from nanosft.data import read_manifest
 from nanosft.errors import DataError, NanosftError
 from nanosft.knowledge import SHIPPED, read_knowledge
 from nanosft.manifest import EVALUATION_KEY, MANIFEST_KEY, Manifest, Parent, parse_manifest
-from nanosft.store import MissingObjectError, open_object, open_store
+from nanosft.store import MissingObjectError, Store, open_object, open_store
 
 _SCORES_KEY = "scores.json"
 
@@ -27,12 +27,14 @@ class Ancestor:
             is there: a base checkpoint, a file); "as shipped" (the knowledge base that comes with this nanosft);
             "gone"; or "cannot be read: " with the reason.
         parents: What it was made from.
+        made_s: When its manifest was put, in seconds since 1970; None where nothing tells.
     """
 
     uri: str
     manifest: Manifest | None
     state: str
     parents: tuple["Ancestor", ...] = ()
+    made_s: float | None = None
 
     def walk(self) -> Iterator["Ancestor"]:
         """Itself, then all that it was made from, a child before its parents."""
@@ -67,17 +69,23 @@ def read_lineage(uri: str) -> Ancestor:
     manifest = read_manifest(store)
     if manifest is None:
         raise DataError(f"{store.uri}: no {MANIFEST_KEY} here: nothing is finished under this prefix")
-    return _with_parents(store.uri, manifest)
+    return trace_parents(store.uri, manifest, made_s=_made_s(store))
+
+
+def trace_parents(uri: str, manifest: Manifest, *, made_s: float | None = None) -> Ancestor:
+    """The ancestry of what a manifest at hand is of, such as that of a saved state; raises nothing."""
+    return Ancestor(uri, manifest, "as recorded", tuple(map(_read_ancestor, manifest.parents)), made_s)
+
+
+def _made_s(store: Store) -> float | None:
+    info = store.stat(MANIFEST_KEY)
+    return info.modified_s if info is not None else None
 
 
 def _prefix(uri: str) -> str:
     """The prefix of a manifest that is named itself."""
     above, slash, name = uri.rpartition("/")
     return (above or slash or ".") if name == MANIFEST_KEY else uri
-
-
-def _with_parents(uri: str, manifest: Manifest) -> Ancestor:
-    return Ancestor(uri, manifest, "as recorded", tuple(map(_read_ancestor, manifest.parents)))
 
 
 def _read_ancestor(parent: Parent) -> Ancestor:
@@ -95,7 +103,7 @@ def _read_ancestor(parent: Parent) -> Ancestor:
         manifest = parse_manifest(content, where=store.uri_of(MANIFEST_KEY))
     except NanosftError as exc:
         return Ancestor(parent.uri, None, f"cannot be read: {exc}")
-    return _with_parents(parent.uri, manifest)
+    return trace_parents(parent.uri, manifest, made_s=_made_s(store))
 
 
 def _is_there(uri: str) -> bool:

@@ -81,6 +81,11 @@ class EvalSettings(StageSettings):
     device: str = Field(
         default="auto", description="Device: auto, cpu, cuda, cuda:1, …", json_schema_extra={"content": False}
     )
+    report: bool = Field(
+        default=True,
+        description="With --out: at the end, write report.html beside the model.",
+        json_schema_extra={"content": False},
+    )
     num_worst: int = Field(default=20, ge=0, description="Worst answers to show.", json_schema_extra={"content": False})
     json_output: bool = Field(
         default=False,

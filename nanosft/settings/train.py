@@ -150,6 +150,11 @@ class TrainSettings(StageSettings):
         description="Compile the loss of the head with torch.compile (default: on CUDA).",
         json_schema_extra={"content": False},
     )
+    report: bool = Field(
+        default=True,
+        description="At the end, write report.html beside the model.",
+        json_schema_extra={"content": False},
+    )
     num_threads: int | None = Field(
         default=None,
         ge=1,

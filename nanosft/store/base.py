@@ -6,7 +6,7 @@ see either the whole object or none.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -25,10 +25,17 @@ class NoConditionalPutError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing tells of an object."""
+    """What a listing tells of an object; equal where key and size are.
+
+    Attributes:
+        key: Relative to the store's root.
+        size_bytes: Its size.
+        modified_s: When it was put, in seconds since 1970.
+    """
 
     key: str
     size_bytes: int
+    modified_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,12 +135,12 @@ class LocalStore:
         path = self._path(key)
         with _translated(self.uri_of(key)):
             try:
-                size_bytes = path.stat().st_size
+                found = path.stat()
             except OSError as exc:
                 if exc.errno in _ABSENT:
                     return None
                 raise
-            return ObjectInfo(key, size_bytes) if path.is_file() else None
+            return ObjectInfo(key, found.st_size, found.st_mtime) if path.is_file() else None
 
     def exists(self, key: str) -> bool:
         """Whether the file is there."""
@@ -301,8 +301,9 @@ def _scan(folder: Path, root: Path) -> tuple[list[ObjectInfo], list[Path]]:
             folders.append(Path(entry.path))
         elif not entry.name.startswith(_TEMPORARY):
             with suppress(FileNotFoundError):  # deleted since, or a link to nothing
-                size_bytes = entry.stat().st_size
-                files.append(ObjectInfo(Path(entry.path).relative_to(root).as_posix(), size_bytes))
+                found = entry.stat()
+                key = Path(entry.path).relative_to(root).as_posix()
+                files.append(ObjectInfo(key, found.st_size, found.st_mtime))
     return files, folders
 
 

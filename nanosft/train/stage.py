@@ -250,7 +250,10 @@ def _open_metrics(inputs: Inputs, writer: Executor, progress: Progress) -> Metri
     sinks: tuple[Sink, ...] = open_sinks(
         tensorboard=settings.tensorboard, wandb=settings.wandb, run=store.uri, config=inputs.manifest.settings
     )
-    return MetricsLog(store, writer, step=progress.step, sinks=sinks)
+    metrics = MetricsLog(store, writer, step=progress.step, sinks=sinks)
+    if progress.step:
+        metrics.write({"step": progress.step, "resumed": True, "world_size": inputs.world.size})  # for the report
+    return metrics
 
 
 def _make_builder(inputs: Inputs, tokens: TokenSet, rows: PackedRows) -> BatchBuilder:

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanosft.audit.inspection import guess_language, inspect_conversations, run_inspect
+from nanosft.audit.inspection import run_inspect
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.errors import DataError
+from nanosft.inspection import guess_language, inspect_conversations
 from nanosft.settings.audit import InspectSettings
 
 

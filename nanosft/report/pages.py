@@ -1,0 +1,150 @@
+"""Records become pages: which sections, in which order, and what stands at the top."""
+
+from collections.abc import Sequence
+
+from nanosft.report.blocks import Block, Browser, Page, Section, Table, Text
+from nanosft.report.browser import add_tokens, mark_clusters, pack_rows
+from nanosft.report.collect import Record, find_tokenizer
+from nanosft.report.compare_sections import make_compare_sections
+from nanosft.report.data_sections import (
+    make_audit_section,
+    make_generate_section,
+    make_mix_section,
+    make_set_section,
+)
+from nanosft.report.run_sections import (
+    make_asked_section,
+    make_evaluation_sections,
+    make_lineage_section,
+    make_next_section,
+    make_samples_section,
+    make_train_section,
+)
+from nanosft.report.wording import say_money, say_time
+from nanosft.settings.report import ReportSettings
+
+
+def make_page(record: Record, settings: ReportSettings, *, refresh_s: float | None = None) -> Page:
+    """The page of a run, a data set or an audit."""
+    sections = _run_sections(record) if record.subject == "run" else _data_sections(record)
+    browser = _make_browser(record, settings)
+    if record.problems:
+        sections.append(
+            Section("problems", "What could not be read", [Text(text, "warning") for text in record.problems])
+        )
+    badges = {}
+    if record.manifest is not None:
+        badges = {"manifest": record.manifest.sha256[:12], "nanosft": record.manifest.nanosft_version}
+        if record.manifest.cost_usd is not None:
+            badges["cost"] = say_money(record.manifest.cost_usd)
+    title = {"run": "Run", "data": "Data set", "audit": "Audit"}[record.subject]
+    return Page(f"{title} {record.name}", f"{record.uri} · {_say_status(record)}", sections, browser, refresh_s, badges)
+
+
+def make_comparison(records: Sequence[Record]) -> Page:
+    """The page of runs laid over each other."""
+    status = ", ".join(f"{letter}: {record.uri}" for letter, record in label_records(records).items())
+    return Page(f"{len(records)} runs side by side", status, make_compare_sections(label_records(records)))
+
+
+def label_records(records: Sequence[Record]) -> dict[str, Record]:
+    """Records by the letters that they go by on the page."""
+    return {chr(ord("A") + place): record for place, record in enumerate(records)}
+
+
+def _run_sections(record: Record) -> list[Section]:
+    sections = [_overview(record), make_train_section(record), make_samples_section(record)]
+    sections += make_evaluation_sections(record)
+    made = [found for found in record.sets if found.manifest is not None and found.manifest.kind == "generated"]
+    mixtures = [
+        item.manifest for item in record.ancestors() if item.manifest is not None and item.manifest.kind == "mixture"
+    ]
+    if made:
+        sections.append(make_generate_section(made[0], record))
+    else:
+        text = "Not there: no set that `nanosft generate` made is among what the run was made from."
+        sections.append(Section("generate", "Generate", [Text(text, "missing")]))
+    if mixtures:
+        sections.append(make_mix_section(mixtures[0]))
+    else:
+        text = "Not there: the run was trained on data that `nanosft mix` did not make."
+        sections.append(Section("mix", "Mix", [Text(text, "missing")]))
+    if record.sets and record.sets[0].inspection.num_rows:
+        sections.append(make_set_section(record.sets[0], "The training data"))
+    return [*sections, make_asked_section(record), make_lineage_section(record), make_next_section(record)]
+
+
+def _data_sections(record: Record) -> list[Section]:
+    sections: list[Section] = []
+    if record.audit is not None:
+        sections.append(make_audit_section(record.audit))
+    manifest = record.manifest
+    if record.sets:
+        found = record.sets[0]
+        sections.append(make_set_section(found))
+        is_generated = manifest is not None and manifest.kind.startswith("generated")
+        if is_generated or (manifest is None and found.cells and record.subject == "data"):
+            sections.append(make_generate_section(found, record))
+    if manifest is not None and manifest.kind == "mixture":
+        sections.append(make_mix_section(manifest))
+    if record.lineage is not None:
+        sections += [make_asked_section(record), make_lineage_section(record)]
+    return sections
+
+
+def _overview(record: Record) -> Section:
+    """What stands first on a run's page: whether it is finished, and what there is of it."""
+    blocks: list[Block] = []
+    if record.manifest is None:
+        state = (
+            f"The newest saved state is of step {record.states[-1].step:,} ({say_time(record.states[-1].saved_s)})"
+            if record.states
+            else "No state is saved yet"
+        )
+        last = (
+            f"the metrics end at step {record.metrics[-1]['step']:,} ({say_time(record.metrics_s)})"
+            if record.metrics
+            else "no metrics are written yet"
+        )
+        blocks.append(Text(f"The run is not finished, or it failed: no manifest is there. {state}; {last}.", "warning"))
+    rows = [
+        ["training", f"{len(record.steps()):,} steps in the metrics" if record.steps() else "not there"],
+        ["validation", f"{sum('val_loss' in line for line in record.metrics):,} evaluations in training"],
+        ["evaluation", record.evaluation.uri if record.evaluation is not None else "not there: nanosft eval makes one"],
+        ["states kept", ", ".join(f"step {state.step:,} ({state.attempt})" for state in record.states) or "none"],
+        ["model", "finished" if record.manifest is not None else "not there yet"],
+    ]
+    blocks.append(Table("What is there", ["part", "what there is"], rows))
+    return Section("overview", "Overview", blocks)
+
+
+def _say_status(record: Record) -> str:
+    made_s = record.lineage.made_s if record.lineage is not None else None
+    if record.manifest is not None:
+        return "finished" + (f" {say_time(made_s)}" if made_s else "")
+    if record.subject == "run":
+        return "not finished"
+    return "audited" if record.subject == "audit" else "without a manifest"
+
+
+def _make_browser(record: Record, settings: ReportSettings) -> Browser | None:
+    if not record.rows or not settings.max_data_mib:
+        return None
+    num_clusters = mark_clusters(record.rows)
+    tokenizer = find_tokenizer(record) if settings.max_tokens else None
+    num_tokenised = add_tokens(record.rows, tokenizer, settings.max_tokens) if tokenizer is not None else 0
+    num_shown, num_seen = len(record.rows), record.num_rows_seen
+    said = [
+        f"All {num_seen:,} conversations and rejected answers are in this page."
+        if num_shown == num_seen
+        else f"A sample: {num_shown:,} of {num_seen:,} conversations and rejected answers, drawn by seed "
+        f"{settings.seed}; --max-data-mib makes room for more."
+    ]
+    said.append(
+        f"{num_clusters:,} clusters of near-duplicates are among them."
+        if num_clusters
+        else "None nearly equals another."
+    )
+    if 0 < num_tokenised < num_shown:
+        said.append(f"The first {num_tokenised:,} show the tokenizer's own tokens, the others words.")
+    return pack_rows(record.rows, " ".join(said))

@@ -1,0 +1,85 @@
+"""`nanosft report`: one self-contained HTML page of a run, a data set or an audit, or of runs laid over each other."""
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from nanosft.data import read_manifest
+from nanosft.errors import NanosftError
+from nanosft.progress import make_result_console
+from nanosft.report.collect import Record, collect
+from nanosft.report.page import render_page
+from nanosft.report.pages import make_comparison, make_page
+from nanosft.settings.report import ReportSettings
+from nanosft.store import open_object, open_store
+
+REPORT_KEY: Final = "report.html"
+_MIB_BESIDE: Final = 4.0
+"""Compressed conversations in a page that a command writes by itself."""
+_log = logging.getLogger(__name__)
+
+
+def run_report(settings: ReportSettings) -> None:
+    """Write the page, tell where it is, and with `watch` go on until the run is finished.
+
+    Raises:
+        DataError: Nothing is there that a page can be made of.
+    """
+    out = settings.out or f"{_name(settings)}-report.html"
+    console = make_result_console()
+    record = _write(settings, out)
+    console.print(out, markup=False, highlight=False, soft_wrap=True)
+    while settings.watch and record is not None and record.manifest is None:
+        time.sleep(settings.interval_s)
+        record = _write(settings, out)
+
+
+def write_beside(uri: str, *, made: str) -> str | None:
+    """Write a model's page beside it, on the first rank; returns the page's URI.
+
+    A failure to draw is a warning and None: no run fails for it.
+
+    Args:
+        uri: The model.
+        made: What the command has made. Nothing is written where it is not finished.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    settings = ReportSettings(uris=(uri,), max_data_mib=_MIB_BESIDE)
+    try:
+        if read_manifest(open_store(made)) is None:
+            return None
+        store = open_store(uri)
+        store.write(REPORT_KEY, render_page(make_page(collect(uri, settings), settings)).encode())
+    except Exception as exc:  # noqa: BLE001 - what is drawn is drawn from what is finished; a defect here costs nothing
+        _log.warning("%s: no page was written: %s", uri, exc if isinstance(exc, NanosftError) else repr(exc))
+        return None
+    _log.info("the page of the run is %s", store.uri_of(REPORT_KEY))
+    return store.uri_of(REPORT_KEY)
+
+
+def _write(settings: ReportSettings, out: str) -> Record | None:
+    """Write the page once; the record that it shows, or None of a comparison."""
+    if settings.compared:
+        records = [collect(uri, settings, with_rows=False) for uri in settings.compared]
+        _put(out, render_page(make_comparison(records)))
+        return None
+    record = collect(settings.uris[0], settings)
+    refresh_s = settings.interval_s if settings.watch and record.manifest is None else None
+    _put(out, render_page(make_page(record, settings, refresh_s=refresh_s)))
+    return record
+
+
+def _put(out: str, page: str) -> None:
+    store, key = open_object(out)
+    store.write(key, page.encode())
+
+
+def _name(settings: ReportSettings) -> str:
+    """What the page's file is called: the last word of the URI."""
+    if settings.compared:
+        return "compare"
+    return Path(unquote(settings.uris[0].rstrip("/"))).name.replace("*", "_").replace("?", "_") or "data"

@@ -1,0 +1,215 @@
+"""Pages: every section falls back to who makes it, everything is escaped, and nothing comes from elsewhere."""
+
+import base64
+import html
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from nanosft.cli import app
+from nanosft.conversation import Conversation, Message
+from nanosft.nanochat.tokenizer import train_tokenizer
+from nanosft.report.blocks import Page, Section, Text
+from nanosft.report.browser import mark_clusters, render_tokens
+from nanosft.report.figures import Line, draw_lines, thin
+from nanosft.report.page import render_page
+from nanosft.report.stage import run_report, write_beside
+from nanosft.report.wording import say_duration, say_money, say_number, say_size
+from nanosft.settings.report import ReportSettings
+from nanosft.store import open_store
+from tests.reporting import NASTY, put_generated, put_mixture, put_road, put_run
+
+
+def write(tmp_path: Path, *uris: str, **changes: Any) -> str:
+    out = tmp_path / "page.html"
+    run_report(ReportSettings(uris=uris, out=str(out), **changes))
+    return out.read_text(encoding="utf-8")
+
+
+def sections_of(page: str) -> list[str]:
+    return re.findall(r'<section id="([\w-]+)"', page)
+
+
+def rows_of(page: str) -> list[dict[str, Any]]:
+    chunks = re.findall(r'class="chunk">([\w+/=]*)<', page)
+    return [row for chunk in chunks for row in orjson.loads(zlib.decompress(base64.b64decode(chunk)))]
+
+
+def test_the_page_of_a_run_has_every_section(tmp_path: Path) -> None:
+    run = put_road(str(tmp_path))
+    page = write(tmp_path, run.uri)
+    assert sections_of(page) == [
+        "overview", "train", "samples", "evaluation", "answers", "generate", "mix", "set", "asked", "ancestry", "next",
+        "problems", "data",
+    ]  # fmt: skip
+    assert page.count("<figure>") == 8
+    assert "0.750 [0.500, 1.000]" in page
+    assert f"nanosft chat --model {run.uri}" in page
+    assert len(rows_of(page)) == 7
+    problems = re.findall(r'<p class="warning">(.*?)</p>', page)
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        ["no tokens are shown", f"{where}/tokenizer/tokenizer.pkl"] for where in ("file:///absent/base", run.uri)
+    ]
+
+
+def test_nothing_in_a_page_is_markup_of_the_data(tmp_path: Path) -> None:
+    page = write(tmp_path, put_road(str(tmp_path)).uri)
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert page.count("<script>") == 1
+
+
+def test_nothing_in_a_page_is_fetched(tmp_path: Path) -> None:
+    page = write(tmp_path, put_road(str(tmp_path)).uri)
+    assert re.findall(r"(?:src|href)=\"(?!#|data:)", page) == []
+    assert "default-src 'none'" in html.unescape(page)
+    assert not re.search(r"<[^>]* style=", page.split("</style>")[1].split("<script")[0])
+
+
+def test_a_run_killed_in_the_middle_says_so_and_what_is_missing(tmp_path: Path) -> None:
+    mixture = put_mixture(str(tmp_path / "mixture"), put_generated(str(tmp_path / "generated")))
+    put_run(str(tmp_path / "run"), mixture, finished=False)
+    page = write(tmp_path, str(tmp_path / "run"))
+    assert "The run is not finished, or it failed" in page
+    assert "The newest saved state is of step 2" in page
+    assert "Not evaluated yet" in page
+    assert "The run has no model yet" in page
+
+
+def test_a_directory_of_metrics_alone_makes_a_page(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "run")).write("metrics.jsonl", b'{"step": 1, "loss": 2.0}\n')
+    page = write(tmp_path, str(tmp_path / "run"))
+    assert "No state is saved yet" in page
+    assert "What was asked is not there" in page
+
+
+def test_the_page_of_a_data_set_has_its_rejects_and_what_they_were_rejected_for(tmp_path: Path) -> None:
+    put_generated(str(tmp_path / "set"))
+    page = write(tmp_path, str(tmp_path / "set"))
+    assert sections_of(page) == ["set", "generate", "asked", "ancestry", "data"]
+    rejected = [row for row in rows_of(page) if row["part"] == "rejected"]
+    assert [(row["reasons"], row["raw"]) for row in rejected] == [(["identity/other_name"], f"I am ChatGPT. {NASTY}")]
+    assert "identity/other_name" in page
+
+
+def test_more_conversations_than_have_room_are_a_sample_that_says_so(tmp_path: Path) -> None:
+    put_generated(str(tmp_path / "set"))
+    page = write(tmp_path, str(tmp_path / "set"), max_data_mib=0.0005)
+    assert "A sample: " in page
+    assert 0 < len(rows_of(page)) < 7
+    assert '<section id="data"' not in write(tmp_path, str(tmp_path / "set"), max_data_mib=0)
+
+
+def test_runs_are_laid_over_each_other(tmp_path: Path) -> None:
+    one, two = put_road(str(tmp_path / "one")), put_road(str(tmp_path / "two"))
+    page = write(tmp_path, "compare", one.uri, two.uri)
+    assert sections_of(page) == ["overview", "settings", "train", "evaluation", "samples"]
+    assert page.count("<figure>") == 5
+    assert re.search(r'<th scope="row">data</th><td>\S+one/mixture</td><td>\S+two/mixture</td>', page)
+
+
+def test_a_watched_page_reloads_itself_until_the_run_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture = put_mixture(str(tmp_path / "mixture"), put_generated(str(tmp_path / "generated")))
+    uri, out = str(tmp_path / "run"), tmp_path / "page.html"
+    put_run(uri, mixture, finished=False)
+    seen = []
+
+    def sleep(interval_s: float) -> None:
+        seen.append((interval_s, 'http-equiv="refresh" content="5"' in out.read_text()))
+        put_run(uri, mixture)
+
+    monkeypatch.setattr("nanosft.report.stage.time.sleep", sleep)
+    assert "refresh" not in re.sub(r"<script.*", "", write(tmp_path, uri, watch=True, interval_s=5.0), flags=re.DOTALL)
+    assert seen == [(5.0, True)]
+
+
+def test_a_page_beside_the_model_never_fails_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = put_road(str(tmp_path))
+    uri = write_beside(run.uri, made=run.uri)
+    assert uri is not None
+    assert uri.endswith("/run/report.html")
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    monkeypatch.setattr("nanosft.report.stage.make_page", lambda *_: 1 / 0)
+    assert write_beside(run.uri, made=run.uri) is None
+
+
+def test_no_page_is_written_beside_what_is_not_finished_or_by_another_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = put_road(str(tmp_path))
+    assert write_beside(run.uri, made=str(tmp_path / "absent")) is None
+    monkeypatch.setenv("RANK", "1")
+    assert write_beside(run.uri, made=run.uri) is None
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_settings_that_make_no_sense_together_are_refused() -> None:
+    for uris, watch in ((("compare", "a"), False), (("a", "b"), False), (("compare", "a", "b"), True)):
+        with pytest.raises(ValueError, match=r"compare|comparison"):
+            ReportSettings(uris=uris, watch=watch)
+    assert "report" in {info.name for info in app.registered_commands}
+
+
+def test_tokens_have_their_sizes_in_utf16_and_their_mask_in_runs() -> None:
+    tokenizer = train_tokenizer(["Hello there, how are you? I am fine."] * 10, 300)
+    conversation = Conversation((Message("user", "Hi 🎉"), Message("assistant", "é ok")))
+    found = render_tokens(conversation, tokenizer)
+    ids, mask = tokenizer.render(conversation)
+    assert found["text"] == "<|bos|><|user_start|>Hi 🎉<|user_end|><|assistant_start|>é ok<|assistant_end|>"
+    assert sum(found["sizes"]) == len(found["text"].encode("utf-16-le")) // 2
+    assert len(found["sizes"]) == len(ids) == sum(found["mask"])
+    assert sum(found["mask"][1::2]) == sum(mask)
+
+
+def test_near_duplicates_are_numbered_by_their_cluster() -> None:
+    same = "This is one long sentence that is said twice, with hardly a word that differs between both of them, is it"
+    texts = ["Something else.", same, "And a third thing.", same + " so?", "Something else."]
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": text}], "meta": {}}
+        for text in texts
+    ]
+    assert mark_clusters([*rows, {"messages": [], "meta": {}}]) == 2
+    assert [row.get("cluster") for row in rows] == [2, 1, None, 1, 2]
+
+
+def test_a_chart_tells_in_words_what_it_shows() -> None:
+    lines = [Line("one", [(step, 10.0**-step) for step in range(4)]), Line("none", []), Line("zero", [(1.0, 0.0)])]
+    figure = draw_lines("Norms", lines, scale="log", marks={2: "resumed"})
+    assert figure.names == ["one"]
+    assert 'aria-label="Norms: one from 1 at 0 to 0.001 at 3, between 0.001 and 1; resumed at 2"' in figure.svg
+    assert ">0.01<" in figure.svg
+    assert len(figure.svg) < 4000
+    assert "style" not in figure.svg
+
+
+def test_thinning_keeps_every_spike() -> None:
+    points = [(float(step), 100.0 if step == 777 else 1.0 + step % 2) for step in range(5000)]
+    found = thin(points, 100)
+    assert len(found) <= 110
+    assert (777.0, 100.0) in found
+    assert found == sorted(found)
+
+
+def test_an_empty_chart_and_a_bare_page_are_drawn() -> None:
+    assert "no points" in draw_lines("Nothing", []).svg
+    assert "<h2" in render_page(Page("t", "s", [Section("a", "A", [Text("x")])]))
+
+
+def test_figures_are_said_as_people_read_them() -> None:
+    assert [say_number(value) for value in (None, 12345, 0.123456, 1234.5, 2.0)] == [
+        "",
+        "12,345",
+        "0.1235",
+        "1,234",
+        "2",
+    ]
+    assert [say_money(value) for value in (0.0, 0.00012, 12.345)] == ["$0.00", "$0.00012", "$12.35"]
+    assert [say_duration(value) for value in (5, 65, 3700)] == ["5 s", "1 min 5 s", "1 h 1 min"]
+    assert [say_size(value) for value in (10, 2048, 5 << 30)] == ["10 B", "2 KiB", "5.0 GiB"]
