@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from rich.table import Table
 
-from nanosft.chat.stage import Chat
+from nanosft.chat import Chat
 from nanosft.conversation import Conversation, Message, to_list_line
 from nanosft.generate.stage import run_generate
 from nanosft.knowledge import read_knowledge
@@ -208,7 +208,7 @@ def _compare(base: str, run: str) -> Table:
     table = Table("question", "base", "chat", show_lines=True, expand=True)
     answers = []
     for uri in (base, run):
-        settings = ChatSettings(model=uri, temperature=0, max_tokens=64)
+        settings = ChatSettings(model=(uri,), temperature=0, max_tokens=64)
         checkpoint = load_checkpoint(uri)
         answers.append(["".join(Chat(checkpoint, settings).answer(question)).strip() for question in QUESTIONS])
     for row in zip(QUESTIONS, *answers, strict=True):

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+import unicodedata
 from typing import Any, Final, Self
 
 from rich.console import Console
@@ -26,6 +27,16 @@ def make_result_console() -> Console:
     """Standard output for tables: as wide as the terminal, and elsewhere as any table needs to be."""
     stdout = Console()
     return stdout if stdout.is_terminal or "COLUMNS" in os.environ else Console(width=_RESULT_WIDTH)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters shown, as none may steer the terminal."""
+    return "".join(
+        letter
+        if letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"  # spaces of any width
+        else repr(letter)[1:-1]
+        for letter in text
+    )
 
 
 class Bar:

@@ -10,7 +10,7 @@ from rich.text import Text
 from nanosft.data import list_data_objects, read_object
 from nanosft.inspection import BINS_CHARS, Inspection, inspect_conversations
 from nanosft.nanochat.tokenizer import load_tokenizer
-from nanosft.progress import make_result_console
+from nanosft.progress import make_result_console, printable
 from nanosft.settings.audit import InspectSettings
 
 _BAR_WIDTH: Final = 30
@@ -82,12 +82,7 @@ def show(console: Console, found: Inspection, *, uri: str, num_objects: int, num
         console.rule(conversation.id[:12])
         for message in conversation.messages:
             text = message.text if len(message.text) <= _SAMPLE_CHARS else message.text[:_SAMPLE_CHARS] + "…"
-            console.print(f"{message.role}: {_printable(text)}", markup=False, highlight=False)
-
-
-def _printable(text: str) -> str:
-    """The text with its control characters shown, as none may steer the terminal."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+            console.print(f"{message.role}: {printable(text)}", markup=False, highlight=False)
 
 
 def _make_histogram(title: str, counts: dict[str, int], total: int) -> Table:
@@ -99,6 +94,6 @@ def _make_histogram(title: str, counts: dict[str, int], total: int) -> Table:
     most = max(counts.values(), default=1) or 1
     for name, count in counts.items():
         table.add_row(
-            Text(_printable(name)), f"{count:,}", f"{count / total:.1%}", "█" * round(_BAR_WIDTH * count / most)
+            Text(printable(name)), f"{count:,}", f"{count / total:.1%}", "█" * round(_BAR_WIDTH * count / most)
         )
     return table

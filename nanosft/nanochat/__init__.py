@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nanosft.nanochat.inference.tools import ToolUse, calculate, evaluate_expression
     from nanosft.nanochat.layout import CheckpointRef, find_checkpoint, find_model_parent
     from nanosft.nanochat.model import GPT
+    from nanosft.nanochat.model_cache import open_cached
     from nanosft.nanochat.state_dict import init_model
     from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -54,6 +55,7 @@ _HOMES: Final = {
     "init_model": "state_dict",
     "load_checkpoint": "checkpoint",
     "load_tokenizer": "tokenizer",
+    "open_cached": "model_cache",
     "read_optimizer_states": "checkpoint",
     "resolve_device": "device",
     "save_checkpoint": "checkpoint",
@@ -87,6 +89,7 @@ __all__ = [
     "init_model",
     "load_checkpoint",
     "load_tokenizer",
+    "open_cached",
     "read_optimizer_states",
     "resolve_device",
     "save_checkpoint",

@@ -4,9 +4,8 @@ A tokenizer is a tiktoken `Encoding` with nine special tokens as its last ids, k
 so it is read by an unpickler that admits that one class, and even that only as an inert record of its state.
 """
 
-import codecs
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import tiktoken
@@ -83,16 +82,6 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         return self.encoding.decode(ids)
-
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of `ids` as they come, a character never torn apart."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for token in ids:
-            text = decoder.decode(self.encoding.decode_single_token_bytes(token))
-            if text:
-                yield text
-        if rest := decoder.decode(b"", final=True):
-            yield rest
 
     def token_bytes(self) -> list[int]:
         """Length in bytes of each token, 0 for special ones: (vocab_size,), for bits per byte."""

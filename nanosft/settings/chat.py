@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from nanosft.settings.base import StageSettings
+from nanosft.settings.models import name_models
 
 
 class ChatSettings(StageSettings):
@@ -12,13 +13,16 @@ class ChatSettings(StageSettings):
 
     command: ClassVar[str] = "chat"
 
-    model: str = Field(
-        description="URI of the directory with chatsft_checkpoints/ (or base_checkpoints/).",
-        json_schema_extra={"group": "Model and message"},
+    model: tuple[str, ...] = Field(
+        min_length=1,
+        max_length=2,
+        description="URI of the directory with chatsft_checkpoints/ (or base_checkpoints/), or name=URI; given twice, "
+        "both answer side by side.",
+        json_schema_extra={"metavar": "[NAME=]URI", "group": "Model and message"},
     )
     prompt: str | None = Field(
         default=None,
-        description="Answer this one message and exit; without it, an interactive conversation.",
+        description="Answer this one message and exit; without it, a conversation: on a terminal, or a line a message.",
         json_schema_extra={"short": "-p"},
     )
     source: Literal["base", "chat"] | None = Field(
@@ -42,12 +46,25 @@ class ChatSettings(StageSettings):
     )
     json_output: bool = Field(
         default=False,
-        description="With --prompt: print one JSON object with the answer.",
+        description="With --prompt, or messages from a pipe: print a JSON object for each answer.",
         json_schema_extra={"flag": "--json"},
     )
+    cache_dir: str | None = Field(
+        default=None,
+        description="Directory for models from s3:// (default: nanosft/models under $XDG_CACHE_HOME or ~/.cache).",
+    )
+    cache_gib: float = Field(
+        default=20.0,
+        ge=0,
+        description="Largest size of that directory; the least recently used models leave it; 0: keep none.",
+    )
+
+    @property
+    def models(self) -> dict[str, str]:
+        """URI by name."""
+        return name_models(self.model)
 
     @model_validator(mode="after")
-    def _need_prompt(self) -> "ChatSettings":
-        if self.json_output and self.prompt is None:
-            raise ValueError("--json needs --prompt: a conversation on the terminal has no JSON form")
+    def _check_names(self) -> "ChatSettings":
+        name_models(self.model)
         return self

@@ -1,14 +1,12 @@
 """Settings of `nanosft serve`."""
 
 import ipaddress
-import re
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from pydantic import Field, SecretStr, model_validator
 
 from nanosft.settings.base import StageSettings
-
-_NAMED: Final = re.compile(r"([\w.-]+)=(.+)")
+from nanosft.settings.models import name_models
 
 
 class ServeSettings(StageSettings):
@@ -57,12 +55,7 @@ class ServeSettings(StageSettings):
     @property
     def models(self) -> dict[str, str]:
         """URI by name."""
-        named = {}
-        for item in self.model:
-            match = _NAMED.fullmatch(item)
-            name, uri = (match[1], match[2]) if match else (item.rstrip("/").rpartition("/")[2], item)
-            named[name] = uri
-        return named
+        return name_models(self.model)
 
     @property
     def is_local(self) -> bool:
@@ -76,8 +69,7 @@ class ServeSettings(StageSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "ServeSettings":
-        if len(self.models) < len(self.model):
-            raise ValueError("--model: two models have one name: write --model name=URI")
+        name_models(self.model)
         if not self.is_local and self.api_key is None and not self.insecure:
             raise ValueError(f"--host {self.host}: others could reach it: set NANOSFT_API_KEY, or give --insecure")
         if self.api_key is not None and not self.api_key.get_secret_value().strip():

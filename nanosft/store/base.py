@@ -31,11 +31,13 @@ class ObjectInfo:
         key: Relative to the store's root.
         size_bytes: Its size.
         modified_s: When it was put, in seconds since 1970.
+        etag: Another one for other bytes, where the store has such.
     """
 
     key: str
     size_bytes: int
     modified_s: float = field(default=0.0, compare=False)
+    etag: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class S3Store:
                 if is_absent(exc):
                     return None
                 raise
-        return ObjectInfo(key, answer["ContentLength"], answer["LastModified"].timestamp())
+        return ObjectInfo(key, answer["ContentLength"], answer["LastModified"].timestamp(), answer.get("ETag"))
 
     def exists(self, key: str) -> bool:
         """Whether the object is there; one request."""
@@ -172,7 +172,7 @@ class S3Store:
 def _infos(page: Any, root: str) -> list[ObjectInfo]:
     # Consoles mark an empty folder by an object whose key ends in a slash.
     return [
-        ObjectInfo(item["Key"].removeprefix(root), item["Size"], item["LastModified"].timestamp())
+        ObjectInfo(item["Key"].removeprefix(root), item["Size"], item["LastModified"].timestamp(), item.get("ETag"))
         for item in page.get("Contents", [])
         if not item["Key"].endswith("/")
     ]
