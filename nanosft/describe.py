@@ -1,7 +1,11 @@
 """`nanosft describe`: a finished set, and all it was made from, as text or JSON."""
 
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
@@ -10,7 +14,10 @@ from nanosft.manifest import Manifest
 from nanosft.settings.run import DescribeSettings
 
 _LONGEST_VALUE = 80
+_LEAST_WIDTH = 80
 _INDENT = "    "
+_DIGEST = re.compile("[0-9a-f]{64}")
+_SHORT_DIGEST = 12
 _SHOWN_FIGURES = ("identity", "claims another name", "claims another maker", "ended", "bits per byte: plain text")
 
 
@@ -26,7 +33,8 @@ def run_describe(settings: DescribeSettings) -> None:
         table = _as_json(lineage) | ({"evaluation": evaluation} if evaluation else {})
         sys.stdout.write(orjson.dumps(table, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
-    for line in _draw(lineage):
+    width = max(_LEAST_WIDTH, shutil.get_terminal_size().columns)
+    for line in _draw(lineage, width):
         sys.stdout.write(line + "\n")
     if evaluation:
         figures = evaluation["figures"]
@@ -34,13 +42,15 @@ def run_describe(settings: DescribeSettings) -> None:
         sys.stdout.write(f"newest evaluation {evaluation['uri']}: {', '.join(said)}\n")
 
 
-def _draw(ancestor: Ancestor, indent: str = "") -> Iterator[str]:
+def _draw(ancestor: Ancestor, width: int, indent: str = "") -> Iterator[str]:
     yield f"{indent}{ancestor.uri}" + ("" if ancestor.state == "as recorded" else f"  ({ancestor.state})")
     if ancestor.manifest is not None:
         for line in _facts(ancestor.manifest):
-            yield f"{indent}  {line}"
+            yield from textwrap.wrap(
+                line, width, initial_indent=f"{indent}  ", subsequent_indent=f"{indent}    ", break_on_hyphens=False
+            )
     for parent in ancestor.parents:
-        yield from _draw(parent, indent + _INDENT)
+        yield from _draw(parent, width, indent + _INDENT)
 
 
 def _facts(manifest: Manifest) -> Iterator[str]:
@@ -52,17 +62,39 @@ def _facts(manifest: Manifest) -> Iterator[str]:
     if manifest.cost_usd is not None:
         yield f"cost {manifest.cost_usd:.6f} USD"
     for name, table in (("counts", manifest.counts), ("settings", manifest.settings)):
-        said = [f"{key}={_shorten(value)}" for key, value in sorted(table.items()) if value is not None]
-        if said:
-            yield f"{name} {', '.join(said)}"
+        if said := "; ".join(_say(table)):
+            yield f"{name}: {said}"
+
+
+def _say(table: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Each value with its name, as people read them; tables in tables with their names before; what is empty not."""
+    for key, value in sorted(table.items()):
+        name = f"{above}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            yield from _say(value, f"{name} ")
+        elif value is not None and value not in ("", []):
+            yield f"{name} {_shorten(_value(value))}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    if isinstance(value, str):
+        return value[:_SHORT_DIGEST] if _DIGEST.fullmatch(value) else value
+    return orjson.dumps(value).decode()
 
 
 def _show(interval: dict[str, float]) -> str:
     return f"{interval['mean']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
-def _shorten(value: object) -> str:
-    text = orjson.dumps(value).decode()
+def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 

@@ -142,10 +142,12 @@ def select_rows(
     """
     # Parse and filter: worker processes spill the rows; one narrow record of each comes here.
     ledger = Ledger(db, recipe, directory, tuning)
-    with Bar("mix: read rows", None) as bar:
+    with Bar("mix: read MiB", -(-reader.num_bytes // _MIB)) as bar:
+        num_rows = 0
         for batch in reader.read(workers):
             ledger.add(batch)
-            bar.advance(len(batch), source=recipe.sources[batch.source].name)
+            num_rows += len(batch)
+            bar.update(-(-reader.num_bytes_read // _MIB), rows=num_rows, source=recipe.sources[batch.source].name)
     ledger.finish_adding()
     # Exact duplicates.
     if recipe.deduplicate.exact:

@@ -1,7 +1,6 @@
 """`nanosft train --preflight`: what would not work, found before any GPU time is spent."""
 
 import logging
-import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from nanosft.data import DataObject, OutputPrefix, iter_lines
 from nanosft.distributed import World
 from nanosft.errors import ConfigError, NanosftError
 from nanosft.manifest import check_same_settings
+from nanosft.memory import find_memory_bytes
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
@@ -150,8 +150,8 @@ def _check_memory(settings: TrainSettings, base: Checkpoint, world: World) -> st
     if device.type == "cuda":
         there, name = torch.cuda.get_device_properties(0).total_memory, torch.cuda.get_device_name(0)
     else:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // world.local_size
-        name = "this machine's share of a rank"
+        there = find_memory_bytes() // world.local_size
+        name = "a rank's share of this machine or container"
     text = f"needs about {needed / _GIB:.1f} GiB a rank, {name} has {there / _GIB:.1f} GiB"
     if needed > there:
         raise ConfigError(f"{text}: lower --device-batch-size {hyper.device_rows}, or use more ranks")

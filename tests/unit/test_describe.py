@@ -100,19 +100,35 @@ def test_a_parents_bucket_that_is_gone_is_told(tmp_path: Path) -> None:
     assert parent.state.startswith("cannot be read: s3://no-such-bucket/set/manifest.json: bucket 'no-such-bucket'")
 
 
-def test_the_text_shows_all_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_shows_all_as_people_read_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     generated = finish(tmp_path / "[bold]generated[/x]", kind="generated", cost_usd=0.25)
     objects = (ManifestObject(key="train.jsonl", size_bytes=12_345, sha256=SHA256, num_rows=17),)
-    settings = {"seed": 3, "note": "[/red] " + "x" * 200, "tokenizer": None}
+    settings = {
+        "note": "[/red] " + "x" * 200,
+        "num": 5000,
+        "knowledge": SHA256,
+        "temperature": 0.5,
+        "tokenizer": None,
+        "tone": "",
+        "gates": ["style", "tokens"],
+        "deduplicate": {"exact": True},
+    }
     finish(tmp_path / "mixture", generated, objects=objects, settings=settings, complete=False)
     run_describe(DescribeSettings(uri=str(tmp_path / "mixture")))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (tmp_path / "mixture").as_uri()
     assert lines[1].startswith("  mixture 'mixture', nanosft ")
     assert lines[2:4] == ["  unfinished: rows are missing", "  1 objects, 12,345 bytes, 17 rows"]
-    assert lines[4].startswith('  settings note="[/red] xxx')
-    assert lines[4].endswith("…, seed=3")
-    assert lines[5] == f"    {generated.uri}"
+    first = lines.index(f"    {generated.uri}")
+    said = " ".join(" ".join(lines[4:first]).split())
+    assert said.startswith(
+        "settings: deduplicate exact yes; gates style, tokens; knowledge 000000000000; note [/red] xx"
+    )
+    assert said.endswith("xx…; num 5,000; temperature 0.5")
+    assert max(map(len, lines[4:first])) <= 80
     assert lines[-1] == "      cost 0.250000 USD"
 
 

@@ -3,6 +3,7 @@
 `httpx` over aiohttp's transport: at 256 requests in flight httpx's own costs 22 ms of CPU a row, this one 0.2 ms.
 """
 
+import os
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -74,12 +75,18 @@ def _proxy_of(url: httpx.URL) -> httpx.Proxy | None:
 def _lost_or_not_sent(exc: httpx.HTTPError, connect_timeout_s: float, read_timeout_s: float) -> Exception:
     # The transport maps a connection that broke after sending to ConnectTimeout: only the cause tells them apart.
     if isinstance(exc.__cause__, ClientConnectorError):
-        return NotSentError(f"cannot connect: {exc}")
+        failed = exc.__cause__
+        return NotSentError(f"cannot connect to {failed.host}:{failed.port}: {_reason(failed.os_error)}")
     if isinstance(exc.__cause__, ConnectionTimeoutError):
         return NotSentError(f"no connection within {connect_timeout_s:g} s")
     if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout):
         return LostError(f"no answer within {read_timeout_s:g} s", timed_out=True)
     return LostError(f"the connection broke ({exc or type(exc).__name__})", timed_out=False)
+
+
+def _reason(exc: OSError) -> str:
+    """What the system says; asyncio puts a sentence of its own in its place, a resolver has numbers of its own."""
+    return os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
 
 
 def _checked_url(base_url: str) -> httpx.URL:

@@ -4,21 +4,14 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from nanosft.errors import ConfigError, StoreError
-
-_FREE_MEMORY: Final = {
-    "/proc/meminfo": re.compile(r"^MemAvailable: +([0-9]+) kB$", re.MULTILINE),
-    "/sys/fs/cgroup/memory.max": re.compile(r"^([0-9]+)$"),
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes": re.compile(r"^([0-9]+)$"),
-}
+from nanosft.memory import find_free_memory_bytes
 
 
 @contextmanager
@@ -67,10 +60,4 @@ def open_workspace(root: str | None, out: str | None) -> Iterator[Path]:
 
 def find_cacheable_bytes() -> int:
     """Bytes of files that the system may keep in memory: half of what is free, or of the container's limit if less."""
-    free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for name, pattern in _FREE_MEMORY.items():
-        with suppress(OSError):
-            found = pattern.search(Path(name).read_text(encoding="ascii"))
-            if found:
-                free.append(int(found[1]) * (1024 if "meminfo" in name else 1))
-    return min(free[1:] or free) // 2
+    return find_free_memory_bytes() // 2

@@ -70,6 +70,8 @@ class SourceReader:
         self._hashed: dict[str, str] = {}
         self._num_lines: Counter[tuple[int, str]] = Counter()
         self.counts = [LineCounts() for _ in recipe.sources]
+        self.num_bytes = sum(item.size_bytes for found in inputs for item in found.objects)
+        self.num_bytes_read = 0  # as they lie in the store; of a compressed object some are counted at its end alone
 
     def read(self, workers: "Workers") -> Iterator[RowBatch]:
         """Read everything: the batches in reading order, whichever process had them.
@@ -134,11 +136,15 @@ class SourceReader:
         number = 0
         for source, inputs in enumerate(self._inputs):
             for item in inputs.objects:
+                before = self.num_bytes_read
                 for batch in self._read_batches(item, source):
+                    seen = self.num_bytes_read - before + sum(map(len, batch.pieces or ()))
+                    self.num_bytes_read = before + min(seen, item.size_bytes)
                     # A batch's file is free again when as many have been drawn after it as can be under way.
                     path = self._directory / f"lines-{number % (num_ahead + 1)}"
                     yield number, batch.put(path) if num_ahead else batch
                     number += 1
+                self.num_bytes_read = before + item.size_bytes
 
     def _take_counts(self, batch: RowBatch) -> None:
         count = self.counts[batch.source]

@@ -29,6 +29,7 @@ from nanosft.mix.selecting import Ledger
 from nanosft.mix.stage import make_mixture
 from nanosft.mix.tables import describe, make_funnel_table
 from nanosft.mix.tuning import Tuning
+from nanosft.progress import Bar
 from nanosft.settings.mix import MixSettings
 from nanosft.store import open_store
 
@@ -633,3 +634,27 @@ def test_a_row_that_says_an_excerpt_twice_is_as_contaminated_as_one_that_says_it
     report = mix(BAD + '\n[decontaminate]\nuri = "DATA/held.jsonl"', None, dry_run=True)
     assert report is not None
     assert report.sources[0].funnel.num_contaminated == 1
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_reading_tells_how_much_of_how_much_was_read(
+    mix: Mix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It said 0 of an unknown number."""
+    rows = write(tmp_path / "plain", ({"messages": talk(seed, num_words=900)} for seed in range(250)))
+    content = rows.read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    seen: list[tuple[int, int | None]] = []
+
+    class SeenBar(Bar):
+        def update(self, done: int, *, total: int | None = None, **fields: Any) -> None:
+            super().update(done, total=total, **fields)
+            if "rows" in fields:
+                seen.append((done, self._total))
+
+    monkeypatch.setattr(stage, "Bar", SeenBar)
+    mix(f'[[sources]]\nname = "a"\nuri = "DATA/{name}"\nepochs = 1\n', workers=1)
+    num_mib = -(-(tmp_path / name).stat().st_size // (1 << 20))
+    assert seen[0][1] == num_mib > 1
+    assert seen[-1] == (num_mib, num_mib)
+    assert sorted(seen) == seen

@@ -70,3 +70,10 @@ def test_all_problems_are_told_not_the_first_alone(tmp_path, caplog):
         run_preflight(make(tmp_path, data="nowhere.jsonl", total_batch_size=1000), World())
     assert "nothing is there" in caplog.text
     assert "no multiple" in caplog.text
+
+
+def test_memory_is_what_the_container_is_allowed(tmp_path, monkeypatch):
+    """It spoke of 23.5 GiB in a pod limited to 4."""
+    monkeypatch.setattr("nanosft.train.preflight.find_memory_bytes", lambda: 1 << 20)
+    with pytest.raises(NanosftError, match=r"container has 0\.0 GiB: lower --device-batch-size"):
+        run_preflight(make(tmp_path), World())
