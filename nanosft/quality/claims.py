@@ -85,6 +85,7 @@ _NO_MAKER: Final = frozenset(  # a list of words reads as words:
     "Python PyTorch English Synthetic Reinforcement Supervised AI Deep Machine Large Open OpenSource MIT Hand "
     "Muon AdamW SFT RL GPU GPUs".split()
 )
+_MAX_CLAUSE_CHARS: Final = 400
 _JOINS: Final = frozenset({"and", "&", "of", "the"})
 
 
@@ -141,6 +142,8 @@ def find_likely_names(text: str) -> Iterator[str]:
 
 
 def _clause_before(text: str, at: int) -> str:
-    """The part of the sentence since its last comma that stands before `at`."""
-    start = max(text.rfind(stop, 0, at) for stop in (". ", "! ", "? ", "\n", "; ", ": ", ", ", " but ")) + 1
+    """The part of the sentence since its last comma that stands before `at`, at most 400 characters."""
+    first = max(0, at - _MAX_CLAUSE_CHARS)
+    found = max(text.rfind(stop, first, at) for stop in (". ", "! ", "? ", "\n", "; ", ": ", ", ", " but "))
+    start = max(first, found + 1)
     return text[start:at]

@@ -6,6 +6,7 @@ end so. It is when its last words cannot end a sentence, or when all else around
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Final
 
 from nanosft.quality.prose import Prose
@@ -16,8 +17,10 @@ _CLOSING: Final = frozenset(
 )
 _SENTENCE_STOP: Final = re.compile(r"[.!?\u2026\u3002\uff01\uff1f](?=[\"')\u201d\u2019]*(?:\s|$))")
 _URL_END: Final = re.compile(
-    r"(?:https?://\S+|www\.\S+|\b[\w-]+\.(?:com|org|net|io|ai|dev|edu|gov)(?:/\S*)?|\S+@\S+\.\w+)$"
+    r"(?:https?://\S+|www\.\S+|\b[\w-]+\.(?:com|org|net|io|ai|dev|edu|gov)(?:/\S*)?|[^\s@]+@[^\s@]+\.\w+)$"
 )
+_MAX_URL_CHARS: Final = 2000
+"""What browsers take; the pattern's time grows with the square of it."""
 _LIST_LINE: Final = re.compile(r"^\s*(?:[-*+\u2022]|\d{1,3}[.)]|[a-zA-Z][.)])\s+\S|^\s*\||^\s{0,3}#{1,6}\s|^\s*>")
 _BARE_MARKER: Final = re.compile(r"(?:^|\n)[^\S\n]*(?:[-*+\u2022]|\d{1,3}[.)]|#{1,6}|\|)[^\S\n]*$")
 _HANGING: Final = re.compile(
@@ -85,7 +88,7 @@ def find_completeness_defects(messages: Sequence[Prose], *, full_stops: bool | N
         full_stops: Whether answers of this set end on a stop, as those of a chat model do; see `infer_full_stops`.
             None: each conversation is judged by its other answers.
     """
-    answers = [message for message in messages if message.role == "assistant"]
+    answers = _Answers(messages)
     question = ""
     for message in messages:
         if message.role == "assistant":
@@ -103,6 +106,29 @@ def infer_full_stops(conversations: Iterable[Sequence[Prose]]) -> bool | None:
     closed = [_is_closed(text) for text in texts if text.count(" ") >= _MIN_TAIL_WORDS - 1]
     share = sum(closed) / len(closed) if closed else 0.0
     return True if share >= _MIN_SET_SHARE else None if share >= _MIN_DOUBT_SHARE else False
+
+
+class _Answers:
+    """What a conversation's answers have in common; each is looked at once, however many are judged by it."""
+
+    def __init__(self, messages: Sequence[Prose]) -> None:
+        self._texts = [message.text for message in messages if message.role == "assistant"]
+        self.num_others = len(self._texts) - 1
+
+    @cached_property
+    def _num_closed(self) -> int:
+        return sum(map(_is_closed, self._texts))
+
+    @cached_property
+    def are_informal(self) -> bool:
+        """Whether people chat here, who leave sentences without a stop."""
+        return any(_INFORMAL.search(text) for text in self._texts)
+
+    def share_closed(self, text: str) -> float:
+        """The share of the other answers that end on a stop; of a single answer, whether it is written so."""
+        if not self.num_others:
+            return float(_is_written(text))
+        return (self._num_closed - _is_closed(text)) / self.num_others
 
 
 def _find_open_markup(message: Prose) -> Defect | None:
@@ -126,18 +152,16 @@ def _find_open_markup(message: Prose) -> Defect | None:
     return None
 
 
-def _find_cut(message: Prose, answers: Sequence[Prose], full_stops: bool | None) -> Defect | None:  # noqa: FBT001 - three values
+def _find_cut(message: Prose, answers: _Answers, full_stops: bool | None) -> Defect | None:  # noqa: FBT001 - three values
     """The end of a text that is no end."""
     text = message.text.rstrip()
     if not text or (_is_closed(text) and not _BARE_MARKER.search(text[-_MAX_MARKER_CHARS:])):
         return None
-    last_line = text[text.rfind("\n") + 1 :]
-    if message.plain[len(text) - 1].isspace() or _URL_END.search(last_line) or _FACE.search(text):
+    if message.plain[len(text) - 1].isspace() or _URL_END.search(_last_word(text)) or _FACE.search(text[-3:]):
         return None
     if text.endswith(_ANNOUNCES):
         return _defect(message, "cut_off", "the answer ends on a colon: what it announces is missing", text)
-    others = [answer.text for answer in answers if answer is not message]
-    share = sum(_is_closed(other) for other in others) / len(others) if others else float(_is_written(text))
+    share = answers.share_closed(text)
     if share < _MIN_CLOSED_SHARE and not full_stops:
         return None
     is_lenient = full_stops is False
@@ -150,11 +174,17 @@ def _find_cut(message: Prose, answers: Sequence[Prose], full_stops: bool | None)
         not is_lenient and len(text) >= _MIN_CHARS and (match := _HANGING_WHEN_LONG.search(text))
     ):
         detail = f"the answer ends on {match[0]!r}, in mid-sentence"
-    elif _lacks_end(text) and (full_stops or (full_stops is None and share == 1 and len(others) >= _MIN_OTHERS)):
+    elif _lacks_end(text) and (full_stops or (full_stops is None and share == 1 and answers.num_others >= _MIN_OTHERS)):
         detail = "the answer's last sentence has no end, while all others have"
-    if not detail or (not full_stops and any(_INFORMAL.search(answer.text) for answer in answers)):
+    if not detail or (not full_stops and answers.are_informal):
         return None
     return _defect(message, reason, detail, text)
+
+
+def _last_word(text: str) -> str:
+    """What stands behind the last white space, as far back as a URL may reach."""
+    words = text[-_MAX_URL_CHARS:].split()
+    return words[-1] if words else ""
 
 
 def _lacks_end(text: str) -> bool:

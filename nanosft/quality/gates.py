@@ -20,8 +20,8 @@ from nanosft.quality.grounding import Reference, find_grounding_defects
 from nanosft.quality.identity import find_identity_defects
 from nanosft.quality.prose import Prose, read_prose
 from nanosft.quality.repetition import find_repetition_defects
-from nanosft.quality.structure import Renderer, find_structure_defects, find_token_defects
-from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_style_defects, fold_conversation
+from nanosft.quality.structure import Renderer, find_excess, find_structure_defects, find_token_defects
+from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_overlong, find_style_defects, fold_conversation
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.gates import GATE_NAMES, GateName
@@ -110,6 +110,8 @@ def check(
         names_itself: Whether the topic asks that the assistant names itself.
     """
     gates = context.gates
+    if gates.has("structure") and (excess := find_excess(conversation)):
+        return Verdict(conversation, (excess,))
     if gates.has("style") and gates.ascii_policy == "fold":
         conversation = fold_conversation(conversation)
     messages = read_prose(conversation)
@@ -123,6 +125,10 @@ def check(
 
 def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_itself: bool) -> Iterator[Defect]:
     gates, reference = context.gates, context.reference
+    if gates.has("style") and (overlong := list(find_overlong(messages, gates.max_chars))):
+        # What is refused for its length is not read for anything else.
+        yield from overlong
+        return
     if gates.has("completeness"):
         yield from find_completeness_defects(messages, full_stops=context.full_stops)
     if gates.has("identity"):
@@ -135,7 +141,6 @@ def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_i
             messages,
             ascii_policy=gates.ascii_policy,
             min_chars=gates.min_chars,
-            max_chars=gates.max_chars,
             banned_phrases=gates.banned_phrases,
         )
     if gates.has("repetition"):

@@ -111,16 +111,20 @@ class _Said:
     """What the user has said so far; each message is parsed once, and only if somebody asks."""
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self._words: set[str] = set()
+        self._waiting_words: list[str] = []
         self._waiting: list[str] = []
         self._parsed = _read_claims("")
 
     def add(self, text: str) -> None:
-        self._texts.append(text)
+        self._waiting_words.append(text)
         self._waiting.append(text)
 
     def has_word(self, folded: str) -> bool:
-        return any(folded in _WORDS.findall(text.casefold()) for text in self._texts)
+        for text in self._waiting_words:
+            self._words.update(_WORDS.findall(text.casefold()))
+        self._waiting_words.clear()
+        return folded in self._words
 
     @property
     def reference(self) -> Reference:

@@ -1,11 +1,13 @@
 """The structure gate, and the tokenizer's view of a conversation. Pure."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from nanosft.conversation import Conversation, role_problem
 from nanosft.errors import NanosftError
 from nanosft.quality.verdict import Defect
+
+_MAX_PIECES: Final = 1000
 
 
 class Renderer(Protocol):
@@ -17,6 +19,15 @@ class Renderer(Protocol):
 
     def render(self, conversation: Conversation, /) -> tuple[list[int], list[int]]:
         """Ids and loss mask of equal length; mask 1 = supervised."""
+
+
+def find_excess(conversation: Conversation) -> Defect | None:
+    """More messages, or parts of one, than anybody talks; the other gates would compare them all."""
+    counts = [len(message.content) for message in conversation.messages if not isinstance(message.content, str)]
+    found = max([len(conversation.messages), *counts])
+    if found <= _MAX_PIECES:
+        return None
+    return Defect("structure", "too_many", f"the conversation has {found} messages or parts, more than {_MAX_PIECES}")
 
 
 def find_structure_defects(conversation: Conversation, *, num_messages: int | None = None) -> Iterator[Defect]:

@@ -44,6 +44,8 @@ _FOLDS: Final = str.maketrans(
 )  # fmt: skip
 _DASH_SPACES: Final = re.compile(r"(?<=\S) +- +(?=\S)")
 _DROPPED_CATEGORIES: Final = frozenset({"So", "Sk", "Cf", "Mn", "Me", "Cs", "Co"})
+_MAX_LONG_MESSAGES: Final = 10
+"""Messages of the greatest length that make a conversation of the greatest length."""
 _QUOTES: Final = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"'})
 
 
@@ -73,26 +75,21 @@ def find_style_defects(
     *,
     ascii_policy: AsciiPolicy,
     min_chars: int,
-    max_chars: int,
     banned_phrases: tuple[str, ...],
 ) -> Iterator[Defect]:
-    """Characters that the policy refuses, messages too short or too long, banned phrases.
+    """Characters that the policy refuses, answers too short, banned phrases.
 
     Args:
         messages: The conversation's prose, folded before where the policy is to fold.
         ascii_policy: "reject" refuses any character beyond ASCII; "fold" what folding left; "keep" none.
         min_chars: Characters that an answer has at least.
-        max_chars: Characters that any message has at most.
         banned_phrases: Phrases that no answer may hold; case does not matter.
     """
     for message in messages:
         if ascii_policy != "keep" and not message.text.isascii():
             yield _non_ascii(message)
-        size = len(message.text)
-        if size > max_chars:
-            detail = f"the message has {size} characters, more than {max_chars}"
-            yield Defect("style", "too_long", detail, index=message.index)
         if message.role == "assistant":
+            size = len(message.text)
             if 0 < size < min_chars:
                 detail = f"the answer has {size} characters, less than {min_chars}"
                 yield Defect("style", "too_short", detail, message.text, message.index)
@@ -103,6 +100,18 @@ def find_style_defects(
                     detail = f"the answer uses a banned phrase: {phrase!r}"
                     yield Defect("style", "banned_phrase", detail, excerpt, message.index)
                     break
+
+
+def find_overlong(messages: Sequence[Prose], max_chars: int) -> Iterator[Defect]:
+    """Messages of more than `max_chars` characters, and a conversation of more than ten times as many."""
+    sizes = [len(message.text) for message in messages]
+    for message, size in zip(messages, sizes, strict=True):
+        if size > max_chars:
+            detail = f"the message has {size} characters, more than {max_chars}"
+            yield Defect("style", "too_long", detail, index=message.index)
+    if (total := sum(sizes)) > _MAX_LONG_MESSAGES * max_chars:
+        detail = f"the conversation has {total} characters, more than {_MAX_LONG_MESSAGES * max_chars}"
+        yield Defect("style", "too_long", detail)
 
 
 def _non_ascii(message: Prose) -> Defect:

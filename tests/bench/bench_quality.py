@@ -63,9 +63,7 @@ def _print_gates(console: Console, sets: dict[str, list[Conversation]]) -> None:
             index.find_or_add(normalize_text(row))
 
     def style(messages: tuple[Prose, ...]) -> Iterable[Any]:
-        return find_style_defects(
-            messages, ascii_policy="keep", min_chars=1, max_chars=20_000, banned_phrases=BANNED_PHRASES
-        )
+        return find_style_defects(messages, ascii_policy="keep", min_chars=1, banned_phrases=BANNED_PHRASES)
 
     texts: dict[str, Callable[[tuple[Prose, ...]], Iterable[Any]]] = {
         "completeness": lambda messages: find_completeness_defects(messages, full_stops=True),

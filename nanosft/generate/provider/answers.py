@@ -33,7 +33,8 @@ Kind = Literal[
 
 MAX_RAW_CHARS: Final = 200_000
 _MAX_DETAIL_CHARS: Final = 300
-_FENCE: Final = re.compile(r"\A\s*```[A-Za-z]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
+_FENCE: Final = "```"
+_FENCE_START: Final = re.compile(r"```[A-Za-z]*[ \t]*\n")
 _REFUSAL: Final = re.compile(
     r"\A\W*(?:(?:i['\u2019]?m|i am) sorry|sorry,|i apologi[sz]e|as an ai|"
     r"i (?:can['\u2019]?t|cannot|am unable|won['\u2019]?t))\b",
@@ -185,8 +186,11 @@ def parse_messages(text: str) -> tuple[Message, ...]:
 
 def unfence(text: str) -> str:
     """The text without surrounding white space, and without a code fence that encloses all of it."""
-    match = _FENCE.match(text)
-    return (match[1] if match else text).strip()
+    text = text.strip()
+    start = _FENCE_START.match(text)
+    if start is None or not text.endswith(_FENCE, start.end()):
+        return text
+    return text[start.end() : -len(_FENCE)].strip()
 
 
 def _broken(raw: str, model: str, problem: Problem) -> Answer:

@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from nanosft.conversation import Conversation, Message, Part
 from nanosft.quality.prose import read_prose
-from nanosft.quality.style import BANNED_PHRASES, find_style_defects, fold_conversation, fold_text
+from nanosft.quality.style import BANNED_PHRASES, find_overlong, find_style_defects, fold_conversation, fold_text
 
 
 def reasons(answer: str, **changes) -> list[str]:
-    options = {"ascii_policy": "keep", "min_chars": 1, "max_chars": 200, "banned_phrases": BANNED_PHRASES, **changes}
+    options = {"ascii_policy": "keep", "min_chars": 1, "banned_phrases": BANNED_PHRASES, **changes}
     prose = read_prose(Conversation((Message("user", "hi"), Message("assistant", answer))))
     return [defect.reason for defect in find_style_defects(prose, **options)]
 
@@ -56,7 +56,9 @@ def test_ascii_policies():
 
 
 def test_length_bounds():
-    assert reasons("x" * 201) == ["too_long"]
+    prose = read_prose(Conversation((Message("user", "hi"), Message("assistant", "x" * 201))))
+    assert [defect.index for defect in find_overlong(prose, 200)] == [1]
+    assert not list(find_overlong(prose, 201))
     assert reasons("ok", min_chars=3) == ["too_short"]
 
 

@@ -101,3 +101,10 @@ def test_each_text_that_is_no_conversation_has_a_kind_of_its_own(text, kind):
     with pytest.raises(BadAnswerError) as raised:
         parse_messages(text)
     assert raised.value.problem.kind == kind
+
+
+@pytest.mark.timeout(60)  # took minutes: each white space was tried as the fence's end
+@pytest.mark.parametrize("filling", [" ", "\n", "```\n\n", "`"])
+def test_a_fence_that_never_ends_is_found_at_once(filling):
+    text = "```json\n" + filling * 1_000_000 + "x"
+    assert unfence(text) == text
