@@ -23,6 +23,11 @@ locals {
       writes  = ["*/model/*"]
       deletes = ["*/model/state/*"] # states older than the newest few
     }
+    eval = {
+      reads   = ["base/*", "knowledge/*", "tasks/*", "*/mixture/*", "*/model/*", "*/evaluation/*"]
+      writes  = ["*/evaluation/*", "*/model/evaluation.json"] # the model is told of its newest evaluation
+      deletes = ["*/evaluation/*"]                            # a rerun cleans up after a killed one
+    }
   }
 }
 

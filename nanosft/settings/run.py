@@ -6,7 +6,7 @@ from pydantic import Field
 
 from nanosft.settings.base import StageSettings
 
-Stage = Literal["generate", "mix", "sft"]
+Stage = Literal["generate", "mix", "sft", "eval"]
 
 
 class SubmitSettings(StageSettings):
@@ -20,9 +20,9 @@ class SubmitSettings(StageSettings):
     )
     apply: bool = Field(default=False, description="Apply the manifests with kubectl instead of printing them.")
     stages: tuple[Stage, ...] = Field(
-        default=("generate", "mix", "sft"),
+        default=("generate", "mix", "sft", "eval"),
         min_length=1,
-        description="Stage to submit: generate, mix or sft; may be repeated (default: all three).",
+        description="Stage to submit: generate, mix, sft or eval; may be repeated (default: all four).",
         json_schema_extra={"flag": "--stage"},
     )
     manifests: str | None = Field(

@@ -1,7 +1,7 @@
 """`nanosft submit`: the Kubernetes manifests of a run, made of `k8s/` and one TOML file, so that nobody edits YAML.
 
     name = "second"                     # becomes a suffix of every object's name, a label, and the runs' prefix
-    store = "s3://nanosft"              # s3://nanosft/second/generated, …/mixture, …/model
+    store = "s3://nanosft"              # s3://nanosft/second/generated, …/mixture, …/model, …/evaluation
     base = "s3://nanosft/base"
     overlay = "gpu"                     # base, or a directory of k8s/overlays: local, gpu, trainjob
     recipe = "recipe.toml"              # beside this file; {generated} in it is the URI of this run's conversations
@@ -16,6 +16,9 @@
 
     [train]                             # any setting of `nanosft train`
     epochs = 2
+
+    [eval]                              # any setting of `nanosft eval`
+    require = ["identity>=0.5"]
 
     [sft]
     nodes = 2

@@ -8,7 +8,7 @@ from nanosft.settings.run import Stage
 from nanosft.store import join_uri
 from nanosft.submit.run_file import RunFile, Sft
 
-STAGES: Final[tuple[Stage, ...]] = ("generate", "mix", "sft")
+STAGES: Final[tuple[Stage, ...]] = ("generate", "mix", "sft", "eval")
 CPU_OVERLAYS: Final = frozenset({"local"})
 """Overlays whose sft pods ask for no GPU."""
 
@@ -39,7 +39,14 @@ def build_overlay(run: RunFile, recipe: str, *, stages: tuple[Stage, ...] = STAG
             "NANOSFT_OUT": model,
             **_variables(run.train),
         },
+        "nanosft-eval": {
+            "NANOSFT_MODEL": model,
+            "NANOSFT_OUT": join_uri(run.prefix, "evaluation"),
+            **_variables(run.eval),
+        },
     }
+    if "knowledge" in run.generate:  # what the model is asked about is what it was made from
+        data["nanosft-eval"].setdefault("NANOSFT_KNOWLEDGE", run.generate["knowledge"])
     texts = {name: {**variables, **run.env} for name, variables in data.items()}
     texts["nanosft-recipe"] = {"recipe.toml": recipe.replace("{generated}", generated)}
     patches = [_merge("v1", "ConfigMap", name, {"data": values}) for name, values in texts.items()]

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from nanosft.errors import ConfigError
 from nanosft.settings.base import StageSettings
+from nanosft.settings.evaluate import EvalSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.train import TrainSettings
@@ -58,6 +59,7 @@ class RunFile(_Table):
         generate: Settings of `nanosft generate`.
         mix: Settings of `nanosft mix`.
         train: Settings of `nanosft train`.
+        eval: Settings of `nanosft eval`.
         sft: Size of the training job; None keeps the overlay's.
         parallelism: Most generator pods at a time; None runs all shards at once.
         queue: Kueue's LocalQueue that the jobs wait in; None starts them at once.
@@ -74,6 +76,7 @@ class RunFile(_Table):
     generate: dict[str, Any] = Field(default_factory=dict)
     mix: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
+    eval: dict[str, Any] = Field(default_factory=dict)
     sft: Sft | None = None
     parallelism: int | None = Field(default=None, ge=1)
     queue: str | None = Field(default=None, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
@@ -95,6 +98,7 @@ def parse_run(text: str, *, where: str) -> RunFile:
         _check(GenerateSettings, {"out": run.prefix, **run.generate}, "generate")
         _check(MixSettings, {"recipe": RECIPE_PATH, "out": run.prefix, **run.mix}, "mix")
         _check(TrainSettings, {"base": "base", "data": "data", "out": run.prefix, **run.train}, "train")
+        _check(EvalSettings, {"model": "model", "out": run.prefix, **run.eval}, "eval")
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{where}: not TOML: {exc}") from exc
     except ValidationError as exc:

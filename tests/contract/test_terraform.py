@@ -107,7 +107,7 @@ def test_it_applies_settles_and_leaves_nothing(terraform: Terraform, aws_url: st
     _check_bucket(client)
     outputs = json.loads(terraform.run("output", "-json"))
     assert outputs["store"]["value"] == f"s3://{BUCKET}"
-    assert set(outputs["role_arns"]["value"]) == {"generate", "mix", "sft"}
+    assert set(outputs["role_arns"]["value"]) == {"generate", "mix", "sft", "eval"}
 
     terraform.run("plan", "-detailed-exitcode", "-out=plan", *variables, codes=(0, 2))
     planned = json.loads(terraform.run("show", "-json", "plan"))
@@ -127,7 +127,7 @@ def test_without_a_cluster_no_role_is_made_and_with_ones_own_each_trusts_one_acc
     assert not _planned_roles(terraform)
     terraform.run("plan", *variables, f"-var=oidc_provider_arn={OIDC_PROVIDER}")
     roles = _planned_roles(terraform)
-    assert set(roles) == {"nanosft-generate", "nanosft-mix", "nanosft-sft"}
+    assert set(roles) == {"nanosft-generate", "nanosft-mix", "nanosft-sft", "nanosft-eval"}
     for name, role in roles.items():
         (statement,) = json.loads(role["assume_role_policy"])["Statement"]
         conditions = statement["Condition"]["StringEquals"]

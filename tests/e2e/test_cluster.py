@@ -50,6 +50,12 @@ SMALL = {
     "NANOSFT_EVAL_ROWS": "4",
     "NANOSFT_SAMPLE_TOKENS": "0",
 }
+SMALL_EVALUATION = {
+    "NANOSFT_NUM_PROBES": "8",
+    "NANOSFT_NUM_SAMPLED": "0",
+    "NANOSFT_NUM_DOCUMENTS": "2",
+    "NANOSFT_MAX_TOKENS": "4",
+}
 KILL_AFTER_STEP = 10
 STOP_AFTER_STEP = 20
 
@@ -80,6 +86,8 @@ def _local_overlay(url: str) -> list[dict[str, Any]]:
             item["data"] |= {"AWS_ENDPOINT_URL": url, "NANOSFT_INTERVAL_S": "1"}
         if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "nanosft-sft":
             item["data"] |= SMALL
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "nanosft-eval":
+            item["data"] |= SMALL_EVALUATION
     return manifests
 
 
@@ -114,6 +122,11 @@ def test_the_chain_makes_a_model_and_a_run_that_is_killed_and_stopped_makes_the_
         assert cluster.pytorch_job("nanosft-sft").restarts == []
     weights = _weights(f"s3://{BUCKET}/first/model")
     assert len(weights) == 1
+    evaluation = _manifest(f"s3://{BUCKET}/first/evaluation")
+    assert evaluation.kind == "evaluation"
+    assert [parent.uri for parent in evaluation.parents][:1] == [f"s3://{BUCKET}/first/model"]
+    assert evaluation.counts["probes_asked"] == 8
+    assert evaluation.counts["training_conversations_looked_through"] > 100
 
     small = "\n".join(f"{name.removeprefix('NANOSFT_').lower()} = {value}" for name, value in SMALL.items())
     run = f'name = "killed"\noverlay = "local"\n[train]\ndata = "s3://{BUCKET}/first/mixture"\n{small}'

@@ -38,6 +38,9 @@ RUN = """
     [train]
     epochs = 2
 
+    [eval]
+    require = ["identity>=0.5"]
+
     [sft]
     nodes = 3
     ranks_per_node = 4
@@ -83,6 +86,13 @@ def test_sizes_names_images_and_prefixes_are_the_runs(
         "NANOSFT_EPOCHS": "2",
     }
     assert expected.items() <= data["nanosft-sft-second"].items()
+    expected = {
+        "NANOSFT_MODEL": "s3://bucket/runs/second/model",
+        "NANOSFT_OUT": "s3://bucket/runs/second/evaluation",
+        "NANOSFT_REQUIRE": '["identity>=0.5"]',
+        "AWS_ENDPOINT_URL": "https://s3.example.org",
+    }
+    assert expected.items() <= data["nanosft-eval-second"].items()
     assert data["nanosft-mix-second"]["NANOSFT_URI"] == "s3://bucket/runs/second/generated"
     assert 'uri = "s3://bucket/runs/second/generated"' in data["nanosft-recipe-second"]["recipe.toml"]
     images = {c["image"] for item in found for _, pod in pod_specs(item) for c in pod["containers"]}
@@ -154,7 +164,7 @@ def test_a_queue_is_a_label_of_the_jobs_and_not_of_their_pods(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = _submit(tmp_path, 'name = "x"\nqueue = "gpu"', capsys)
-    for kind, name in (("Job", "generate"), ("Job", "mix"), ("PyTorchJob", "sft")):
+    for kind, name in (("Job", "generate"), ("Job", "mix"), ("PyTorchJob", "sft"), ("Job", "eval")):
         job = find(found, kind, f"nanosft-{name}-x")
         assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
         assert "queue-name" not in str(job["spec"])
@@ -174,7 +184,14 @@ def test_a_run_file_with_a_name_alone_keeps_the_overlays_sizes(
     found = _submit(tmp_path, 'name = "x"', capsys)
     assert find(found, "Job", "nanosft-generate-x")["spec"]["completions"] == 4
     assert find(found, "ConfigMap", "nanosft-sft-x")["data"]["NANOSFT_BASE"] == "s3://nanosft/base"
+    assert "NANOSFT_KNOWLEDGE" not in find(found, "ConfigMap", "nanosft-eval-x")["data"]
     assert 'uri = "s3://nanosft/x/generated"' in find(found, "ConfigMap", "nanosft-recipe-x")["data"]["recipe.toml"]
+
+
+@needs_kubectl
+def test_the_model_is_asked_about_what_it_was_made_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _submit(tmp_path, 'name = "x"\n[generate]\nknowledge = "s3://nanosft/knowledge/mine.md"', capsys)
+    assert find(found, "ConfigMap", "nanosft-eval-x")["data"]["NANOSFT_KNOWLEDGE"] == "s3://nanosft/knowledge/mine.md"
 
 
 @needs_kubectl
@@ -199,6 +216,7 @@ def test_other_stages_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture
         ('name = "x"\n[generate]\nnum_shard = 3', "run.toml: generate.num_shard: Extra inputs"),
         ('name = "x"\n[generate]\nnum = 0', "run.toml: generate.num: Input should be greater than or equal to 1"),
         ('name = "x"\n[train]\ndtype = "int8"', "run.toml: train.dtype: "),
+        ('name = "x"\n[eval]\nrequire = ["identity"]', "run.toml: eval.require: 'identity': write a figure"),
         ('name = "x"\n[sft]\nnodes = 0', "run.toml: sft.nodes: "),
         ('name = "x"\n[images]\ncpu = "a b"', "run.toml: images.cpu: is no image"),
         ('name = "x"\noverlay = "moon"', "overlay: .*moon has no kustomization.yaml"),

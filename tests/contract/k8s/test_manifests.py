@@ -28,7 +28,7 @@ CRDS = {
     "TrainJob": "trainer.kubeflow.org_trainjobs.yaml",
     "TrainingRuntime": "trainer.kubeflow.org_trainingruntimes.yaml",
 }
-STAGE_FILES = ("generate-job.yaml", "mix-job.yaml", "sft-job.yaml")
+STAGE_FILES = ("generate-job.yaml", "mix-job.yaml", "sft-job.yaml", "eval-job.yaml")
 PERMANENT = {errors.ConfigError.exit_code, errors.DataError.exit_code, errors.CreditError.exit_code}
 ALL_CODES = PERMANENT | {
     errors.TrainError.exit_code,
@@ -115,7 +115,7 @@ def test_every_variable_is_a_setting_and_every_value_is_accepted(overlay: str, m
                 for call in parse([expand(word, values) for word in line]):
                     load_settings(call.cls, call.options)
                     loaded.add(call.cls.command)
-    assert loaded == {"generate", "mix", "train", "launch", "wait"}
+    assert loaded == {"generate", "mix", "train", "eval", "launch", "wait"}
 
 
 @every_overlay
@@ -239,6 +239,7 @@ def test_each_stage_waits_for_what_the_one_before_puts(overlay: str) -> None:
     config = _config_maps(_render(overlay))
     assert config["nanosft-mix"]["NANOSFT_URI"] == config["nanosft-generate"]["NANOSFT_OUT"]
     assert config["nanosft-sft"]["NANOSFT_DATA"] == config["nanosft-mix"]["NANOSFT_OUT"]
+    assert config["nanosft-eval"]["NANOSFT_MODEL"] == config["nanosft-sft"]["NANOSFT_OUT"]
     assert f'"{config["nanosft-generate"]["NANOSFT_OUT"]}"' in config["nanosft-recipe"]["recipe.toml"]
 
 
@@ -251,6 +252,29 @@ def test_a_wait_ends_before_its_jobs_deadline(overlay: str) -> None:
     for where, pod in _pods(manifests):
         if "nanosft-sft" in where:
             assert _timeout(pod) >= mix["activeDeadlineSeconds"]
+    evaluation = find(manifests, "Job", "nanosft-eval")["spec"]
+    trained = [_deadline(item) for item in manifests if item["kind"] in ("PyTorchJob", "TrainingRuntime")]
+    assert max(trained) <= _timeout(evaluation["template"]["spec"]) < evaluation["activeDeadlineSeconds"]
+
+
+def _deadline(item: Manifest) -> float:
+    """Of a training job, wherever it states it."""
+    if item["kind"] == "PyTorchJob":
+        return float(item["spec"]["runPolicy"]["activeDeadlineSeconds"])
+    return max(float(spec.get("activeDeadlineSeconds", 0)) for spec in _job_specs(item))
+
+
+@every_overlay
+def test_an_unmet_requirement_fails_the_evaluation_at_once(overlay: str) -> None:
+    spec = find(_render(overlay), "Job", "nanosft-eval")["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    codes = [
+        rule["onExitCodes"]["values"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        if rule["action"] == "FailJob" and rule["onExitCodes"]["containerName"] == container["name"]
+    ]
+    assert [set(values) for values in codes] == [PERMANENT]
+    assert container["resources"]["limits"].get("nvidia.com/gpu") == (None if overlay == "local" else "1")
 
 
 def _timeout(pod: Manifest) -> float:
