@@ -11,7 +11,7 @@ RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check reference bench image image-test release lock clean
+.PHONY: help setup demo test check reference bench harness fuzz-serve image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,18 @@ $(PEER): requirements/peer.lock
 bench: setup $(PEER) ## Print benchmark figures and ratios, side by side (half an hour; AREAS=mix for one)
 	$(BIN)/python -m tests.bench $(AREAS)
 
+# lm-evaluation-harness, with some 80 packages, in an environment of its own; nothing else needs it.
+.venv-harness/.setup-done:
+	$(PYTHON) -m venv .venv-harness
+	.venv-harness/bin/python -m pip --disable-pip-version-check --quiet --quiet install lm-eval==0.4.13 aiohttp tenacity requests
+	@touch $@
+
+harness: setup .venv-harness/.setup-done ## Compare lm-evaluation-harness over `serve` with `eval` (needs ../shared)
+	$(BIN)/python -m tests.harness
+
+fuzz-serve: setup ## Send five minutes of requests of every kind to `serve`
+	$(BIN)/python -m tests.fuzz serve --minutes 5
+
 image: ## Build the CPU image
 	docker build --target cpu -t nanosft-cpu:$(VERSION) .
 
@@ -76,4 +88,4 @@ lock: ## Recompile the lock files from pyproject.toml
 	sh requirements/compile.sh .venv-lock/bin/pip-compile
 
 clean: ## Remove what make built
-	rm -rf $(VENV) .venv-checkov .venv-lock .venv-peer demo-run
+	rm -rf $(VENV) .venv-checkov .venv-lock .venv-peer .venv-harness demo-run

@@ -9,5 +9,6 @@ server      from prompts to a response, whole or as a stream
 scheduler   one thread a model: answers join and leave its batch, and come out as text
 answers     what a response's JSON looks like, whole and in pieces
 metrics     what Prometheus is told
+logs        what is logged of a client that breaks HTTP
 page        the page: one file, no network
 """

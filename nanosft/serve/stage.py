@@ -11,6 +11,7 @@ from nanosft.errors import ConfigError, Interrupted
 from nanosft.nanochat import load_checkpoint, resolve_device
 from nanosft.progress import console
 from nanosft.serve.app import make_app
+from nanosft.serve.logs import soften_client_faults
 from nanosft.serve.metrics import Metrics
 from nanosft.serve.scheduler import Scheduler
 from nanosft.serve.server import Server
@@ -26,6 +27,7 @@ def run_serve(settings: ServeSettings) -> None:
         ConfigError: There is no such device, or the port is taken.
         Interrupted: A signal has ended it.
     """
+    soften_client_faults()
     metrics = Metrics()
     with raising("nothing was served yet"):
         listener = _listen(settings)

@@ -1,0 +1,1 @@
+"""Does lm-evaluation-harness, over `nanosft serve`, get the accuracy that `nanosft eval` gets? `make harness`."""
