@@ -189,9 +189,15 @@ def audit(settings: AuditSettings) -> None:
 
     nanosft audit s3://bucket/identity --out s3://bucket/audited
     """
-    from nanosft.audit.stage import run_audit
+    from nanosft.audit.stage import check_refused_share, run_audit
 
-    run_audit(settings)
+    found = run_audit(settings)
+    if settings.html:
+        from nanosft.report.stage import write_audit_page
+
+        rows_format = "auto" if settings.out else settings.format
+        write_audit_page(settings.html, settings.out or settings.uri, found.to_json(), format=rows_format)
+    check_refused_share(settings, found)
 
 
 @command(app, InspectSettings, panel="Measure")
@@ -203,6 +209,10 @@ def inspect(settings: InspectSettings) -> None:
     from nanosft.audit.inspection import run_inspect
 
     run_inspect(settings)
+    if settings.html:
+        from nanosft.report.stage import write_set_page
+
+        write_set_page(settings.html, settings.uri, format=settings.format)
 
 
 @command(app, DescribeSettings, panel="Measure")

@@ -32,6 +32,7 @@ from nanosft.nanochat import (
     train_tokenizer,
 )
 from nanosft.progress import Bar, console
+from nanosft.report.stage import write_beside
 from nanosft.settings.chat import ChatSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.mix import MixSettings
@@ -105,6 +106,8 @@ def run_demo(settings: DemoSettings) -> None:
         "README.md shows the same road with your own base, an OpenRouter key and a bucket.",
         highlight=False,
     )
+    if page := write_beside(run, made=run):
+        console.print(f"All of it on one page, for a browser: {page}", highlight=False, soft_wrap=True)
 
 
 def make_base(uri: str, *, knowledge_text: str, num_steps: int, seed: int) -> None:

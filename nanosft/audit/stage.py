@@ -54,8 +54,7 @@ def run_audit(settings: AuditSettings) -> Audit:
     """Audit a set, print what was found, and write clean and refused rows apart where an `out` is set.
 
     Raises:
-        DataError: Nothing is there, an object is not what its manifest says, or more than `max_refused_share` of the
-            rows is refused.
+        DataError: Nothing is there, or an object is not what its manifest says.
         ConfigError: `out` holds an audit with other settings.
         Interrupted: SIGTERM came; nothing half-written is left to be read as whole.
     """
@@ -69,11 +68,19 @@ def run_audit(settings: AuditSettings) -> Audit:
         sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         print_audit(found)
+    return found
+
+
+def check_refused_share(settings: AuditSettings, found: Audit) -> None:
+    """Fail where more rows are refused than is set.
+
+    Raises:
+        DataError: More than `max_refused_share` of the rows.
+    """
     num_bad = found.num_refused + found.num_unreadable
     limit = settings.max_refused_share
     if limit is not None and num_bad > limit * found.num_rows:
         raise DataError(f"{settings.uri}: {num_bad} of {found.num_rows} rows are refused, more than {limit:.2%}")
-    return found
 
 
 def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...]) -> Audit:

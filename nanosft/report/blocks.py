@@ -1,11 +1,14 @@
 """What a page is made of: sections of tables, bars, figures, commands and answers. Text alone, and SVG of our own."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from markupsafe import Markup
+
+_NUMBER: Final = re.compile(r"[+-]?\$?\d[\d,]*(\.\d+)?%?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,19 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; cells that look like numbers stand to the right."""
+    """A table; columns of numbers stand to the right."""
 
     kind: ClassVar[str] = "table"
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     folded: bool = False
+
+    @property
+    def numeric(self) -> set[int]:
+        """The columns, but the first, whose cells are all numbers or empty."""
+        columns = range(1, len(self.head))
+        return {place for place in columns if all(not row[place] or _NUMBER.fullmatch(row[place]) for row in self.rows)}
 
 
 @dataclass(frozen=True, slots=True)

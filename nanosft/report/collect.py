@@ -188,7 +188,7 @@ def _collect_run(record: Record, store: Store, settings: ReportSettings, *, with
 def _collect_data(record: Record, settings: ReportSettings, *, with_rows: bool) -> Record:
     if with_rows:
         sample = _make_sample(settings)
-        found = read_set(record.uri, record.manifest, sample)
+        found = read_set(record.uri, record.manifest, sample, settings.format)
         record.sets = [found]
         read_rejects(record.uri, found, sample)
         for ancestor in record.ancestors():

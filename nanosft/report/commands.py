@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
+from nanosft.knowledge import SHIPPED
 from nanosft.lineage import Ancestor
 from nanosft.manifest import Manifest
 from nanosft.quality.style import BANNED_PHRASES
@@ -100,8 +101,7 @@ def _generate_settings(manifest: Manifest) -> dict[str, Any]:
     """A plan's settings as `nanosft generate` takes them: gates apart, knowledge and dimensions by their URI."""
     settings = dict(manifest.settings)
     gates = settings.pop("gates", None)
-    parents = [parent for parent in manifest.parents if parent.uri != settings.get("knowledge")]
-    by_hash = {parent.sha256: parent.uri for parent in parents}
+    by_hash = {parent.sha256: parent.uri for parent in manifest.parents if parent.uri != SHIPPED}
     settings["knowledge"] = by_hash.get(str(settings.get("knowledge")))
     settings["dimensions"] = by_hash.get(str(settings.get("dimensions")))
     if settings.get("provider") != "openrouter":

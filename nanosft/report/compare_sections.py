@@ -26,7 +26,7 @@ def make_compare_sections(records: Mapping[str, Record]) -> list[Section]:
     return [
         Section("overview", "Overview", [_overview(records)]),
         Section("settings", "Settings that differ", [_differences(records)]),
-        Section("train", "Training", _curves(records)),
+        Section("training", "Training", _curves(records)),
         Section("evaluation", "Evaluation", _evaluations(records)),
         Section("samples", "Last samples", _samples(records)),
     ]

@@ -44,7 +44,7 @@ def make_set_section(found: SetFigures, title: str = "What the set is like") -> 
             "Language, as script and frequent words suggest", dict(figures.languages.most_common(8)), num_rows
         )
     blocks += _bars("Most frequent first messages", dict(figures.openings.most_common(_MAX_LISTED)), num_rows)
-    return Section("set", title, blocks)
+    return Section("data", title, blocks)
 
 
 def make_generate_section(found: SetFigures, record: Record) -> Section:

@@ -1,8 +1,8 @@
 """Records become pages: which sections, in which order, and what stands at the top."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from nanosft.report.blocks import Block, Browser, Page, Section, Table, Text
+from nanosft.report.blocks import Block, Browser, Facts, Page, Section, Table, Text
 from nanosft.report.browser import add_tokens, mark_clusters, pack_rows
 from nanosft.report.collect import Record, find_tokenizer
 from nanosft.report.compare_sections import make_compare_sections
@@ -20,7 +20,7 @@ from nanosft.report.run_sections import (
     make_samples_section,
     make_train_section,
 )
-from nanosft.report.wording import say_money, say_time
+from nanosft.report.wording import say_duration, say_money, say_number, say_time
 from nanosft.settings.report import ReportSettings
 
 
@@ -107,6 +107,8 @@ def _overview(record: Record) -> Section:
             else "no metrics are written yet"
         )
         blocks.append(Text(f"The run is not finished, or it failed: no manifest is there. {state}; {last}.", "warning"))
+    if facts := list(_first_facts(record)):
+        blocks.append(Facts(facts))
     rows = [
         ["training", f"{len(record.steps()):,} steps in the metrics" if record.steps() else "not there"],
         ["validation", f"{sum('val_loss' in line for line in record.metrics):,} evaluations in training"],
@@ -114,8 +116,31 @@ def _overview(record: Record) -> Section:
         ["states kept", ", ".join(f"step {state.step:,} ({state.attempt})" for state in record.states) or "none"],
         ["model", "finished" if record.manifest is not None else "not there yet"],
     ]
-    blocks.append(Table("What is there", ["part", "what there is"], rows))
+    blocks.append(Table("What is there", ["part", "state"], rows))
     return Section("overview", "Overview", blocks)
+
+
+def _first_facts(record: Record) -> Iterator[tuple[str, str]]:
+    """The figures that one looks for first."""
+    scored = [line for line in record.metrics if "val_bpb" in line]
+    if scored:
+        yield "bits per byte, held out", f"{scored[0]['val_bpb']:.3f} → {scored[-1]['val_bpb']:.3f}"
+    if record.evaluation is not None:
+        figures = record.evaluation.scores.get("figures", {})
+        told = [
+            figures[name]["identity"]["mean"]
+            for name in ("base", "chat", "model")
+            if "identity" in figures.get(name, {})
+        ]
+        if told:
+            yield "knows who it is", " → ".join(f"{mean:.2f}" for mean in told)
+    if record.sets:
+        yield "conversations", say_number(record.sets[0].inspection.num_rows)
+    counts = record.manifest.counts if record.manifest is not None else {}
+    if counts.get("train_s"):
+        yield "time in steps", say_duration(counts["train_s"])
+    paid = sum(item.manifest.cost_usd or 0.0 for item in record.ancestors() if item.manifest is not None)
+    yield "paid", say_money(paid)
 
 
 def _say_status(record: Record) -> str:

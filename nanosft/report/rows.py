@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from nanosft.conversation import Conversation, parse_conversation, parse_line, to_line
+from nanosft.conversation import Conversation, Format, parse_conversation, parse_line, to_line
 from nanosft.data import DATA_SUFFIXES, DataObject, iter_lines, list_data_objects
 from nanosft.errors import DataError, NanosftError
 from nanosft.inspection import Inspection, count_row
@@ -41,6 +41,7 @@ class SetFigures:
     Attributes:
         uri: The set.
         manifest: Its manifest, or None.
+        format: The format of its lines.
         inspection: Lengths, turns, languages, openings.
         parts: Rows by part: train, val, accepted, clean, refused.
         cells: Rows by topic and persona.
@@ -54,6 +55,7 @@ class SetFigures:
 
     uri: str
     manifest: Manifest | None = None
+    format: Format = "auto"
     inspection: Inspection = field(default_factory=Inspection)
     parts: Counter[str] = field(default_factory=Counter)
     cells: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -111,15 +113,21 @@ class Sample:
             self._num_bytes -= len(heapq.heappop(self._heap)[2])
 
 
-def read_set(uri: str, manifest: Manifest | None, sample: Sample | None) -> SetFigures:
+def read_set(
+    uri: str,
+    manifest: Manifest | None,
+    sample: Sample | None,
+    format: Format = "auto",  # noqa: A002 - the field's word
+) -> SetFigures:
     """Count a set's rows, and offer them to the sample.
 
     Args:
         uri: A file, prefix or pattern of conversations; a generate run may be unfinished; an audit has parts.
         manifest: What is known to lie there.
         sample: For the browser; None where the rows are not shown.
+        format: The format that each line must have.
     """
-    found = SetFigures(uri, manifest)
+    found = SetFigures(uri, manifest, format)
     for part, item in _list_objects(uri, found):
         try:
             for number, line in iter_lines(item):
@@ -187,7 +195,7 @@ def _list_parts(store: Store) -> Iterator[tuple[str, DataObject]]:
 
 def _take_line(found: SetFigures, sample: Sample | None, part: str, item: DataObject, number: int, line: bytes) -> None:
     try:
-        conversation = parse_line(line, where=item.place(number))
+        conversation = parse_line(line, where=item.place(number), format=found.format)
     except DataError as exc:
         found.num_unreadable += 1
         found.fail(exc)

@@ -80,7 +80,7 @@ def make_train_section(record: Record) -> Section:
     steps, evaluations = record.steps(), record.evaluations()
     if not steps and not evaluations:
         text = "Curves are not there: `nanosft train` writes metrics.jsonl every 30 seconds, and none has come yet."
-        return Section("train", "Training", [Text(text, "missing")])
+        return Section("training", "Training", [Text(text, "missing")])
     blocks: list[Block] = [Facts(list(_train_facts(record, steps, evaluations)))]
     marks = {float(line["step"]): "resumed" for line in record.metrics if line.get("resumed")}
     if marks:
@@ -94,7 +94,7 @@ def make_train_section(record: Record) -> Section:
         blocks.append(
             Text("Validation loss is not there: the run has no validation data (--val-data, or a mixture).", "missing")
         )
-    return Section("train", "Training", blocks)
+    return Section("training", "Training", blocks)
 
 
 def list_charts(
@@ -132,7 +132,7 @@ def make_samples_section(record: Record) -> Section:
     sampled = [line for line in record.metrics if line.get("samples")]
     if not sampled:
         text = "Samples are not there: --sample-tokens was 0, or no evaluation has come yet."
-        return Section("samples", "Samples", [Text(text, "missing")])
+        return Section("samples", "Samples at each evaluation", [Text(text, "missing")])
     places = {round(place * (len(sampled) - 1) / (_MAX_SAMPLED - 1)) for place in range(_MAX_SAMPLED)}
     shown = [sampled[place] for place in sorted(places)]
     prompts = list(dict.fromkeys(prompt for line in shown for prompt in line["samples"]))

@@ -4,9 +4,10 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
+from nanosft.conversation import Format
 from nanosft.data import read_manifest
 from nanosft.errors import NanosftError
 from nanosft.progress import make_result_console
@@ -59,6 +60,27 @@ def write_beside(uri: str, *, made: str) -> str | None:
         return None
     _log.info("the page of the run is %s", store.uri_of(REPORT_KEY))
     return store.uri_of(REPORT_KEY)
+
+
+def write_set_page(out: str, uri: str, *, format: Format = "auto") -> None:  # noqa: A002 - the field's word
+    """The page of a set of conversations: `nanosft inspect --html`."""
+    settings = ReportSettings(uris=(uri,), format=format)
+    _put(out, render_page(make_page(collect(uri, settings), settings)))
+
+
+def write_audit_page(out: str, uri: str, audit: dict[str, Any], *, format: Format = "auto") -> None:  # noqa: A002
+    """The page of an audit: `nanosft audit --html`.
+
+    Args:
+        out: The page.
+        uri: Where the audit has put its rows, or else the set that it is of.
+        audit: What was found, as `audit.json` has it.
+        format: The format of the rows.
+    """
+    settings = ReportSettings(uris=(uri,), format=format)
+    record = collect(uri, settings)
+    record.subject, record.audit = "audit", audit
+    _put(out, render_page(make_page(record, settings)))
 
 
 def _write(settings: ReportSettings, out: str) -> Record | None:

@@ -68,6 +68,11 @@ class AuditSettings(StageSettings):
     examples: int = Field(
         default=3, ge=0, le=100, description="Examples of each defect to show.", json_schema_extra={"content": False}
     )
+    html: str | None = Field(
+        default=None,
+        description="Also write what was found as a page, with the conversations in it: its file or object.",
+        json_schema_extra={"content": False},
+    )
     json_output: bool = Field(
         default=False, description="Print one JSON object.", json_schema_extra={"content": False, "flag": "--json"}
     )
@@ -87,4 +92,8 @@ class InspectSettings(StageSettings):
     samples: int = Field(default=3, ge=0, le=100, description="Conversations to show, chosen by the seed.")
     openings: int = Field(default=10, ge=0, le=1000, description="Most frequent first messages to show.")
     seed: int = Field(default=0, ge=0, description="Seed of the samples.")
+    html: str | None = Field(
+        default=None,
+        description="Also write what was found as a page, with the conversations in it: its file or object.",
+    )
     json_output: bool = Field(default=False, description="Print one JSON object.", json_schema_extra={"flag": "--json"})

@@ -4,6 +4,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field, model_validator
 
+from nanosft.conversation import Format
 from nanosft.settings.base import StageSettings
 
 COMPARE: Final = "compare"
@@ -22,6 +23,9 @@ class ReportSettings(StageSettings):
     )
     out: str | None = Field(
         default=None, description="The page's file or object (default: NAME-report.html in the working directory)."
+    )
+    format: Format = Field(
+        default="auto", description="Format of the rows of a data set (default: told by their keys)."
     )
     max_data_mib: float = Field(
         default=12.0,

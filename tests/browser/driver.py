@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import subprocess
 import time
@@ -111,3 +112,10 @@ def browsing(chromium: str, chromedriver: str, profile: Path) -> Iterator[Browse
             browser.close()
         finally:
             process.kill()
+
+
+def shoot(browser: Browser, name: str) -> None:
+    folder = os.environ.get("SCREENSHOTS")  # for people to look at
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(Path(folder) / f"{name}.png")

@@ -1,15 +1,12 @@
 """A person talks on the page: types, reads, stops, edits, compares. Nothing comes from elsewhere; markup is text."""
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import orjson
 import pytest
 import torch
 
-from tests.browser.driver import Browser, browsing
+from tests.browser.driver import Browser, shoot
 from tests.serving import MODEL, Serving, serving
 
 NASTY = (
@@ -22,15 +19,6 @@ def server() -> Iterator[Serving]:
     torch.set_num_threads(1)
     with serving(model=(f"small={MODEL}", f"other={MODEL}"), tools=True) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
-    if not all(found):
-        pytest.skip("the page in a browser: install chromium and chromium-driver")
-    with browsing(str(found[0]), str(found[1]), tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -55,13 +43,6 @@ def script_answer(monkeypatch: pytest.MonkeyPatch, server: Serving, ids: list[in
     tokenizer = server.server.schedulers["small"].checkpoint.tokenizer
     calls = iter([*ids, tokenizer.assistant_end_id])
     monkeypatch.setattr("nanosft.nanochat.inference.batching.choose", lambda *_: [next(calls)])
-
-
-def shoot(browser: Browser, name: str) -> None:
-    folder = os.environ.get("SCREENSHOTS")  # for people to look at
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        browser.save_screenshot(Path(folder) / f"{name}.png")
 
 
 def test_a_question_is_answered_and_the_next_one_knows_it(browser: Browser) -> None:

@@ -26,7 +26,6 @@ def render_page(page: Page) -> str:
     )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shade"] = _shade
-    environment.filters["is_number"] = _is_number
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -46,9 +45,5 @@ def _digest(content: str) -> str:
 
 
 def _shade(count: int, most: int) -> int:
-    """0 for none, then 1 to 7."""
-    return 0 if not count else max(1, round(_SHADES * count / most))
-
-
-def _is_number(text: str) -> bool:
-    return bool(text) and text.strip("+-$% ").replace(",", "").replace(".", "", 1).isdigit()
+    """0 for none, then 1 to 7; small counts stay light, however small the largest is."""
+    return 0 if not count else max(1, round(_SHADES * count / max(most, _SHADES // 2)))

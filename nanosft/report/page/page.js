@@ -7,8 +7,10 @@ const node = (tag, attributes = {}, ...children) => {
   made.append(...children);
   return made;
 };
-// Control characters would be invisible, or steer what shows the text.
-const visible = (text) => text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
+// Control characters would be invisible, or steer what shows the text; those of direction would turn what follows.
+const visible = (text) => text
+  .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+  .replace(/[\u202a-\u202e\u2066-\u2069]/g, (c) => `[U+${c.charCodeAt(0).toString(16).toUpperCase()}]`);
 
 async function copy(text, button) {
   const before = button.textContent;
@@ -249,8 +251,8 @@ function listen() {
   let timer = 0;
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("search").addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refilter, 200); });
-  byId("previous").addEventListener("click", () => { pageNumber--; show(); byId("data").scrollIntoView(); });
-  byId("next").addEventListener("click", () => { pageNumber++; show(); byId("data").scrollIntoView(); });
+  byId("previous").addEventListener("click", () => { pageNumber--; show(); byId("conversations").scrollIntoView(); });
+  byId("next").addEventListener("click", () => { pageNumber++; show(); byId("conversations").scrollIntoView(); });
   byId("page").addEventListener("change", () => { pageNumber = Math.round(Number(byId("page").value)) || 1; show(); });
   byId("draw").addEventListener("click", () => { order = Number(byId("seed").value) || 0; byId("in-order").classList.remove("hidden"); refilter(); });
   byId("in-order").addEventListener("click", () => { order = null; byId("in-order").classList.add("hidden"); refilter(); });
@@ -259,7 +261,7 @@ function listen() {
   byId("copy-page").addEventListener("click", (event) => copy(pageRows().map(toLine).join("\n") + "\n", event.target));
   byId("copy-all").addEventListener("click", (event) => copy(found.map(toLine).join("\n") + "\n", event.target));
 }
-if (byId("data")) {
+if (byId("conversations")) {
   listen();
   requestAnimationFrame(() => setTimeout(readAll));
 }

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from nanosft.audit import stage as audit_module
-from nanosft.audit.stage import run_audit
+from nanosft.audit.stage import check_refused_share, run_audit
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.data import list_data_objects, read_conversations, read_manifest
 from nanosft.errors import ConfigError, DataError, Interrupted
@@ -149,9 +149,10 @@ def test_without_knowledge_the_sets_own_claims_count(tmp_path):
 
 
 def test_a_share_of_refused_rows_can_be_too_large(source):
-    run_audit(settings(source, max_refused_share=0.9))
+    found = run_audit(settings(source))
+    check_refused_share(settings(source, max_refused_share=0.9), found)
     with pytest.raises(DataError, match="6 of 9 rows are refused, more than 50"):
-        run_audit(settings(source, max_refused_share=0.5))
+        check_refused_share(settings(source, max_refused_share=0.5), found)
 
 
 def test_sigterm_leaves_nothing_that_reads_as_whole(source, monkeypatch):

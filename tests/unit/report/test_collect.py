@@ -39,6 +39,8 @@ def test_a_run_is_read_with_all_that_it_was_made_from(tmp_path: Path) -> None:
     assert [row["part"] for row in record.rows].count("rejected") == 1
     assert sum(count > 0 for _, _, count in record.stated) > 0
     assert record.problems == []
+    commands = [repeat_command(item) for item in record.ancestors()]
+    assert f"nanosft generate --out {run.uri.removesuffix('run')}generated --num 7 --seed 3 --model writer" in commands
 
 
 def test_a_run_killed_in_the_middle_is_told_by_its_newest_state(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from nanosft.cli import app
+from nanosft.cli import app, main
 from nanosft.conversation import Conversation, Message
 from nanosft.nanochat.tokenizer import train_tokenizer
 from nanosft.report.blocks import Page, Section, Text
@@ -21,7 +21,7 @@ from nanosft.report.stage import run_report, write_beside
 from nanosft.report.wording import say_duration, say_money, say_number, say_size
 from nanosft.settings.report import ReportSettings
 from nanosft.store import open_store
-from tests.reporting import NASTY, put_generated, put_mixture, put_road, put_run
+from tests.reporting import NASTY, make_rows, put_generated, put_lines, put_mixture, put_road, put_run, talk
 
 
 def write(tmp_path: Path, *uris: str, **changes: Any) -> str:
@@ -43,8 +43,8 @@ def test_the_page_of_a_run_has_every_section(tmp_path: Path) -> None:
     run = put_road(str(tmp_path))
     page = write(tmp_path, run.uri)
     assert sections_of(page) == [
-        "overview", "train", "samples", "evaluation", "answers", "generate", "mix", "set", "asked", "ancestry", "next",
-        "problems", "data",
+        "overview", "training", "samples", "evaluation", "answers", "generate", "mix", "data", "asked", "ancestry",
+        "next", "problems", "conversations",
     ]  # fmt: skip
     assert page.count("<figure>") == 8
     assert "0.750 [0.500, 1.000]" in page
@@ -91,7 +91,7 @@ def test_a_directory_of_metrics_alone_makes_a_page(tmp_path: Path) -> None:
 def test_the_page_of_a_data_set_has_its_rejects_and_what_they_were_rejected_for(tmp_path: Path) -> None:
     put_generated(str(tmp_path / "set"))
     page = write(tmp_path, str(tmp_path / "set"))
-    assert sections_of(page) == ["set", "generate", "asked", "ancestry", "data"]
+    assert sections_of(page) == ["data", "generate", "asked", "ancestry", "conversations"]
     rejected = [row for row in rows_of(page) if row["part"] == "rejected"]
     assert [(row["reasons"], row["raw"]) for row in rejected] == [(["identity/other_name"], f"I am ChatGPT. {NASTY}")]
     assert "identity/other_name" in page
@@ -102,13 +102,13 @@ def test_more_conversations_than_have_room_are_a_sample_that_says_so(tmp_path: P
     page = write(tmp_path, str(tmp_path / "set"), max_data_mib=0.0005)
     assert "A sample: " in page
     assert 0 < len(rows_of(page)) < 7
-    assert '<section id="data"' not in write(tmp_path, str(tmp_path / "set"), max_data_mib=0)
+    assert '<section id="conversations"' not in write(tmp_path, str(tmp_path / "set"), max_data_mib=0)
 
 
 def test_runs_are_laid_over_each_other(tmp_path: Path) -> None:
     one, two = put_road(str(tmp_path / "one")), put_road(str(tmp_path / "two"))
     page = write(tmp_path, "compare", one.uri, two.uri)
-    assert sections_of(page) == ["overview", "settings", "train", "evaluation", "samples"]
+    assert sections_of(page) == ["overview", "settings", "training", "evaluation", "samples"]
     assert page.count("<figure>") == 5
     assert re.search(r'<th scope="row">data</th><td>\S+one/mixture</td><td>\S+two/mixture</td>', page)
 
@@ -148,6 +148,36 @@ def test_no_page_is_written_beside_what_is_not_finished_or_by_another_rank(
     monkeypatch.setenv("RANK", "1")
     assert write_beside(run.uri, made=run.uri) is None
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("with_out", [False, True])
+def test_an_audit_has_a_page_even_where_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, with_out: bool
+) -> None:
+    uri, out, page = str(tmp_path / "rows.jsonl"), str(tmp_path / "audited"), tmp_path / "audit.html"
+    put_lines(str(tmp_path), "rows.jsonl", [*make_rows(), talk("Who are you?", "I am ChatGPT, made by OpenAI.")])
+    options = ["--max-refused-share", "0.1", "--html", str(page), *(["--out", out] if with_out else [])]
+    monkeypatch.setattr("sys.argv", ["nanosft", "audit", uri, "--name", "nanochat", *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 3
+    text = page.read_text(encoding="utf-8")
+    assert sections_of(text)[0] == "audit"
+    assert "identity/other_name" in text
+    parts = {row["part"]: row for row in rows_of(text)}
+    assert set(parts) == ({"clean", "refused"} if with_out else {"accepted"})
+    if with_out:
+        assert "identity/other_name" in parts["refused"]["reasons"]
+
+
+def test_an_inspection_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_lines(str(tmp_path), "rows.jsonl", make_rows())
+    page = tmp_path / "set.html"
+    monkeypatch.setattr("sys.argv", ["nanosft", "inspect", str(tmp_path / "rows.jsonl"), "--html", str(page)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    assert sections_of(page.read_text(encoding="utf-8"))[0] == "data"
 
 
 def test_settings_that_make_no_sense_together_are_refused() -> None:
