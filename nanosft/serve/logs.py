@@ -14,8 +14,8 @@ class _ClientFaults(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         exc = record.exc_info[1] if record.exc_info else None
         if isinstance(exc, h11.ProtocolError):
-            record.msg, record.args, record.exc_info = "a client broke HTTP: %s", (str(exc),), None
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            said = {"msg": "a client broke HTTP: %s", "args": (str(exc),), "exc_info": None}
+            record.__dict__.update(said, levelno=logging.WARNING, levelname="WARNING")
         return True
 
 

@@ -1,6 +1,7 @@
 """From the body of a request to the ids of its prompts."""
 
-from typing import TypeVar
+import asyncio
+from typing import Final, TypeVar
 
 import orjson
 from pydantic import ValidationError
@@ -12,6 +13,9 @@ from nanosft.nanochat import Tokenizer
 from nanosft.serve.answers import ApiError
 from nanosft.serve.bodies import Body, ChatBody, CompletionBody
 
+BODY_TIMEOUT_S: Final = 20.0
+"""A client that promises a body and sends none holds a connection for so long."""
+
 BodyT = TypeVar("BodyT", bound=Body)
 
 
@@ -19,17 +23,21 @@ async def read_body(request: Request, cls: type[BodyT], max_bytes: int) -> BodyT
     """A body of JSON within the limit.
 
     Raises:
-        ApiError: It is none, or too long.
+        ApiError: It is none, too long, or does not come.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a page of another origin can send others without asking
         raise ApiError(415, "send the body as Content-Type: application/json")
     too_long = ApiError(413, f"the body is longer than {max_bytes} bytes", code="body_too_long")
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > max_bytes:
-            raise too_long
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > max_bytes:
+                    raise too_long
+    except TimeoutError as exc:
+        raise ApiError(408, f"the body did not come within {BODY_TIMEOUT_S:g} seconds", code="body_timeout") from exc
     try:
         return cls.model_validate(orjson.loads(data))
     except orjson.JSONDecodeError as exc:

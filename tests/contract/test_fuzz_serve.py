@@ -34,3 +34,17 @@ def test_a_client_that_breaks_http_is_a_line_of_the_log_and_no_traceback(caplog:
     assert "a client broke HTTP" in caplog.text or "Invalid HTTP request" in caplog.text
     assert "Traceback" not in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_body_that_was_promised_and_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nanosft.serve.reading.BODY_TIMEOUT_S", 0.2)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with serving() as server:
+        parts = urlsplit(server.url)
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
+            connection.sendall(head + b"Content-Length: 5\r\n\r\n")
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"body_timeout"' in answer

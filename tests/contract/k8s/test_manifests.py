@@ -13,6 +13,7 @@ import yaml
 from nanosft import __version__, errors
 from nanosft.settings import StageSettings, load_settings, unknown_variables
 from nanosft.settings.base import ENV_PREFIX
+from nanosft.settings.serve import ServeSettings
 from tests.cluster.manifests import K8S, Manifest, find, pod_specs, read, render_once
 from tests.cluster.pod import expand
 from tests.contract.k8s.commands import command_lines, parse, variables
@@ -28,6 +29,7 @@ CRDS = {
     "TrainJob": "trainer.kubeflow.org_trainjobs.yaml",
     "TrainingRuntime": "trainer.kubeflow.org_trainingruntimes.yaml",
 }
+SERVE_FILE = "serve.yaml"
 STAGE_FILES = ("generate-job.yaml", "mix-job.yaml", "sft-job.yaml", "eval-job.yaml")
 PERMANENT = {errors.ConfigError.exit_code, errors.DataError.exit_code, errors.CreditError.exit_code}
 ALL_CODES = PERMANENT | {
@@ -298,23 +300,27 @@ def test_our_containers_meet_pod_security_restricted(overlay: str) -> None:
     pods = list(_pods(_render(overlay)))
     assert len(pods) >= 3
     for where, pod in pods:
-        security = pod["securityContext"]
-        assert security["runAsNonRoot"] is True, where
-        assert security["runAsUser"] >= 1000, where
-        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, where
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
-        assert all(set(volume) - {"name"} <= {"emptyDir", "configMap"} for volume in pod["volumes"]), where
-        assert pod["automountServiceAccountToken"] is False, where
-        assert pod["enableServiceLinks"] is False, where
-        for container in [*pod.get("initContainers", []), *pod["containers"]]:
-            assert container["securityContext"] == {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }, where
-            assert {"name": "scratch", "mountPath": "/scratch"} in container["volumeMounts"], where
-            for kind in ("requests", "limits"):
-                assert {"cpu", "memory"} <= container["resources"][kind].keys(), where
+        _check_pod_security(where, pod)
+
+
+def _check_pod_security(where: str, pod: Manifest) -> None:
+    security = pod["securityContext"]
+    assert security["runAsNonRoot"] is True, where
+    assert security["runAsUser"] >= 1000, where
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}, where
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
+    assert all(set(volume) - {"name"} <= {"emptyDir", "configMap"} for volume in pod["volumes"]), where
+    assert pod["automountServiceAccountToken"] is False, where
+    assert pod["enableServiceLinks"] is False, where
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, where
+        assert {"name": "scratch", "mountPath": "/scratch"} in container["volumeMounts"], where
+        for kind in ("requests", "limits"):
+            assert {"cpu", "memory"} <= container["resources"][kind].keys(), where
 
 
 @every_overlay
@@ -352,7 +358,7 @@ def _template_labels(value: Any) -> Iterator[dict[str, str]]:
             yield from _template_labels(item)
 
 
-@pytest.mark.parametrize("name", STAGE_FILES)
+@pytest.mark.parametrize("name", [*STAGE_FILES, SERVE_FILE])
 def test_a_stages_file_stands_alone(name: str) -> None:
     manifests = read((K8S / name).read_text())
     names = {(item["kind"], item["metadata"]["name"]) for item in manifests}
@@ -367,6 +373,53 @@ def test_a_stages_file_stands_alone(name: str) -> None:
                 secrets = [entry["valueFrom"]["secretKeyRef"] for entry in container["env"] if "valueFrom" in entry]
                 assert {secret["name"] for secret in secrets} == {"nanosft"}
                 assert all(secret["optional"] for secret in secrets)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_serve_meets_the_strict_schema(version: str) -> None:
+    for item in read((K8S / SERVE_FILE).read_text()):
+        kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_serve_waits_for_its_model_and_tells_the_kubelet_how_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = tuple(read((K8S / SERVE_FILE).read_text()))
+    deployment, service = find(manifests, "Deployment", "nanosft-serve"), find(manifests, "Service", "nanosft-serve")
+    policy = find(manifests, "NetworkPolicy", "nanosft-serve")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    selectors = (deployment["spec"]["selector"], policy["spec"]["podSelector"])
+    assert [*(item["matchLabels"] for item in selectors), service["spec"]["selector"]] == [labels] * 3
+    assert (
+        find(_render("base"), "NetworkPolicy", "nanosft")["spec"]["podSelector"]["matchLabels"].items()
+        <= labels.items()
+    )
+    ((where, pod),) = _pods(manifests)
+    _check_pod_security(where, pod)
+    config = _config_maps(manifests)
+    assert config["nanosft-serve"]["NANOSFT_MODEL"] == _config_maps(_render("base"))["nanosft-sft"]["NANOSFT_OUT"]
+    monkeypatch.setenv("NANOSFT_API_KEY", "of the Secret")
+    for container in (*pod["initContainers"], *pod["containers"]):
+        values = variables(container, config)
+        assert all(name.startswith(ENV_PREFIX) or OTHER_VARIABLES.fullmatch(name) for name in values)
+        assert not unknown_variables(StageSettings.__subclasses__(), values)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        for line in command_lines(container):
+            for call in parse([expand(word, values) for word in line]):
+                loaded = load_settings(call.cls, call.options)
+    assert isinstance(loaded, ServeSettings)
+    (container,) = pod["containers"]
+    (port,) = container["ports"]
+    assert (port["name"], port["containerPort"], loaded.is_local) == ("http", loaded.port, False)
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/health", "port": "http"}
+    sleep_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert loaded.grace_s + sleep_s < pod["terminationGracePeriodSeconds"]
+
+
+def test_serve_needs_a_key() -> None:
+    (config,) = _config_maps(read((K8S / SERVE_FILE).read_text())).values()
+    with pytest.raises(errors.ConfigError, match="set NANOSFT_API_KEY"):
+        load_settings(ServeSettings, {"model": [config["NANOSFT_MODEL"]], "host": config["NANOSFT_HOST"]})
 
 
 def test_the_api_key_goes_to_generate_alone() -> None:
@@ -384,7 +437,7 @@ def test_no_secret_lies_among_the_manifests() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [K8S / name for name in STAGE_FILES]
+    [K8S / name for name in (*STAGE_FILES, SERVE_FILE)]
     + [K8S / "kustomization.yaml"]
     + [OVERLAYS[o] / "kustomization.yaml" for o in ("local", "gpu", "trainjob")],
     ids=lambda path: str(path.relative_to(K8S)),
