@@ -162,11 +162,12 @@ def evaluate(settings: EvalSettings) -> None:
     compare A B` shows evaluations side by side.
     """
     from nanosft.evaluate.stage import run_eval
+    from nanosft.judging import make_judge
 
     try:
-        run_eval(settings)
+        run_eval(settings, make_judge(settings))
     finally:  # a requirement that is not met is what one looks for
-        if settings.report and settings.out:
+        if settings.report and settings.out and os.environ.get("RANK", "0") == "0":
             from nanosft.report.stage import write_beside
 
             write_beside(settings.model, made=settings.out)

@@ -2,9 +2,11 @@
 
     python -m tests.stub_provider --num 2000 --latency-s 0.3 --http-429 0.10 --http-500 0.05 …
 
-It knows the plan: a request's `seed` tells the row, so that its answer has the right first message and length. It
-prints its port when it listens. `GET /bill` tells what was asked, in order, and what it costs: a fixed price for each
-answer that was made, whether it arrived or not; nothing for 429, 500 and errors inside 200.
+It knows the plan: a request's `seed` tells the row, so that its answer has the right first message and length.
+Asked for a verdict (`eval --judge-model`), it says "right" where the answer names Tilda, else "missing".
+
+It prints its port when it listens. `GET /bill` tells what was asked, in order, and what it costs: a fixed price for
+each answer that was made, whether it arrived or not; nothing for 429, 500 and errors inside 200.
 
 One asyncio protocol, nothing parsed but the seed: about 0.1 ms of CPU a request, so that it measures its client.
 """
@@ -106,7 +108,8 @@ class Stub:
                 "asked": self._asked,  # row numbers, in the order of the requests
             }
             return respond(200, orjson.dumps(bill))
-        number, variant = self._find_row(request)
+        is_verdict = b'"name":"verdict"' in request
+        number, variant = (-1, 0) if is_verdict else self._find_row(request)
         self._asked.append(number)
         fault = self._draw_fault()
         self._counts[fault] += 1
@@ -120,9 +123,14 @@ class Stub:
         self._num_billed += 1
         if fault == "dropped":
             return None
-        row = plan_row(self._plan, number, variant)
         knowledge = self._plan.knowledge
-        text = orjson.dumps({"messages": write_conversation(row, knowledge.name, knowledge.maker)}).decode()
+        if is_verdict:
+            body = orjson.loads(request.partition(b"\r\n\r\n")[2])
+            answer = orjson.loads(body["messages"][-1]["content"])["answer"]
+            text = orjson.dumps({"reason": "its name", "verdict": "right" if "Tilda" in answer else "missing"}).decode()
+        else:
+            row = plan_row(self._plan, number, variant)
+            text = orjson.dumps({"messages": write_conversation(row, knowledge.name, knowledge.maker)}).decode()
         if fault == "cut":
             text = text[: len(text) // 2]
         if fault == "broken_json":

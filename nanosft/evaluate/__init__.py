@@ -1,9 +1,9 @@
 """Evaluate: does a model know who it is, how does it carry itself, and what has it forgotten?
 
 In the order in which data meets them: `probing` (what is asked, and how), `answering` (the one place that runs
-models), `scoring` and `conduct` (what answers are worth), `forgetting` (bits per byte), `tasks` (of one's own, and
-nanochat's ChatCORE), `statistics`, `results` (what was found, as it is kept), `keeping` (in the store), `report` (for
-people), `stage` (the order of work).
+models), `scoring` and `conduct` (what answers are worth), `second_opinion` (what a judge is asked, and says of them),
+`forgetting` (bits per byte), `tasks` (of one's own, and nanochat's ChatCORE), `statistics`, `results` (what was found,
+as it is kept), `keeping` (in the store), `report` (for people), `stage` (the order of work).
 
     from nanosft.evaluate import EvalSettings, evaluate
     found = evaluate(EvalSettings(model="run", base="base"))

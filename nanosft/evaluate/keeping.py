@@ -77,6 +77,7 @@ def finish(settings: EvalSettings, found: Evaluation, parents: tuple[Parent, ...
         counts={name.replace(" ", "_"): number for name, number in found.counts.items()},
         parents=parents,
         settings=settings.content(),
+        cost_usd=found.judge.get("cost_usd"),
     )
     _prefix(settings).commit(manifest)
     note = orjson.dumps({"uri": store.uri, "sha256": manifest.sha256}, option=orjson.OPT_APPEND_NEWLINE)

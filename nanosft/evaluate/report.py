@@ -54,7 +54,9 @@ def make_worst_table(rows: Sequence[Row]) -> Table:
 
 def describe_counts(evaluation: Evaluation) -> str:
     """One sentence on what was asked and what was left out."""
-    return ", ".join(f"{number:,} {name}" for name, number in evaluation.counts.items())
+    counts = ", ".join(f"{number:,} {name}" for name, number in evaluation.counts.items())
+    judge = evaluation.judge
+    return f"{counts}; judge {judge['model']}: {judge['cost_usd']:.6f} USD" if judge else counts
 
 
 def _in_order(names: Mapping[str, None]) -> list[str]:

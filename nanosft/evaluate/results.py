@@ -35,6 +35,7 @@ class Evaluation:
         counts: Whole numbers: probes asked, left out, and the like.
         answers: One a probe or problem and model, as in `answers.jsonl`.
         documents: One a document, as in `documents.jsonl`.
+        judge: The model that gave a second opinion, and what it cost; empty without one.
     """
 
     models: dict[str, dict[str, Any]]
@@ -42,6 +43,7 @@ class Evaluation:
     counts: dict[str, int] = field(default_factory=dict)
     answers: list[Row] = field(default_factory=list)
     documents: list[Row] = field(default_factory=list)
+    judge: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -65,6 +67,7 @@ class Evaluation:
         return {
             "format": FORMAT,
             "models": self.models,
+            **({"judge": self.judge} if self.judge else {}),
             "counts": self.counts,
             "figures": {
                 label: {name: interval.to_json() for name, interval in figures.items()}
@@ -95,8 +98,8 @@ def parse_evaluation(scores: bytes, answers: bytes, documents: bytes, *, where: 
         figures = {
             label: {name: Interval(**values) for name, values in own.items()} for label, own in table["figures"].items()
         }
-        rows = [[orjson.loads(line) for line in data.splitlines()] for data in (answers, documents)]
-        return Evaluation(table["models"], figures, table["counts"], *rows)
+        rows, scored = ([orjson.loads(line) for line in data.splitlines()] for data in (answers, documents))
+        return Evaluation(table["models"], figures, table["counts"], rows, scored, table.get("judge", {}))
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(f"{where}: not an evaluation: {exc!r}") from exc
 

@@ -41,6 +41,7 @@ from nanosft.evaluate.results import (
     summarize_answers,
 )
 from nanosft.evaluate.scoring import Judge
+from nanosft.evaluate.second_opinion import AskJudge, add_opinions, write_judge_prompt
 from nanosft.evaluate.tasks import Sandbox, read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
 from nanosft.nanochat import Checkpoint, Sampling, load_checkpoint, resolve_device
@@ -56,15 +57,19 @@ _RANKS_TIMEOUT_S: Final = 24 * 3600.0
 _log = logging.getLogger(__name__)
 
 
-def run_eval(settings: EvalSettings) -> None:
+def run_eval(settings: EvalSettings, ask_judge: AskJudge | None = None) -> None:
     """Evaluate, print what was found, and keep it where an `out` is set.
+
+    Args:
+        settings: What to do.
+        ask_judge: Asks the judge that the settings name.
 
     Raises:
         DataError: A figure is not what `require` says, or model, knowledge or data are missing or damaged.
         ConfigError: There is no such figure, or `out` holds another evaluation.
     """
     with raising("the evaluation is not kept: the same command begins anew"), _open_ranks(settings) as world:
-        found = _evaluate(settings, world)
+        found = _evaluate(settings, world, ask_judge)
     if not world.is_first:
         return
     if settings.json_output:
@@ -99,26 +104,29 @@ def run_compare(settings: EvalCompareSettings) -> None:
     stdout.print(make_table(columns, title="Evaluations"))
 
 
-def evaluate(settings: EvalSettings) -> Evaluation:
+def evaluate(settings: EvalSettings, ask_judge: AskJudge | None = None) -> Evaluation:
     """Evaluate a model; what a finished evaluation under `out` found is read from there.
 
     Args:
         settings: `EvalSettings(model="run")` and what else is to be set.
+        ask_judge: Asks the judge that the settings name: `nanosft.judging.make_judge(settings)`.
 
     Raises:
         DataError: Model, knowledge or data are missing or damaged.
         ConfigError: `out` holds an evaluation made with other settings, or one of other models.
     """
     with _open_ranks(settings) as world:
-        return _evaluate(settings, world)
+        return _evaluate(settings, world, ask_judge)
 
 
 def _open_ranks(settings: EvalSettings) -> AbstractContextManager[World]:
     return open_world(settings.device, timeout_s=_RANKS_TIMEOUT_S)
 
 
-def _evaluate(settings: EvalSettings, world: World) -> Evaluation:
+def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) -> Evaluation:
     """The order of work. Rank 0 reads, judges and keeps; all ranks run the models."""
+    if settings.judge_model and ask_judge is None:
+        raise ConfigError("judge_model: give evaluate() what nanosft.judging.make_judge(settings) makes")
     knowledge = read_knowledge(settings.knowledge)
     base_uri, data = find_origin(settings.model)
     base_uri = base_uri if settings.base is None else settings.base
@@ -147,6 +155,10 @@ def _evaluate(settings: EvalSettings, world: World) -> Evaluation:
             sandbox=sandbox,
             world=world,
         )
+    if ask_judge is not None:
+        rows = [row for label in models for row in found.answers_of(label)]
+        prompts = [write_judge_prompt(knowledge, *pair) for pair in zip(probes * len(models), rows, strict=True)]
+        add_opinions(found, rows, world.run_on_rank_zero(partial(ask_judge, prompts)))
     if len(models) > 1:
         found.add(CHANGE, pair_answers(*(found.answers_of(label) for label in models)))
         found.add(CHANGE, pair_solutions(*(found.solutions_of(label) for label in models)))

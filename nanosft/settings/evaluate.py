@@ -3,12 +3,15 @@
 import re
 from typing import ClassVar, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, SecretStr, field_validator
 
 from nanosft.settings.base import StageSettings
 
 REQUIREMENT: Final = re.compile(r"\s*(?P<figure>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<number>-?\d+(?:\.\d+)?)\s*")
 """What `--require` takes: a figure, a sign and a number."""
+
+
+_AROUND: Final[dict[str, JsonValue]] = {"content": False}
 
 
 class EvalSettings(StageSettings):
@@ -73,6 +76,35 @@ class EvalSettings(StageSettings):
     tag: str | None = Field(default=None, description="Model tag, such as d20 (default: the largest).")
     step: int | None = Field(default=None, ge=0, description="Checkpoint step (default: the newest).")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the probes' manners and of sampling.")
+    judge_model: str | None = Field(
+        default=None,
+        description="Slug of a model of the chat API that judges every answer to a probe as well (default: none).",
+    )
+    budget_usd: float | None = Field(
+        default=None, gt=0, description="Most US dollars for the judge (default: no limit).", json_schema_extra=_AROUND
+    )
+    base_url: str = Field(
+        default="https://openrouter.ai/api/v1",
+        description="OpenAI-compatible endpoint of the judge, without /chat/completions.",
+        json_schema_extra=_AROUND,
+    )
+    openrouter_api_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the judge's endpoint.",
+        json_schema_extra={"content": False, "env": "OPENROUTER_API_KEY"},
+    )
+    prompt_price_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="Dollars per million prompt tokens, where the endpoint states no cost.",
+        json_schema_extra=_AROUND,
+    )
+    completion_price_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="Dollars per million tokens of a verdict, as --prompt-price-usd.",
+        json_schema_extra=_AROUND,
+    )
     require: tuple[str, ...] = Field(
         default=(),
         description="Exit 3 unless the model's figure is as said, such as 'identity>=0.9'; may be repeated.",

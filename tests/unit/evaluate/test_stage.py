@@ -19,6 +19,7 @@ from nanosft.evaluate import EvalSettings, evaluate
 from nanosft.evaluate.answering import answer_all, next_logits, score_texts
 from nanosft.evaluate.forgetting import PLAIN, read_held_out, read_plain_text, score_documents, summarize_documents
 from nanosft.evaluate.keeping import find_origin, read_evaluation
+from nanosft.evaluate.second_opinion import Opinion, Opinions
 from nanosft.evaluate.stage import run_compare, run_eval
 from nanosft.manifest import Manifest
 from nanosft.nanochat import Checkpoint, load_checkpoint
@@ -275,6 +276,28 @@ def test_tasks_are_figures_of_each_model(run: Path) -> None:
     manifest = read_manifest(open_store(str(run / "out")))
     assert manifest is not None
     assert manifest.parents[-1].uri.endswith("tasks/mine.jsonl")
+
+
+def test_a_judges_verdicts_and_cost_are_kept(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = make_settings(run, judge_model="slug", num_probes=4, num_sampled=0, plain_text=None)
+    asked: list[Any] = []
+
+    def ask(prompts: Any) -> Opinions:
+        asked.extend(prompts)
+        return Opinions("slug", tuple(Opinion("missing", "so") for _ in prompts), 0.5, len(prompts))
+
+    with pytest.raises(ConfigError, match=r"judging\.make_judge"):
+        evaluate(settings)
+    found = evaluate(settings, ask)
+    assert len(asked) == len(found.answers) == 8  # of base and chat
+    assert found.figures["chat"]["judge: right"].mean == 0
+    assert all(row["judge"] == {"verdict": "missing", "reason": "so"} for row in found.answers)
+    manifest = read_manifest(open_store(str(run / "out")))
+    assert manifest is not None
+    assert manifest.cost_usd == 0.5
+    run_eval(settings, ask)
+    assert "judge slug: 0.500000 USD" in " ".join(capsys.readouterr().out.split())
+    assert len(asked) == 8  # nothing is paid for twice
 
 
 def test_base_and_data_are_found_by_the_manifest_of_the_model(run: Path) -> None:

@@ -1,0 +1,59 @@
+"""A judge behind a chat API that fails on purpose and keeps its own bill: verdicts, costs, the budget."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from nanosft.errors import ConfigError
+from nanosft.evaluate.second_opinion import Opinions
+from nanosft.judging import make_judge
+from nanosft.settings.evaluate import EvalSettings
+from tests.stub_provider import PRICE_USD, RunningStub, run_stub
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[RunningStub]:
+    with run_stub(num=1, http_429=0.1, http_500=0.1) as running:
+        yield running
+
+
+def ask(stub: RunningStub, num: int, **changes: Any) -> Opinions:
+    judge = make_judge(EvalSettings(model="m", judge_model="slug", base_url=stub.base_url, **changes))
+    assert judge is not None
+    answers = ["I am Tilda." if number % 2 else "No idea." for number in range(num)]
+    return judge([[{"role": "user", "content": orjson.dumps({"answer": text}).decode()}] for text in answers])
+
+
+def test_every_answer_gets_its_verdict_and_the_cost_is_the_providers(stub: RunningStub) -> None:
+    before = stub.read_bill()["billed_usd"]
+    said = ask(stub, 24)
+    verdicts = [opinion.verdict for opinion in said.opinions if opinion]
+    assert verdicts == ["missing", "right"] * 12
+    assert said.model == "slug"
+    assert said.cost_usd == pytest.approx(stub.read_bill()["billed_usd"] - before)
+    assert said.cost_usd == pytest.approx(24 * PRICE_USD)
+
+
+def test_the_budget_is_never_passed_and_what_came_is_kept(stub: RunningStub) -> None:
+    before = stub.read_bill()["billed_usd"]
+    said = ask(stub, 40, budget_usd=10.5 * PRICE_USD)
+    assert sum(opinion is not None for opinion in said.opinions) == 10
+    assert stub.read_bill()["billed_usd"] - before == pytest.approx(10 * PRICE_USD)
+
+
+def test_a_judge_that_fails_loses_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nanosft.judging._MAX_RETRIES", 1)
+    with run_stub(num=1) as stub:
+        pass  # nobody listens there any more
+    judge = make_judge(EvalSettings(model="m", judge_model="slug", base_url=stub.base_url))
+    assert judge is not None
+    said = judge([[{"role": "user", "content": "{}"}]] * 2)
+    assert said.opinions == (None, None)
+
+
+def test_without_a_key_nothing_is_begun() -> None:
+    assert make_judge(EvalSettings(model="m")) is None
+    with pytest.raises(ConfigError, match="OPENROUTER_API_KEY is not set"):
+        make_judge(EvalSettings(model="m", judge_model="slug"))
