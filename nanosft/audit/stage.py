@@ -27,6 +27,7 @@ from nanosft.data import (
     find_parents_of_data,
     iter_lines,
     list_data_objects,
+    pin_objects,
 )
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
@@ -59,6 +60,8 @@ def run_audit(settings: AuditSettings) -> Audit:
         Interrupted: SIGTERM came; nothing half-written is left to be read as whole.
     """
     objects = list_data_objects(settings.uri)
+    if settings.out:
+        objects = pin_objects(objects)  # read twice from here on
     parents = _parents(settings, objects) if settings.out else ()
     found = _read_finished(settings, parents) if settings.out else None
     if found is None:

@@ -6,7 +6,7 @@ says whether a stage's output is finished, and commits it.
 """
 
 from nanosft.data.conversations import ShardWriter, parse_trainable, read_conversations, read_object
-from nanosft.data.hashing import find_parents_of_data, hash_object
+from nanosft.data.hashing import find_parents_of_data, hash_object, pin_objects
 from nanosft.data.lines import iter_lines, read_blocks
 from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
 from nanosft.data.prefix import OutputPrefix, put_manifest, read_manifest
@@ -25,6 +25,7 @@ __all__ = [
     "iter_lines",
     "list_data_objects",
     "parse_trainable",
+    "pin_objects",
     "put_manifest",
     "read_batches",
     "read_blocks",

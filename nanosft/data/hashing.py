@@ -1,7 +1,8 @@
 """Lineage: the SHA-256 of an object where no manifest states it, and what a child of some data names as its parents."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from nanosft.data.objects import DataObject
@@ -31,6 +32,14 @@ def hash_into(digest: "hashlib._Hash", store: Store, key: str) -> None:
             digest.update(block)
 
 
+def pin_objects(objects: Iterable[DataObject]) -> list[DataObject]:
+    """The objects with the SHA-256 that their bytes have now, where no manifest states one.
+
+    Whoever reads them afterwards meets these bytes, or a DataError.
+    """
+    return [item if item.sha256 else replace(item, sha256=hash_object(item.store, item.key)) for item in objects]
+
+
 def find_parents_of_data(uri: str, objects: Sequence[DataObject]) -> tuple[Parent, ...]:
     """The manifest that a URI of data was found by, or each of its objects by its SHA-256.
 
@@ -40,4 +49,4 @@ def find_parents_of_data(uri: str, objects: Sequence[DataObject]) -> tuple[Paren
     """
     if objects[0].sha256 is not None and (manifest := read_manifest(open_store(uri))) is not None:
         return (Parent(uri=uri, sha256=manifest.sha256),)
-    return tuple(Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in objects)
+    return tuple(Parent(uri=item.uri, sha256=item.sha256 or "") for item in pin_objects(objects))

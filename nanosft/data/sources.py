@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from nanosft.data.hashing import hash_into
-from nanosft.data.lines import read_ahead, read_blocks, read_parquet
+from nanosft.data.lines import check_line_size, read_ahead, read_blocks, read_parquet
 from nanosft.data.objects import DataObject, list_data_objects
 from nanosft.data.prefix import read_manifest
 from nanosft.manifest import Parent
@@ -127,6 +127,7 @@ def read_batches(item: DataObject, *, source: int, digest: "hashlib._Hash | None
     first, pieces, size = 1, list[bytes](), 0
     for block in _without_mark(read_ahead(read_blocks(item, digest))):
         size += len(block)
+        check_line_size(size - BATCH_BYTES, f"{item.uri}:line {first} and on")
         cut = block.rfind(b"\n") + 1 if size >= BATCH_BYTES else 0
         pieces.append(block[:cut] if cut else block)
         if cut:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nanosft.data import DataObject, list_data_objects, read_manifest
+from nanosft.data import DataObject, list_data_objects, pin_objects, read_manifest
 from nanosft.errors import DataError, Interrupted
 from nanosft.manifest import Parent
 from nanosft.nanochat.layout import TOKENIZER_KEY
@@ -94,15 +94,15 @@ def prepare_data(settings: TrainSettings, store: Store, *, capacity: int, signal
         DataError: The data is missing, damaged, or holds a line that cannot be trained on.
     """
     tokenizer_pickle = open_store(settings.base).read(TOKENIZER_KEY)
-    train, val = split_objects(settings.data, settings.val_data)
+    train, val = map(pin_objects, split_objects(settings.data, settings.val_data))
     train_sha256 = hash_objects(train)
-    parents = [_find_parent(settings.data, train, train_sha256)]
+    parents = [_find_parent(settings.data, train_sha256)]
     train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, signals)
     if not val:
         return CachedTokens(train_key, None, tuple(parents))
     val_sha256 = hash_objects(val)
     if settings.val_data is not None:
-        parents.append(_find_parent(settings.val_data, val, val_sha256))
+        parents.append(_find_parent(settings.val_data, val_sha256))
     val_key = _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, signals)
     return CachedTokens(train_key, val_key, tuple(parents))
 
@@ -117,10 +117,10 @@ def read_data(store: Store, cached: CachedTokens) -> Data:
     return Data(read_tokens(store, cached.train_key), val, cached)
 
 
-def _find_parent(uri: str, objects: Sequence[DataObject], content_sha256: str) -> Parent:
+def _find_parent(uri: str, content_sha256: str) -> Parent:
     """The data's manifest where it has one, else its content."""
     store = open_store(uri)
-    manifest = read_manifest(store) if any(item.sha256 for item in objects) else None
+    manifest = read_manifest(store)
     return Parent(uri=store.uri, sha256=manifest.sha256 if manifest is not None else content_sha256)
 
 

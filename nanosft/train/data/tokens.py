@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from nanosft.data import DataObject, hash_object, iter_lines, parse_trainable
+from nanosft.data import DataObject, iter_lines, parse_trainable, pin_objects
 from nanosft.errors import DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
 from nanosft.parallel import Workers
@@ -123,8 +123,8 @@ def read_lines(objects: Sequence[DataObject]) -> Iterator[Line]:
 
 
 def hash_objects(objects: Sequence[DataObject]) -> str:
-    """SHA-256 of one object's content; of several, of the list of their hashes. Hashes of a manifest are believed."""
-    digests = [item.sha256 or hash_object(item.store, item.key) for item in objects]
+    """SHA-256 of one object's content; of several, of the list of their hashes."""
+    digests = [item.sha256 or "" for item in pin_objects(objects)]
     if len(digests) == 1:
         return digests[0]
     lines = [f"{item.key} {digest}\n" for item, digest in zip(objects, digests, strict=True)]

@@ -1,11 +1,16 @@
 """What a URI of data means, and that nothing of it is lost, added or believed that should not be."""
 
 import gzip
+import io
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given
@@ -17,11 +22,14 @@ from nanosft.data import (
     ShardWriter,
     iter_lines,
     list_data_objects,
+    pin_objects,
     put_manifest,
+    read_batches,
+    read_blocks,
     read_conversations,
     read_manifest,
 )
-from nanosft.data.lines import _split_lines
+from nanosft.data.lines import MAX_LINE_BYTES, _split_lines
 from nanosft.errors import DataError
 from nanosft.manifest import Kind, Manifest, ManifestObject
 from nanosft.store import Store, open_store
@@ -31,6 +39,12 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     ".jsonl.gz": gzip.compress,
     ".jsonl.zst": zstandard.compress,
 }
+
+
+def to_parquet(data: bytes) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([orjson.loads(line) for line in data.splitlines()]), sink)
+    return sink.getvalue()
 
 
 def make(number: int, padding: int = 0) -> Conversation:
@@ -168,7 +182,7 @@ class TestManifest:
     def test_an_object_that_was_cut(self, store: Store, tmp_path: Path) -> None:
         finish(store, write_shard(store, "a.jsonl", 1, 2))
         store.write("a.jsonl", lines(1))
-        with pytest.raises(DataError, match=r"a\.jsonl: SHA-256 is"):
+        with pytest.raises(DataError, match=r"a\.jsonl: has \d+ bytes, \d+ are expected"):
             read(tmp_path)
 
     def test_an_object_that_is_gone(self, store: Store, tmp_path: Path) -> None:
@@ -219,7 +233,8 @@ class TestLines:
         marked = [(number, line) for number, line in enumerate(texts, 1) if line or number < len(texts)]
         if marked and marked[0][0] == 1:
             marked[0] = (1, marked[0][1].removeprefix(b"\xef\xbb\xbf"))
-        assert list(_split_lines(iter(blocks))) == marked
+        item = DataObject(open_store("unread"), "a.jsonl", len(data))
+        assert list(_split_lines(iter(blocks), item)) == marked
 
     @pytest.mark.parametrize("suffix", PACK)
     def test_lines_longer_than_many_blocks(self, store: Store, suffix: str) -> None:
@@ -227,6 +242,41 @@ class TestLines:
         item = self.write(store, PACK[suffix](data), f"a{suffix}")
         assert [number for number, _ in iter_lines(item)] == [1, 2, 3]
         assert b"".join(line + b"\n" for _, line in iter_lines(item)) == data
+
+    @pytest.mark.parametrize("suffix", PACK)
+    def test_a_line_longer_than_any_conversation_is_refused_before_it_is_in_memory(
+        self, store: Store, suffix: str
+    ) -> None:
+        """328 KB of .zst, 10 MB of .gz: over 5 GB before."""
+        item = self.write(store, PACK[suffix](lines(1) + b"x" * (MAX_LINE_BYTES + 2_000_000)), f"a{suffix}")
+        read_lines = (
+            lambda: list(iter_lines(item)),
+            lambda: [batch.size_bytes for batch in read_batches(item, source=0)],
+        )
+        for read_all in read_lines:
+            with pytest.raises(DataError, match=r"line \d( and on)?: is longer than 64 MiB"):
+                read_all()
+
+    @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+    def test_few_bytes_never_expand_into_a_large_block(self, store: Store, suffix: str) -> None:
+        item = self.write(store, PACK[suffix](b"\n" * 50_000_000), f"a{suffix}")
+        assert item.size_bytes < 60_000
+        sizes = [len(block) for block in read_blocks(item)]
+        assert (sum(sizes), max(sizes)) == (50_000_000, 1 << 18)
+
+    @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
+    def test_an_object_of_no_bytes_is_no_compressed_set(self, store: Store, suffix: str) -> None:
+        with pytest.raises(DataError, match="cannot be decompressed: it ends early"):
+            list(iter_lines(self.write(store, b"", f"a{suffix}")))
+
+    def test_an_object_that_changes_after_it_was_hashed_is_an_error(self, store: Store) -> None:
+        """`audit x.jsonl --out o` while x shrank: 11,397 of 400,000 rows, exit 0, the whole file's hash as parent."""
+        for key in ("a.jsonl", "a.parquet"):
+            pack = to_parquet if key == "a.parquet" else bytes
+            (pinned,) = pin_objects([self.write(store, pack(lines(1, 2)), key)])
+            store.write(key, pack(lines(1, 3)))
+            with pytest.raises(DataError, match="SHA-256 is"):
+                list(iter_lines(replace(pinned, size_bytes=len(store.read(key)))))
 
     @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
     def test_members_one_after_the_other(self, store: Store, suffix: str) -> None:
