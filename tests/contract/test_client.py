@@ -5,8 +5,9 @@ import gzip
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -121,6 +122,15 @@ def test_a_key_that_an_answer_repeats_is_not_kept():
     asked.run()
     assert "sk-secret" not in repr(asked.failures)
     assert "***" in asked.failures[0].raw
+
+
+@pytest.mark.parametrize("echo", ["\\u0073k-secret", "sk\\u002Dsecret", "\\\\u0073\\\\u006b-secret", "sk-\\u0073ecret"])
+def test_a_key_that_an_answer_repeats_in_json_escapes_is_not_kept(echo):
+    content = orjson.loads(f'"{echo}"')
+    assert "sk-secret" in (content, orjson.loads(f'"{content}"'))
+    body = b'{"choices":[{"finish_reason":"stop","message":{"content":"%b"}}]}' % echo.encode()
+    answer = Asked(HttpReply(200, {}, body), secret="sk-secret").run()
+    assert answer.text == "***"
 
 
 def test_the_same_codes_inside_200_are_told_and_treated_alike():
@@ -315,6 +325,14 @@ def test_over_http_the_key_goes_into_the_header_and_compressed_answers_are_read(
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", False),  # closed in the body
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n ", True),  # stalls in the body
         (None, True),  # never says a word
+        (b"HTTP/9.9 what\r\n\r\n", False),
+        (b"\x00\x01\x02\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", False),
     ],
 )
 def test_over_http_an_answer_that_breaks_off_or_stalls_is_lost_and_not_unsent(sent, timed_out):
@@ -333,6 +351,28 @@ def test_over_http_an_answer_that_breaks_off_or_stalls_is_lost_and_not_unsent(se
             with pytest.raises(LostError) as raised:
                 await post_once(url, read_timeout_s=0.3)
             assert raised.value.timed_out == timed_out
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pieces"),
+    [(b"", repeat(bytes(1 << 20), 100)), (b"Content-Encoding: gzip\r\n", [gzip.compress(bytes(1 << 26))])],
+    ids=["endless", "bomb"],
+)
+def test_over_http_an_answer_that_is_longer_than_any_is_given_up(encoding, pieces):
+    async def handler(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + encoding + b"Transfer-Encoding: chunked\r\n\r\n")
+        with suppress(OSError):
+            for piece in pieces:
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await writer.drain()
+
+    async def scenario() -> None:
+        async with serving(handler) as url:
+            with pytest.raises(LostError, match="more than 32 MiB"):
+                await post_once(url)
 
     asyncio.run(scenario())
 

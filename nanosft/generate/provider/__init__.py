@@ -8,7 +8,7 @@ when it is first used: until a connection is opened, no HTTP library is loaded.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nanosft.generate.provider.answers import Answer, BadAnswerError, Usage, parse_messages
+from nanosft.generate.provider.answers import MAX_COST_USD, Answer, BadAnswerError, Usage, parse_messages
 from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
 from nanosft.generate.provider.limits import AdaptiveLimit
 from nanosft.generate.provider.local import LOCAL_MODEL, narrow_schema, serve_local_model
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCAL_MODEL",
+    "MAX_COST_USD",
     "AdaptiveLimit",
     "Answer",
     "BadAnswerError",

@@ -32,6 +32,9 @@ Kind = Literal[
 ]
 
 MAX_RAW_CHARS: Final = 200_000
+MAX_COST_USD: Final = 1000.0
+"""Of one answer; a provider that states more states none, and the answer is priced by its tokens."""
+_MAX_TOKENS: Final = 10**9
 _MAX_DETAIL_CHARS: Final = 300
 _FENCE: Final = "```"
 _FENCE_START: Final = re.compile(r"```[A-Za-z]*[ \t]*\n")
@@ -234,8 +237,9 @@ def _parse_usage(value: object) -> Usage:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value <= _MAX_TOKENS else 0
 
 
 def _cost(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= MAX_COST_USD else None

@@ -14,6 +14,7 @@ import asyncio
 import email.utils
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,6 +103,7 @@ class ChatClient:
         self._post = post
         self._options = options
         self._random_uniform = random_uniform
+        self._secret = _match_secret(options.secret)
         self._num_served = 0
         self._requests = _rate(options.requests_per_minute)
         self._tokens = _rate(options.tokens_per_minute)
@@ -220,8 +222,8 @@ class ChatClient:
 
     def _redact(self, reply: HttpReply) -> HttpReply:
         """The reply without our key, which a provider may repeat: bodies go into messages and into rejects."""
-        secret = self._options.secret.encode()
-        return replace(reply, body=reply.body.replace(secret, b"***")) if secret and secret in reply.body else reply
+        body = self._secret.sub(b"***", reply.body) if self._secret is not None else reply.body
+        return reply if body == reply.body else replace(reply, body=body)
 
 
 class _RetryableError(Exception):
@@ -234,6 +236,14 @@ class _RetryableError(Exception):
 
 class _ModelError(Exception):
     """The endpoint does not take the request; another model may."""
+
+
+def _match_secret(secret: str) -> re.Pattern[bytes] | None:
+    r"""A secret as a body may hold it: as it is, or any of its characters as `\u0073`, in JSON inside JSON too."""
+    if not secret:
+        return None
+    pieces = (rf"(?:{re.escape(char)}|\\+u(?i:{ord(char):04x}))" for char in secret)
+    return re.compile("".join(pieces).encode())
 
 
 def parse_retry_after(value: str | None, *, now_s: float) -> float:

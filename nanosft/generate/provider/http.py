@@ -11,13 +11,17 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
-from aiohttp import ClientConnectorError, ConnectionTimeoutError
+from aiohttp import ClientConnectorError, ClientError, ConnectionTimeoutError
+from aiohttp.http_exceptions import BadHttpMessage
 from httpx_aiohttp import AiohttpTransport
 
 from nanosft.errors import ConfigError
 from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError, Post
 
 _KEEPALIVE_S: Final = 20.0
+MAX_BODY_BYTES: Final = 1 << 25
+"""Of an answer, decompressed: a hundred times the longest conversation."""
+_MAX_REASON_CHARS: Final = 200
 
 
 @asynccontextmanager
@@ -51,17 +55,28 @@ async def open_post(
         try:
             reply = await transport.handle_async_request(request)
             try:
-                content = await reply.aread()
+                content = await _read(reply)
             finally:
                 await reply.aclose()
         except httpx.HTTPError as exc:
             raise _lost_or_not_sent(exc, connect_timeout_s, read_timeout_s) from exc
-        except OSError as exc:  # a reset that the transport does not map
-            raise LostError(f"the connection broke ({exc})", timed_out=False) from exc
+        except (OSError, ClientError, BadHttpMessage, ValueError) as exc:  # what the transport does not map
+            reason = " ".join(str(exc).split())[:_MAX_REASON_CHARS] or type(exc).__name__
+            raise LostError(f"the connection broke ({reason})", timed_out=False) from exc
         return HttpReply(reply.status_code, reply.headers, content)
 
     async with transport:
         yield post
+
+
+async def _read(reply: httpx.Response) -> bytes:
+    """The body, decompressed; raises LostError where it is longer than any answer."""
+    content = bytearray()
+    async for piece in reply.aiter_bytes():
+        content += piece
+        if len(content) > MAX_BODY_BYTES:
+            raise LostError(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB", timed_out=False)
+    return bytes(content)
 
 
 def _proxy_of(url: httpx.URL) -> httpx.Proxy | None:

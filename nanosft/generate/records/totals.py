@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nanosft.generate.provider import Answer
+from nanosft.generate.provider import MAX_COST_USD, Answer
 
 _PICO: Final = 1e12
 PROMPT_VARIANT_KEY: Final = "fresh"
@@ -135,8 +135,8 @@ class Tally:
 
 
 def pico_of(cost_usd: float | None) -> int:
-    """US dollars in whole picodollars; 0 for a cost that nobody stated."""
-    return round(cost_usd * _PICO) if cost_usd else 0
+    """US dollars in whole picodollars; 0 for a cost that nobody stated, or that no answer has."""
+    return round(cost_usd * _PICO) if cost_usd and cost_usd <= MAX_COST_USD else 0
 
 
 def usd_of(pico: int) -> float:

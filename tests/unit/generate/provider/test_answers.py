@@ -1,3 +1,5 @@
+import json
+
 import orjson
 import pytest
 
@@ -67,9 +69,10 @@ def test_a_refused_answer_keeps_its_text_and_a_broken_body_itself():
 
 
 def test_a_cost_that_is_no_number_is_no_cost():
-    for cost in (True, "1", -1, None):
-        data = {"choices": [], "usage": {"cost": cost}}
-        assert parse_answer(orjson.dumps(data), model="m").usage.cost_usd is None
+    for cost in (True, "1", -1, None, 1e308, 10**400, 1001):  # 1e308 ended the run, and every later one on its prefix
+        data = {"choices": [], "usage": {"cost": cost, "prompt_tokens": 10**18}}
+        usage = parse_answer(json.dumps(data).encode(), model="m").usage
+        assert (usage.cost_usd, usage.prompt_tokens) == (None, 0)
 
 
 def test_messages_are_read_with_and_without_a_code_fence_and_as_a_bare_list():
