@@ -14,6 +14,7 @@ from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, ConfigError, I
 from nanosft.settings import StageSettings, unknown_variables
 from nanosft.settings.audit import AuditSettings, InspectSettings
 from nanosft.settings.chat import ChatSettings
+from nanosft.settings.doctor import DoctorSettings
 from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
@@ -260,6 +261,19 @@ def draft(settings: KnowledgeDraftSettings) -> None:
     from nanosft.generate.authoring import run_knowledge_draft
 
     run_knowledge_draft(settings)
+
+
+@command(app, DoctorSettings, panel="Run")
+def doctor(settings: DoctorSettings) -> int:
+    """Look at what a run stands on: packages, devices, memory, disk, ranks, store, chat API.
+
+    nanosft doctor --out s3://bucket/run
+
+    Each line is ok, a warning, or an error with what mends it; the exit code is that of the command which would fail.
+    """
+    from nanosft.doctor.stage import run_doctor
+
+    return run_doctor(settings)
 
 
 @command(app, WaitSettings, panel="Run")

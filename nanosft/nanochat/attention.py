@@ -134,6 +134,22 @@ class PackedLayout:
         return seen[:, None]
 
 
+def probe_attention(device: torch.device, dtype: torch.dtype) -> str:
+    """What computes attention over documents there, after a try on two small ones.
+
+    Raises:
+        RuntimeError: It fails on this machine, or what comes out are no numbers.
+    """
+    documents = Documents.from_lengths((40, 24), device)
+    x = torch.ones(64, 2, 64, device=device, dtype=dtype)
+    out = PackedLayout((1, 64), documents, device).attend(0, x, x, x, window=None, scale=0.125)
+    if not torch.allclose(out.float().cpu(), torch.ones(64, 2, 64)):
+        raise RuntimeError("the mean of ones is not one")
+    if device.type == "cpu":
+        return "blocks of 128 queries"
+    return "masked scaled-dot-product" if dtype == torch.float32 else "variable-length kernel"
+
+
 def attend_by_block(
     q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, window: int | None, scale: float
 ) -> Tensor:

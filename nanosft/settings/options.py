@@ -73,10 +73,10 @@ def _describe_parameter(param: Any) -> tuple[str, str, str]:
 
 def command(
     app: typer.Typer, cls: type[SettingsT], *, panel: str | None
-) -> Callable[[Callable[[SettingsT], None]], Callable[[SettingsT], None]]:
+) -> Callable[[Callable[[SettingsT], int | None]], Callable[[SettingsT], int | None]]:
     """A decorator that adds a command whose options are the fields of `cls`.
 
-    The decorated function takes the settings; its docstring is the help text.
+    The decorated function takes the settings; its docstring is the help text, what it returns the exit code.
 
     Args:
         app: What the command is added to.
@@ -84,10 +84,10 @@ def command(
         panel: The heading in the help of `app` under which the command stands, of `PANELS`; None in a group.
     """
 
-    def decorate(function: Callable[[SettingsT], None]) -> Callable[[SettingsT], None]:
-        def run(*, config: str | None = None, debug: bool = False, **options: Any) -> None:
+    def decorate(function: Callable[[SettingsT], int | None]) -> Callable[[SettingsT], int | None]:
+        def run(*, config: str | None = None, debug: bool = False, **options: Any) -> int | None:
             _begin(debug)
-            function(load_settings(cls, options, config=config))
+            return function(load_settings(cls, options, config=config))
 
         _register(app, cls, function, run, _parameters(cls), panel=panel)
         return function

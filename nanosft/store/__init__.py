@@ -22,7 +22,10 @@ __all__ = [
     "Store",
     "Writer",
     "Written",
+    "find_credentials",
+    "is_remote",
     "join_uri",
+    "measure_clock_skew_s",
     "open_object",
     "open_store",
 ]
@@ -62,6 +65,25 @@ def open_object(uri: str) -> tuple[Store, str]:
     if not path.name:
         raise ConfigError(f"{uri!r} names no file")
     return LocalStore(path.parent), path.name
+
+
+def is_remote(uri: str) -> bool:
+    """Whether the URI is of S3."""
+    return uri.startswith(_S3)
+
+
+def find_credentials() -> str:
+    """Where S3's credentials come from. Raises ConfigError where there are none."""
+    from nanosft.store import s3_probe  # noqa: PLC0415 - boto3, as above
+
+    return s3_probe.find_credentials()
+
+
+def measure_clock_skew_s(uri: str) -> float | None:
+    """Seconds by which the clock of an S3 endpoint is ahead of ours; None where it does not tell its time."""
+    from nanosft.store import s3_probe  # noqa: PLC0415 - boto3, as above
+
+    return s3_probe.measure_clock_skew_s(uri.removeprefix(_S3).partition("/")[0])
 
 
 def join_uri(uri: str, *parts: str) -> str:

@@ -28,7 +28,7 @@ _MAX_ATTEMPTS: Final = 8
 """Of one request. Seven waits of random length, at most 20 s each, double from one to the next: about a minute."""
 _MAX_CONNECTIONS: Final = 16
 
-_CREDENTIALS: Final = (
+CREDENTIALS_REMEDY: Final = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN too if they are temporary), or AWS_PROFILE, "
     "or run under a role"
 )
@@ -147,7 +147,7 @@ def to_error(exc: boto.ClientError | boto.BotoCoreError, uri: str) -> NanosftErr
     if isinstance(exc, boto.ClientError):
         return _answer_to_error(exc, uri)
     if isinstance(exc, _NO_CREDENTIALS):
-        return ConfigError(f"{uri}: no AWS credentials: {_CREDENTIALS} ({one_line(exc)})")
+        return ConfigError(f"{uri}: no AWS credentials: {CREDENTIALS_REMEDY} ({one_line(exc)})")
     if isinstance(exc, boto.SSLError):
         return ConfigError(f"{uri}: {one_line(exc)}: name the endpoint's CA file in AWS_CA_BUNDLE")
     if isinstance(exc, (boto.FlexibleChecksumError, boto.ChecksumError)):
@@ -169,7 +169,7 @@ def _answer_to_error(exc: boto.ClientError, uri: str) -> NanosftError:  # noqa: 
     if is_absent(exc):
         return MissingObjectError(f"{uri}: no such object")
     if code in _BAD_CREDENTIALS:
-        return ConfigError(f"{uri}: the endpoint does not accept the credentials ({answer}): {_CREDENTIALS}")
+        return ConfigError(f"{uri}: the endpoint does not accept the credentials ({answer}): {CREDENTIALS_REMEDY}")
     if code in _WRONG_REGION:
         return ConfigError(f"{uri}: bucket {bucket!r} is in another region ({answer}): set AWS_REGION to its own")
     if code == "RequestTimeTooSkewed":
@@ -179,7 +179,7 @@ def _answer_to_error(exc: boto.ClientError, uri: str) -> NanosftError:  # noqa: 
         hint = " and s3:ListBucket" if exc.operation_name in {"GetObject", "HeadObject"} else ""
         return ConfigError(
             f"{uri}: these credentials may not do {exc.operation_name} in bucket {bucket!r} ({answer}): "
-            f"grant it{hint}, or use others: {_CREDENTIALS}"
+            f"grant it{hint}, or use others: {CREDENTIALS_REMEDY}"
         )
     may_pass = status in _MAY_PASS_STATUS or code in _DAMAGED_ON_THE_WAY or code == "RequestTimeout"
     if status >= 500 or may_pass:  # noqa: PLR2004 - HTTP's server errors

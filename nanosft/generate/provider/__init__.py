@@ -1,8 +1,9 @@
 """The chat API: prompts in, answers out.
 
 `prompts` writes what is asked; `client` asks, within `limits`, through a `transport`, which `http` is in production;
-`answers` tells what came back; `local` serves the packaged small model to the same client. `open_post` is looked up
-when it is first used: until a connection is opened, no HTTP library is loaded.
+`answers` tells what came back; `local` serves the packaged small model to the same client; `catalogue` tells what an
+endpoint offers. `open_post` and `Catalogue` are looked up when they are first used: until a connection is opened, no
+HTTP library is loaded.
 """
 
 from importlib import import_module
@@ -24,6 +25,7 @@ from nanosft.generate.provider.prompts import (
 from nanosft.generate.provider.transport import speaks_openrouter
 
 if TYPE_CHECKING:
+    from nanosft.generate.provider.catalogue import Catalogue
     from nanosft.generate.provider.http import open_post
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "AdaptiveLimit",
     "Answer",
     "BadAnswerError",
+    "Catalogue",
     "ChatClient",
     "ChatRequest",
     "ClientOptions",
@@ -51,10 +54,13 @@ __all__ = [
 ]
 
 
+_LAZY = {"open_post": "http", "Catalogue": "catalogue"}
+
+
 def __getattr__(name: str) -> Any:
-    if name != "open_post":
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(f"{__name__}.http").open_post
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

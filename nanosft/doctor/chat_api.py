@@ -1,0 +1,60 @@
+"""The chat API: whether it takes the key, what is left on it, and whether it still offers the model."""
+
+import difflib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from nanosft.doctor.finding import Finding, look
+from nanosft.errors import ConfigError, CreditError
+from nanosft.generate.provider import Catalogue, speaks_openrouter
+from nanosft.settings.doctor import DoctorSettings
+
+_KEYS_URL = "https://openrouter.ai/settings/keys"
+_CREDITS_URL = "https://openrouter.ai/settings/credits"
+_LEAST_USD = 1.0
+_SOON_DAYS = 30
+
+
+def check_chat_api(settings: DoctorSettings) -> Iterator[Finding]:
+    """Key, what is left on it, and model."""
+    if settings.provider != "openrouter":
+        yield Finding("chat API", "ok", f"--provider {settings.provider} asks nobody")
+        return
+    key = settings.openrouter_api_key.get_secret_value() if settings.openrouter_api_key else ""
+    if not key and speaks_openrouter(settings.base_url):
+        remedy = f"export OPENROUTER_API_KEY=… ({_KEYS_URL}), or generate --provider offline"
+        yield Finding("API key", "warning", "OPENROUTER_API_KEY is not set: generate cannot ask for answers", remedy)
+        return
+    catalogue = Catalogue(settings.base_url, key=key, timeout_s=settings.timeout_s)
+    if speaks_openrouter(settings.base_url):
+        yield look("API key", f"export OPENROUTER_API_KEY=… ({_KEYS_URL})", lambda: _check_key(catalogue))
+    yield look(
+        "model", "--model SLUG, of those that the endpoint lists", lambda: _check_model(catalogue, settings.model)
+    )
+
+
+def _check_key(catalogue: Catalogue) -> Finding | str:
+    status = catalogue.read_key()
+    if status.left_usd is None:
+        return f"accepted; no limit of its own, {status.used_usd:.2f} dollars used"
+    found = f"accepted; {status.left_usd:.2f} dollars left"
+    if status.left_usd <= 0:
+        return Finding(
+            "API key", "error", found, f"raise its limit: {_KEYS_URL}, {_CREDITS_URL}", CreditError.exit_code
+        )
+    if status.left_usd < _LEAST_USD:
+        return Finding("API key", "warning", found, f"raise its limit: {_KEYS_URL}, {_CREDITS_URL}")
+    return found
+
+
+def _check_model(catalogue: Catalogue, slug: str) -> Finding | str:
+    offers = catalogue.read_models()
+    if slug not in offers:
+        near = difflib.get_close_matches(slug, offers, n=3)
+        remedy = f"--model {near[0]}" if near else "--model SLUG, of those that the endpoint lists"
+        others = f"; there are {', '.join(near)}" if near else f"; there are {len(offers)} others"
+        return Finding("model", "error", f"{slug} is not offered{others}", remedy, ConfigError.exit_code)
+    ends = offers[slug]
+    if ends is not None and (ends - datetime.now(UTC)).days < _SOON_DAYS:
+        return Finding("model", "warning", f"{slug} is offered until {ends:%Y-%m-%d}", "--model SLUG, before then")
+    return f"{slug} is offered"
