@@ -66,8 +66,10 @@ def check_device(name: str) -> Finding:
             f"pip install torch=={torch.__version__.partition('+')[0]} as the CUDA build, or a driver for it "
             "(nvidia-smi tells), or --device cpu"
         )
-        status, code = ("error", ConfigError.exit_code) if name == "cuda" else ("warning", 0)
-        return Finding("device", status, f"a GPU is wanted and not usable: {why}", remedy, code)
+        found = f"a GPU is wanted and not usable: {why}"
+        if name == "cuda":
+            return Finding("device", "error", found, remedy, ConfigError.exit_code)
+        return Finding("device", "warning", found, remedy)
     dtype = torch.float32
     if name == "cpu" or not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0))

@@ -2,6 +2,7 @@
 
 import time
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import botocore.session
 from botocore.exceptions import ClientError
@@ -36,9 +37,9 @@ def measure_clock_skew_s(bucket: str) -> float | None:
     started_s = time.time()
     with translated(f"s3://{bucket}"):
         try:
-            response = dict(open_endpoint().client.list_objects_v2(Bucket=bucket, MaxKeys=1))
+            response: Any = open_endpoint().client.list_objects_v2(Bucket=bucket, MaxKeys=1)
         except ClientError as exc:
-            response = dict(exc.response)
+            response = exc.response
     ours_s = (started_s + time.time()) / 2
     date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return parsedate_to_datetime(date).timestamp() - ours_s if date else None

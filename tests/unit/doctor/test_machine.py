@@ -73,7 +73,7 @@ def test_little_memory_is_a_warning(monkeypatch, free, status):
 
 @pytest.mark.parametrize(("free", "status"), [(GIB, "warning"), (3 * GIB, "ok")])
 def test_little_disk_is_a_warning(monkeypatch, tmp_path, free, status):
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     assert check_disk(str(tmp_path / "new")).status == status
 
 
@@ -89,7 +89,7 @@ def test_dockers_64_mib_of_shared_memory_are_a_warning_beside_gpus(monkeypatch, 
     assert torch.cuda.is_available() or check_shared_memory() is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(machine, "_SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(total=total))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=total))
     found = check_shared_memory()
     assert found is not None
     assert found.status == status
