@@ -10,7 +10,7 @@ from tests.browser.driver import Browser, shoot
 from tests.serving import MODEL, Serving, serving
 
 NASTY = (
-    "<script>alert(1)</script><img src=x onerror=alert(2)> **bold** \x1b[31mred\x1b[0m &amp; 🎉\n<|python_start|> end"
+    "<script>alert(1)</script><img src=x onerror=alert(2)> **bold** \x1b[31mred\x1b[0m &amp; 🎉\n<|python_start|> \u202eend\x9b"
 )
 
 
@@ -116,7 +116,7 @@ def test_markup_and_control_codes_in_an_answer_are_text(
     say(browser, "<b>Bold?</b>", tokens=300)
     browser.wait_idle()
     shown = browser.text(".text")
-    assert shown == NASTY.replace("\x1b", "\u241b")
+    assert shown == NASTY.replace("\x1b", "\u241b").replace("\u202e", "\ufffd").replace("\x9b", "\ufffd")
     assert browser.text(".bubble") == "<b>Bold?</b>"
     assert browser.run("return document.querySelectorAll('#turns script, #turns img, #turns b').length") == 0
     shoot(browser, "markup")
