@@ -10,7 +10,8 @@ from tests.browser.driver import Browser, shoot
 from tests.serving import MODEL, Serving, serving
 
 NASTY = (
-    "<script>alert(1)</script><img src=x onerror=alert(2)> **bold** \x1b[31mred\x1b[0m &amp; 🎉\n<|python_start|> \u202eend\x9b"
+    "<script>alert(1)</script><img src=x onerror=alert(2)> **bold** \x1b[31mred\x1b[0m &amp; 🎉\n<|python_start|> "
+    "\u202eend\x9b"
 )
 
 
