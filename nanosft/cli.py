@@ -16,6 +16,7 @@ from nanosft.settings.audit import AuditSettings, InspectSettings
 from nanosft.settings.chat import ChatSettings
 from nanosft.settings.doctor import DoctorSettings
 from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
+from nanosft.settings.export import ExportSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
@@ -151,6 +152,23 @@ def serve(settings: ServeSettings) -> None:
         raise ConfigError(f"{exc.name} is not installed: pip install 'nanosft[serve]'") from exc
 
     run_serve(settings)
+
+
+@command(app, ExportSettings, panel="Use")
+def export(settings: ExportSettings) -> None:
+    """Hand a model or a data set on, to Hugging Face's libraries or to nanochat's tools.
+
+    nanosft export --model s3://bucket/run --out s3://bucket/run-hf
+
+    What was written is loaded anew and compared before it counts: tensors, ids, logits, answers. Needs the extra
+    `export`.
+    """
+    try:
+        from nanosft.export.stage import run_export
+
+        run_export(settings)
+    except ModuleNotFoundError as exc:
+        raise ConfigError(f"{exc.name} is not installed: pip install 'nanosft[export]'") from exc
 
 
 @group_command(evaluation, EvalSettings)

@@ -79,7 +79,7 @@ class Conversation:
     @cached_property
     def id(self) -> str:
         """SHA-256 (hex) of the messages in canonical JSON: sorted keys, no white space, UTF-8 (RFC 8785)."""
-        return hashlib.sha256(orjson.dumps(_message_dicts(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(orjson.dumps(to_dicts(self.messages), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     @property
     def num_turns(self) -> int:
@@ -91,13 +91,26 @@ class Conversation:
         return Conversation(self.messages, {**self.meta, **changes})
 
 
+def to_dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages as JSON values: what stands under `messages` in a line."""
+    return [
+        {
+            "role": message.role,
+            "content": message.content
+            if isinstance(message.content, str)
+            else [{"type": part.type, "text": part.text} for part in message.content],
+        }
+        for message in messages
+    ]
+
+
 def to_line(conversation: Conversation) -> bytes:
     r"""One canonical JSONL line, `\n` included: id, messages, then meta with sorted keys.
 
     Raises:
         DataError: The meta has no JSON form, as when it is nested more than 254 deep, which can be read all the same.
     """
-    messages = orjson.dumps(_message_dicts(conversation))
+    messages = orjson.dumps(to_dicts(conversation.messages))
     try:
         meta = orjson.dumps(dict(conversation.meta), option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as exc:
@@ -107,7 +120,7 @@ def to_line(conversation: Conversation) -> bytes:
 
 def to_list_line(conversation: Conversation) -> bytes:
     r"""One line of nanochat's bare list form, `\n` included. It has no place for id and meta."""
-    return orjson.dumps(_message_dicts(conversation), option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(to_dicts(conversation.messages), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def parse_line(line: bytes | str, *, where: str, format: Format = "auto") -> Conversation:  # noqa: A002 - the field's word
@@ -288,18 +301,6 @@ def _part(value: object, where: str) -> Part:
     if value.get("type") not in _PART_TYPES:
         raise DataError(f"{where} has type {value.get('type')!r}; known are {', '.join(sorted(_PART_TYPES))}")
     return Part(cast("PartType", value["type"]), value["text"])
-
-
-def _message_dicts(conversation: Conversation) -> list[dict[str, Any]]:
-    return [
-        {
-            "role": message.role,
-            "content": message.content
-            if isinstance(message.content, str)
-            else [{"type": part.type, "text": part.text} for part in message.content],
-        }
-        for message in conversation.messages
-    ]
 
 
 def _kind(value: object) -> str:

@@ -21,7 +21,17 @@ MANIFEST_KEY: Final = "manifest.json"
 EVALUATION_KEY: Final = "evaluation.json"
 """A note beside a model's manifest: URI and manifest hash of its newest evaluation."""
 
-Kind = Literal["generated", "generated-shard", "mixture", "audited", "state", "model", "evaluation"]
+Kind = Literal[
+    "generated",
+    "generated-shard",
+    "mixture",
+    "audited",
+    "state",
+    "model",
+    "evaluation",
+    "exported-model",
+    "exported-data",
+]
 
 
 class _Record(BaseModel):

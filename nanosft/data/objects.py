@@ -17,7 +17,7 @@ from nanosft.store import Store, open_object, open_store
 
 PARQUET: Final = ".parquet"
 DATA_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst", PARQUET)
-_DATA_KINDS: Final[frozenset[Kind]] = frozenset({"generated", "generated-shard", "mixture", "audited"})
+_DATA_KINDS: Final[frozenset[Kind]] = frozenset({"generated", "generated-shard", "mixture", "audited", "exported-data"})
 _UNFINISHED_NAMES: Final = frozenset({"rows", "shards", "state"})
 """Prefixes that only a run under way has beside it, as long as there is no manifest."""
 _WILD: Final = re.compile(r"[*?]")

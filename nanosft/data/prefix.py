@@ -60,6 +60,17 @@ class OutputPrefix:
             if _locate(uri).startswith(inside):
                 raise ConfigError(f"{uri}: lies under --out {self.store.uri}, which is written: choose another --out")
 
+    def check_free(self, *, is_own: Callable[[str], bool]) -> None:
+        """Refuse a prefix that holds anything but what a killed run of this command has left.
+
+        Raises:
+            ConfigError: It does.
+        """
+        has_begun = self.store.exists(self._mark_key)
+        for info in self.store.list():
+            if not has_begun or not (is_own(info.key) or info.key == self._mark_key):
+                raise ConfigError(f"{self.store.uri_of(info.key)}: --out is not empty: choose another --out")
+
     def begin(self, *, is_own: Callable[[str], bool]) -> None:
         """Mark the prefix as unfinished, and delete what a killed run has left.
 
