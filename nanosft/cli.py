@@ -26,6 +26,8 @@ from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings,
 from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
 
+_MAX_ERROR_CHARS = 4000
+
 app = typer.Typer(
     name="nanosft",
     no_args_is_help=True,
@@ -363,6 +365,12 @@ def _run() -> int:
 
 
 def _complain(message: str, *, traceback: bool = False) -> None:
+    from nanosft.progress import printable
+
     if traceback:
         print_exc()
-    print(" ".join(message.split("\n")), file=sys.stderr)  # noqa: T201 - the error line is this program's output
+    line = " ".join(message.split("\n"))
+    if len(line) > _MAX_ERROR_CHARS:  # it quotes what somebody else wrote
+        half = _MAX_ERROR_CHARS // 2
+        line = f"{line[:half]} … {line[-half:]}"
+    print(printable(line), file=sys.stderr)  # noqa: T201 - the error line is this program's output

@@ -9,24 +9,40 @@ import os
 import sys
 import time
 import unicodedata
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Column
 
 LOG_INTERVAL_S: Final = 15.0
 _RESULT_WIDTH: Final = 160
 _log = logging.getLogger("nanosft.progress")
-console: Final = Console(stderr=True)
+
+
+class SafeConsole(Console):
+    """A console whose texts cannot steer the terminal: what they hold of control characters is shown."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of a renderable: rich's own controls as they are, all texts printable."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+
+console: Final = SafeConsole(stderr=True)
 
 
 def make_result_console() -> Console:
     """Standard output for tables: as wide as the terminal, and elsewhere as any table needs to be."""
-    stdout = Console()
-    return stdout if stdout.is_terminal or "COLUMNS" in os.environ else Console(width=_RESULT_WIDTH)
+    stdout = SafeConsole()
+    return stdout if stdout.is_terminal or "COLUMNS" in os.environ else SafeConsole(width=_RESULT_WIDTH)
 
 
 def printable(text: str) -> str:

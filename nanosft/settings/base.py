@@ -16,17 +16,19 @@ A list is given as a repeated option, or with commas in a variable.
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from nanosft.errors import ConfigError
 
 ENV_PREFIX = "NANOSFT_"
+_PASSWORD_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]*@")
 
 
 class StageSettings(BaseModel):
@@ -38,6 +40,15 @@ class StageSettings(BaseModel):
     )
     command: ClassVar[str] = ""
     """The command's name, which is also its table in a `--config` file."""
+
+    @field_validator("*")
+    @classmethod
+    def _check_urls(cls, value: Any) -> Any:
+        """Refuse a password in a URL: settings go into manifests, logs and messages."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and _PASSWORD_URL.match(text):
+                raise ValueError("holds a password: a URL of a setting is kept and shown; give the key by its variable")
+        return value
 
     def content(self) -> dict[str, Any]:
         """The settings that decide what comes out, as JSON values by name: runs with equal ones make equal sets."""

@@ -32,6 +32,7 @@ __all__ = [
 
 _S3 = "s3://"
 _FILE = "file://"
+_SCHEMES = frozenset({"s3", "file", "gs", "http", "https"})
 
 
 def open_store(uri: str) -> Store:
@@ -106,6 +107,9 @@ def _local_path(uri: str) -> Path:
     scheme, found, _ = uri.partition("://")
     if found:
         raise ConfigError(f"{uri!r}: no store for {scheme}://; use s3://bucket/prefix, file:///directory or a path")
+    scheme, found, _ = uri.partition(":/")
+    if found and scheme in _SCHEMES:
+        raise ConfigError(f"{uri!r}: write {scheme}:// with two slashes; for a folder of that name write ./{uri}")
     if not uri:
         raise ConfigError("an empty URI names no store: use s3://bucket/prefix, file:///directory or a path")
     # The shell does not expand the tilde of --out=~/run.

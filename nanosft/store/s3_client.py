@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -61,6 +62,8 @@ def make_client() -> "S3Client":
     """A client set up from the standard `AWS_…` variables and files. Raises botocore's errors, and ValueError."""
     core = botocore.session.get_session()
     endpoint = _custom_endpoint(core)
+    if endpoint and "@" in urlsplit(endpoint).netloc:
+        raise ConfigError("AWS_ENDPOINT_URL holds a user or password, which no endpoint of S3 reads: give it without")
     profile: dict[str, Any] = core.get_scoped_config() if _profile_exists(core) else {}
     s3_options = profile.get("s3")
     style = s3_options.get("addressing_style") if isinstance(s3_options, dict) else None

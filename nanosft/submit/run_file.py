@@ -1,9 +1,10 @@
 """What a run file says, checked against the stages' own settings. Pure."""
 
+import re
 import tomllib
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from nanosft.errors import ConfigError
 from nanosft.settings.base import StageSettings
@@ -15,6 +16,11 @@ from nanosft.store import join_uri
 
 RECIPE_PATH: Final = "/etc/nanosft/recipe.toml"
 """Where mix's pod has its recipe."""
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_NAME: Final = re.compile(
+    r"(?:^|_)(?:KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(?!.*_FILE$)(?:_|$)", re.IGNORECASE
+)
+"""What is secret by its name; `…_FILE` names a file that holds it."""
 
 
 def _check_image(image: str) -> str:
@@ -78,8 +84,20 @@ class RunFile(_Table):
     train: dict[str, Any] = Field(default_factory=dict)
     eval: dict[str, Any] = Field(default_factory=dict)
     sft: Sft | None = None
-    parallelism: int | None = Field(default=None, ge=1)
+    parallelism: int | None = Field(default=None, ge=1, le=100_000, strict=True)
     queue: str | None = Field(default=None, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+
+    @field_validator("env")
+    @classmethod
+    def _check_env(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if _VARIABLE.fullmatch(name) is None:
+                raise ValueError(f"{name[:40]!r} is no name of a variable: letters, digits and _")
+            if _SECRET_NAME.search(name):
+                raise ValueError(f"{name}: a ConfigMap is no place for it: put it into the Secret (k8s/README.md)")
+            if not value.isprintable():
+                raise ValueError(f"{name}: its value holds characters that cannot be printed, such as a line end")
+        return env
 
     @property
     def prefix(self) -> str:
@@ -112,8 +130,13 @@ def parse_run(text: str, *, where: str) -> RunFile:
 
 def _check(cls: type[StageSettings], values: dict[str, Any], table: str) -> None:
     try:
-        cls(**values)
+        made = cls(**values)
     except ValidationError as exc:
         first = exc.errors()[0]
         key = ".".join(map(str, (table, *first["loc"])))
         raise ConfigError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from exc
+    for name, value in values.items():
+        if isinstance(getattr(made, name.lower(), None), SecretStr):
+            raise ConfigError(f"{table}.{name}: a ConfigMap is no place for it: put it into the Secret (k8s/README.md)")
+        if isinstance(value, bool) and not isinstance(getattr(made, name, value), bool):
+            raise ConfigError(f"{table}.{name}: Input should be a number, not {str(value).lower()}")

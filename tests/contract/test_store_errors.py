@@ -76,6 +76,7 @@ def test_no_server_may_pass(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
     ("name", "value"),
     [
         ("AWS_ENDPOINT_URL", "no url"),
+        ("AWS_ENDPOINT_URL", "http://me:hidden@127.0.0.1"),
         ("AWS_PROFILE", "absent"),
         ("AWS_MAX_ATTEMPTS", "many"),
         ("AWS_REGION", "a b"),
@@ -83,8 +84,9 @@ def test_no_server_may_pass(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_settings_that_cannot_be_right(store: Store, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as raised:
         open_store(store.uri).read("key")
+    assert "hidden" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("bucket")

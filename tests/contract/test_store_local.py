@@ -249,3 +249,11 @@ class TestUris:
     def test_making_one_needs_no_boto3(self) -> None:
         program = "import sys; from nanosft.store import open_store; open_store('x'); sys.exit('boto3' in sys.modules)"
         subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("uri", ["s3:/bucket/x", "gs:/bucket/x", "file:/data/x"])
+def test_a_scheme_with_one_slash_is_no_folder(uri: str) -> None:
+    """`--out s3:/bucket/x` wrote into a local folder `s3:`."""
+    with pytest.raises(ConfigError, match="two slashes"):
+        open_store(uri)
+    assert open_store(f"./{uri}").uri.startswith("file:///")

@@ -67,6 +67,7 @@ def test_no_two_options_of_a_command_have_one_name():
     [
         (errors.ConfigError("bad\nsetting"), 2),
         (errors.DataError("bad data"), 3),
+        (errors.DataError("role \x1b[2J\x9b" + "x" * 2_000_000), 3),
         (errors.CreditError("no credit"), 4),
         (errors.TrainError("not finite"), 5),
         (errors.ProviderError("busy"), 75),
@@ -85,6 +86,8 @@ def test_an_error_ends_with_one_line_and_its_code(monkeypatch, capsys, error, co
     assert run_main(monkeypatch, "chat", "--model", "x") == code
     shown = capsys.readouterr().err
     assert shown.count("\n") <= 1
+    assert len(shown) < 5000
+    assert shown.rstrip("\n").isprintable()
     assert "Traceback" not in shown
 
 

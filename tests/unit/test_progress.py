@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from nanosft import progress
-from nanosft.progress import Bar, configure_logging
+from nanosft.progress import Bar, SafeConsole, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +84,16 @@ def test_names_are_shown_as_they_are(terminal: io.StringIO) -> None:
         bar.advance(source="[/x] a")
     assert "read [rows]" in terminal.getvalue()
     assert "[/x] a" in terminal.getvalue()
+
+
+def test_no_text_steers_the_terminal() -> None:
+    """Raw escape sequences of data reached it from error lines, excerpts, `describe` and `--dry-run`."""
+    out = io.StringIO()
+    shown = SafeConsole(file=out, force_terminal=True, width=60, color_system="standard")
+    table = Table("name\x1b[2J", title="t\x1b]0;x\x07")
+    table.add_row(Text("a\x1b[31mb"), "c\x9bd")
+    shown.print(table)
+    shown.print("x\x1b[2Jy", style="bold red", highlight=False)
+    assert not any(sequence in out.getvalue() for sequence in ("\x1b[2J", "\x1b]0", "\x9b", "\x07", "a\x1b[31mb"))
+    assert "x\\x1b[2Jy" in out.getvalue()
+    assert "\x1b[1;31m" in out.getvalue()

@@ -158,3 +158,16 @@ CONTENT = {
 def test_prefixes_begun_before_can_be_gone_on_with(settings):
     """Manifests state these settings: another one in the list ends every unfinished run."""
     assert settings.content_names() == set(CONTENT[settings].split())
+
+
+@pytest.mark.parametrize(
+    "options", [{"out": "https://me:hidden@host/x"}, {"out": "a", "herbs": ["mint", "s3://k:hidden@b/c"]}]
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(options):
+    with pytest.raises(ConfigError, match="holds a password") as raised:
+        load_settings(BrewSettings, options)
+    assert "hidden" not in str(raised.value)
+
+
+def test_an_address_in_a_path_is_no_password():
+    assert load_settings(BrewSettings, {"out": "s3://bucket/me@host:80/x"}).out == "s3://bucket/me@host:80/x"

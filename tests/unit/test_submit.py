@@ -272,3 +272,31 @@ def test_the_example_in_the_documentation_is_a_run_file() -> None:
         example = re.search(r'^( *)name = "second".*?ranks_per_node = \d+$', text, re.MULTILINE | re.DOTALL)
         assert example, path
         assert parse_run(textwrap.dedent(example[0]), where="example").name == "second"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('[env]\nAWS_SECRET_ACCESS_KEY = "hidden"', "env: AWS_SECRET_ACCESS_KEY: a ConfigMap is no place"),
+        ('[env]\nHF_TOKEN = "hidden"', "env: HF_TOKEN: a ConfigMap is no place"),
+        ('[env]\n"A B" = "hidden"', "env: 'A B' is no name of a variable"),
+        ('[env]\n"A\\nB" = "hidden"', "is no name of a variable"),
+        ('[env]\nA = "hid\\nden"', "env: A: its value holds characters"),
+        ('[generate]\nopenrouter_api_key = "hidden"', "generate.openrouter_api_key: a ConfigMap is no place"),
+        ("[generate]\nnum = true", "generate.num: Input should be a number"),
+        ("[train]\nmax_steps = true", "train.max_steps: Input should be a number"),
+        ("parallelism = 100000000000000000000", "parallelism: Input should be less than or equal to 100000"),
+        ("parallelism = true", "parallelism: Input should be a valid integer"),
+    ],
+)
+def test_what_no_configmap_may_hold_is_refused_by_its_name(lines: str, message: str) -> None:
+    """Keys of a run file went into ConfigMaps, `num = true` and 10^20 pods into manifests."""
+    with pytest.raises(ConfigError) as raised:
+        parse_run(f'name = "x"\n{lines}', where="run.toml")
+    assert message in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+def test_what_only_sounds_secret_may_stand_in_a_run_file() -> None:
+    env = 'NANOSFT_MAX_TOKENS = "9"\nAWS_WEB_IDENTITY_TOKEN_FILE = "/var/run/token"'
+    assert len(parse_run(f'name = "x"\n[env]\n{env}', where="run.toml").env) == 2
