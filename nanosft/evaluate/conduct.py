@@ -10,6 +10,13 @@ from nanosft.quality.prose import read_prose
 from nanosft.quality.repetition import find_repetition_defects
 
 _SPELLED: Final = re.compile(r"<\|[a-z_]+\|>")
+FAULT_FIGURES: Final = {
+    "ended": ("not_ended", False),
+    "empty": ("empty", True),
+    "loops": ("loop", True),
+    "special tokens": ("special_token", True),
+}
+"""What is told of faults: the share of answers whose fault is as said."""
 _LOOPS: Final = frozenset({"loop", "repeated_sentence"})
 
 
@@ -43,13 +50,8 @@ def find_faults(messages: Sequence[Message], answer: Said) -> dict[str, bool]:
 def summarize_faults(faults: Sequence[Mapping[str, bool]], items: Sequence[str]) -> dict[str, Interval]:
     """Shares of answers: that ended, and that have each fault."""
     found = {}
-    for figure, fault, sign in (
-        ("ended", "not_ended", False),
-        ("empty", "empty", True),
-        ("loops", "loop", True),
-        ("special tokens", "special_token", True),
-    ):
-        interval = bootstrap_mean([float(item[fault] is sign) for item in faults], items)
+    for figure, (fault, counts) in FAULT_FIGURES.items():
+        interval = bootstrap_mean([float(item[fault] is counts) for item in faults], items)
         if interval is not None:
             found[figure] = interval
     return found

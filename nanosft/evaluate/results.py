@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from nanosft.errors import ConfigError, DataError
+from nanosft.evaluate.conduct import FAULT_FIGURES
 from nanosft.evaluate.statistics import Interval, bootstrap_mean, bootstrap_ratio
 from nanosft.settings.evaluate import REQUIREMENT
 
@@ -106,36 +107,19 @@ def parse_evaluation(scores: bytes, answers: bytes, documents: bytes, *, where: 
 
 def summarize_answers(rows: Sequence[Row]) -> Figures:
     """Figures of one model's answers to probes: right ones in all, by kind, manner and topic; wrong claims."""
-    told = [row for row in rows if row["kind"] != "unanswerable"]
-    figures: Figures = {}
-    _add(figures, "identity", told, _is("right"))
-    _add(figures, "identity: wrong", told, _is("wrong"))
-    _add(figures, "identity: missing", told, _is("missing"))
-    for column in ("kind", "manner", "topic"):
-        for value in dict.fromkeys(row[column] for row in told):
-            _add(figures, f"{column} {value}", [row for row in told if row[column] == value], _is("right"))
-    _add(figures, "says that it does not know", [row for row in rows if row not in told], _is("right"))
-    _add(figures, "claims another name", rows, lambda row: bool(row["other_name"]))
-    _add(figures, "claims another maker", rows, lambda row: bool(row["other_maker"]))
-    _add(figures, "ungrounded numbers and links", rows, lambda row: bool(row["ungrounded"]))
-    return figures
+    measures = {name: ([float(test(row)) for row in own], own) for name, (own, test) in _measure(rows).items()}
+    return _average(measures)
 
 
 def pair_answers(first: Sequence[Row], last: Sequence[Row]) -> Figures:
-    """Differences in right answers, last less first, over the probes that both have answered."""
+    """Differences in answers, conduct included, last less first, over the probes that both have answered."""
     before = {row["probe"]: row for row in first}
-    pairs = [(before[row["probe"]], row) for row in last if row["probe"] in before and row["kind"] != "unanswerable"]
-    groups = {"identity": pairs}
-    for column in ("kind", "manner", "topic"):
-        for pair in pairs:
-            groups.setdefault(f"{column} {pair[1][column]}", []).append(pair)
-    figures: Figures = {}
-    for name, own in groups.items():
-        values = [float(new["verdict"] == "right") - float(old["verdict"] == "right") for old, new in own]
-        interval = bootstrap_mean(values, [new["item"] for _, new in own])
-        if interval is not None:
-            figures[name] = interval
-    return figures
+    both = [row for row in last if row["probe"] in before]
+    measures = {
+        name: ([float(test(row)) - float(test(before[row["probe"]])) for row in own], own)
+        for name, (own, test) in (_measure(both) | _measure_faults(both)).items()
+    }
+    return _average(measures)
 
 
 def pair_solutions(first: Sequence[Row], last: Sequence[Row]) -> Figures:
@@ -222,14 +206,41 @@ def check_requirements(evaluation: Evaluation, texts: Iterable[str]) -> list[str
     return problems
 
 
-def _add(figures: Figures, name: str, rows: Sequence[Row], test: _Test) -> None:
-    interval = bootstrap_mean([float(test(row)) for row in rows], [row["item"] for row in rows])
-    if interval is not None:
-        figures[name] = interval
+def _measure(rows: Sequence[Row]) -> dict[str, tuple[list[Row], _Test]]:
+    """Of each figure: the answers that it is a share of, and which of them count."""
+    told = [row for row in rows if row["kind"] != "unanswerable"]
+    untold = [row for row in rows if row["kind"] == "unanswerable"]
+    found: dict[str, tuple[list[Row], _Test]] = {"identity": (told, _is("right"))}
+    found |= {f"identity: {verdict}": (told, _is(verdict)) for verdict in ("wrong", "missing")}
+    for column in ("kind", "manner", "topic"):
+        for value in dict.fromkeys(row[column] for row in told):
+            found[f"{column} {value}"] = ([row for row in told if row[column] == value], _is("right"))
+    return found | {
+        "says that it does not know": (untold, _is("right")),
+        "claims another name": (list(rows), lambda row: bool(row["other_name"])),
+        "claims another maker": (list(rows), lambda row: bool(row["other_maker"])),
+        "ungrounded numbers and links": (list(rows), lambda row: bool(row["ungrounded"])),
+    }
+
+
+def _measure_faults(rows: Sequence[Row]) -> dict[str, tuple[list[Row], _Test]]:
+    return {figure: (list(rows), _has(fault, is_there=is_there)) for figure, (fault, is_there) in FAULT_FIGURES.items()}
+
+
+def _average(measures: Mapping[str, tuple[Sequence[float], Sequence[Row]]]) -> Figures:
+    """Means over answers, intervals over items."""
+    intervals = {
+        name: bootstrap_mean(values, [row["item"] for row in rows]) for name, (values, rows) in measures.items()
+    }
+    return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
 def _is(verdict: str) -> _Test:
     return lambda row: bool(row["verdict"] == verdict)
+
+
+def _has(fault: str, *, is_there: bool) -> _Test:
+    return lambda row: row["faults"][fault] is is_there
 
 
 def _to_lines(rows: Iterable[Row]) -> bytes:

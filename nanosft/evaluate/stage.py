@@ -32,6 +32,7 @@ from nanosft.evaluate.report import describe_counts, make_score_table, make_tabl
 from nanosft.evaluate.results import (
     CHANGE,
     Evaluation,
+    Figures,
     Row,
     check_requirements,
     compare_evaluations,
@@ -99,9 +100,18 @@ def run_compare(settings: EvalCompareSettings) -> None:
         sys.stdout.write(orjson.dumps(table, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
     stdout = make_result_console()
-    for number, uri in enumerate(found):
-        stdout.print(f"{chr(ord('A') + number)}: {uri}", highlight=False, markup=False)
+    for letter, uri in zip(columns, found, strict=False):
+        stdout.print(f"{letter}: {uri}{_tell_pairs(columns, letter)}", highlight=False, markup=False)
     stdout.print(make_table(columns, title="Evaluations"))
+
+
+def _tell_pairs(columns: dict[str, Figures], letter: str) -> str:
+    """How many probes the differences to A are over: other seeds, data and settings ask others."""
+    change = columns.get(f"{CHANGE} {letter} - A")
+    if change is None or "identity" not in columns[letter]:
+        return ""
+    num_pairs = change["identity"].num if "identity" in change else 0
+    return f" (asked {num_pairs} of its {columns[letter]['identity'].num} answerable probes as A was)"
 
 
 def evaluate(settings: EvalSettings, ask_judge: AskJudge | None = None) -> Evaluation:

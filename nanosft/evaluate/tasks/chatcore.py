@@ -32,15 +32,12 @@ def summarize_chatcore(right: Mapping[str, Sequence[bool]], *, max_problems: int
     found = {task: right[task] for task in BASELINES if right.get(task)}
     if not found:
         return {}
-    name = (
-        NAME
-        if len(found) == len(BASELINES)
-        else f"centred mean of {', '.join(found)} (not ChatCORE: tasks are missing)"
-    )
+    is_whole = len(found) == len(BASELINES)
+    name = NAME if is_whole else f"{len(found)} of {len(BASELINES)} tasks, centred: {', '.join(found)}"
     if max_problems is not None:
-        name += f", at most {max_problems} problems of each"
+        name += f", at most {max_problems} each"
     elif any(len(values) != NUM_PROBLEMS[task] for task, values in found.items()):
-        name += ", on other files than the Hub's test splits"
+        name += ", not the Hub's whole splits"
     groups = [([float(value) for value in values], BASELINES[task]) for task, values in found.items()]
     return {name: bootstrap_centred(groups)}
 

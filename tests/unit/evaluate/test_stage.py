@@ -248,11 +248,16 @@ def test_evaluations_side_by_side(run: Path, capsys: pytest.CaptureFixture[str])
     run_compare(EvalCompareSettings(evaluations=(str(run / "out"), str(run / "other")), json_output=True))
     columns = orjson.loads(capsys.readouterr().out)
     assert list(columns) == ["A", "B", "change B - A"]
+    for figure in ("claims another name", "ended", "identity: missing"):
+        expected = columns["B"][figure]["mean"] - columns["A"][figure]["mean"]
+        assert columns["change B - A"][figure]["mean"] == pytest.approx(expected, abs=1e-6)
     name = "bits per byte: plain text"
     expected = columns["B"][name]["mean"] - columns["A"][name]["mean"]
     assert columns["change B - A"][name]["mean"] == pytest.approx(expected, abs=1e-4)
     run_compare(EvalCompareSettings(evaluations=(str(run / "out"), str(run / "other"))))
-    assert "change B - A" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "change B - A" in shown
+    assert "probes as A was)" in " ".join(shown.split())
     with pytest.raises(DataError, match="no evaluation"):
         run_compare(EvalCompareSettings(evaluations=(str(run / "out"), str(run / "data"))))
 

@@ -59,7 +59,7 @@ def test_own_answers_and_programs_without_a_sandbox_are_counted(checkpoint: Chec
     limited = Evaluation({"model": {}})
     score_tasks("model", checkpoint, [Task("arc easy", problems[:2])], limited, max_tokens=4, max_problems=1)
     assert [row["problem"] for row in limited.answers] == [1]
-    name = "centred mean of ARC-Easy (not ChatCORE: tasks are missing), at most 1 problems of each"
+    name = "1 of 5 tasks, centred: ARC-Easy, at most 1 each"
     assert list(limited.figures["model"]) == ["task ARC-Easy", name]
 
 
@@ -85,10 +85,11 @@ def test_chatcore_is_the_mean_of_five_centred_accuracies() -> None:
     assert score.low < score.mean < score.high
     assert score.high - score.low < 0.05
     few = {task: [True] for task in BASELINES}
-    assert list(summarize_chatcore(few)) == [f"{NAME}, on other files than the Hub's test splits"]
-    assert list(summarize_chatcore(few, max_problems=1)) == [f"{NAME}, at most 1 problems of each"]
+    assert list(summarize_chatcore(few)) == [f"{NAME}, not the Hub's whole splits"]
+    assert list(summarize_chatcore(few, max_problems=1)) == [f"{NAME}, at most 1 each"]
     del half["HumanEval"]
-    assert "not ChatCORE" in next(iter(summarize_chatcore(half)))
+    (name,) = summarize_chatcore(half)
+    assert name == "4 of 5 tasks, centred: ARC-Easy, ARC-Challenge, MMLU, GSM8K"
     assert summarize_chatcore({"mine": [True]}) == {}
 
 
