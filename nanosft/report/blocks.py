@@ -13,7 +13,7 @@ _NUMBER: Final = re.compile(r"[+-]?\$?\d[\d,]*(\.\d+)?%?")
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A paragraph; `missing` where it says what is not there and who makes it."""
+    """A paragraph, with code between backticks; `missing` where it says what is not there and who makes it."""
 
     kind: ClassVar[str] = "text"
     text: str

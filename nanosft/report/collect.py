@@ -5,24 +5,21 @@ or damaged run shows what is there.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 
 from nanosft.data import read_manifest
 from nanosft.errors import DataError, NanosftError
 from nanosft.knowledge import SHIPPED, Knowledge, read_knowledge
-from nanosft.lineage import Ancestor, find_evaluation, read_lineage, trace_parents
+from nanosft.lineage import find_evaluation, read_lineage, trace_parents
 from nanosft.manifest import MANIFEST_KEY, Manifest, parse_manifest
 from nanosft.nanochat.layout import DIRECTORIES
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
-from nanosft.report.rows import Sample, SetFigures, find_stated, read_rejects, read_set
+from nanosft.report.record import Evaluation, Record, State
+from nanosft.report.rows import Sample, find_stated, read_rejects, read_set
 from nanosft.settings.report import ReportSettings
 from nanosft.store import MissingObjectError, Store, open_store
-
-Subject = Literal["run", "data", "audit"]
 
 METRICS_KEY: Final = "metrics.jsonl"
 _STATES: Final = "state/"
@@ -33,86 +30,6 @@ _AUDIT_KEY: Final = "audit.json"
 _MODEL_NAMES: Final = frozenset(DIRECTORIES.values())
 _RAW_PER_COMPRESSED: Final = 8
 """Bytes of rows that are kept for each byte that they may have compressed."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A saved state: after which step, by which process, and when."""
-
-    step: int
-    attempt: str
-    saved_s: float
-    manifest: Manifest | None
-
-
-@dataclass
-class Evaluation:
-    """An evaluation as its objects have it."""
-
-    uri: str
-    scores: dict[str, Any]
-    answers: list[dict[str, Any]]
-    manifest: Manifest | None = None
-
-
-@dataclass
-class Record:
-    """All that a page is drawn from.
-
-    Attributes:
-        uri: What was asked for, or the model that an evaluation is of.
-        subject: What it is.
-        name: For the title.
-        lineage: It and its ancestors; None where no manifest and no state tells.
-        manifest: Its own; None while it is unfinished.
-        metrics: The lines of a run's metrics.jsonl.
-        metrics_s: When they were written, in seconds since 1970.
-        states: Saved states, oldest first.
-        evaluation: The newest; None without one.
-        audit: The content of an audit's audit.json.
-        sets: The sets of conversations: the mixture or data first, then those it was made from by generate.
-        rows: Rows for the browser, with tokens and clusters.
-        num_rows_seen: Rows that `rows` were drawn from.
-        stated: (topic, statement, rows) of the knowledge base's facts.
-        num_fact_rows: Conversations that were looked through for facts.
-        problems: What could not be read.
-        tokenizer_uri: Whose tokens are shown; empty without any.
-    """
-
-    uri: str
-    subject: Subject
-    name: str
-    lineage: Ancestor | None = None
-    manifest: Manifest | None = None
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    metrics_s: float | None = None
-    states: list[State] = field(default_factory=list)
-    evaluation: Evaluation | None = None
-    audit: dict[str, Any] | None = None
-    sets: list[SetFigures] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    num_rows_seen: int = 0
-    stated: list[tuple[str, str, int]] = field(default_factory=list)
-    num_fact_rows: int = 0
-    problems: list[str] = field(default_factory=list)
-    tokenizer_uri: str = ""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decided the run's content, by its manifest or its newest state; empty where neither is there."""
-        return dict(self.lineage.manifest.settings) if self.lineage is not None and self.lineage.manifest else {}
-
-    def ancestors(self) -> Iterator[Ancestor]:
-        """The subject and all that it was made from, each followed by its parents."""
-        return self.lineage.walk() if self.lineage is not None else iter(())
-
-    def evaluations(self) -> list[dict[str, Any]]:
-        """The lines of the metrics that evaluate or sample."""
-        return [line for line in self.metrics if "val_loss" in line or "samples" in line]
-
-    def steps(self) -> list[dict[str, Any]]:
-        """The lines of the metrics that are of a train step."""
-        return [line for line in self.metrics if "loss" in line]
 
 
 def collect(uri: str, settings: ReportSettings, *, with_rows: bool = True) -> Record:

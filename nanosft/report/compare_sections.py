@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from nanosft.report.blocks import Answers, Block, Section, Table, Text
-from nanosft.report.collect import Record
 from nanosft.report.figures import draw_lines
+from nanosft.report.record import Record
 from nanosft.report.run_sections import LEARNING_RATE, LOSS, MEMORY, SPEED, list_charts, say_interval
 from nanosft.report.wording import say_duration, say_number
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from nanosft.inspection import BINS_CHARS
 from nanosft.manifest import Manifest
 from nanosft.report.blocks import Bars, Block, Facts, Heat, Section, Table, Text
-from nanosft.report.collect import Record
+from nanosft.report.record import Record
 from nanosft.report.rows import SetFigures
 from nanosft.report.wording import say_money, say_number, say_share
 

@@ -74,7 +74,7 @@ def draw_lines(
         chart.add(line.name, points, show_dots=line.dots, dots_size=3)
     for step in marks or {}:
         if values:
-            chart.add("mark", [(step, min(values)), (step, max(values))])
+            chart.add("mark", [(step, 0.0 if scale == "from zero" else min(values)), (step, max(values))])
     description = _describe(caption, [(line.name, kept[line.name]) for line in drawn], marks or {})
     return Figure(
         caption, _clean(chart.render(is_unicode=True), description, len(drawn)), [line.name for line in drawn]

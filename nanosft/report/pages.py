@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from nanosft.report.blocks import Block, Browser, Facts, Page, Section, Table, Text
 from nanosft.report.browser import add_tokens, mark_clusters, pack_rows
-from nanosft.report.collect import Record, find_tokenizer
+from nanosft.report.collect import find_tokenizer
 from nanosft.report.compare_sections import make_compare_sections
 from nanosft.report.data_sections import (
     make_audit_section,
@@ -12,6 +12,7 @@ from nanosft.report.data_sections import (
     make_mix_section,
     make_set_section,
 )
+from nanosft.report.record import Record
 from nanosft.report.run_sections import (
     make_asked_section,
     make_evaluation_sections,

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from nanosft.lineage import Ancestor
 from nanosft.report.blocks import Answers, Block, Commands, Facts, Fold, Listing, Section, Table, Text, Tree
-from nanosft.report.collect import Evaluation, Record
 from nanosft.report.commands import changed_settings, repeat_command, write_recipe
 from nanosft.report.figures import Line, Scale, draw_lines
+from nanosft.report.record import Evaluation, Record
 from nanosft.report.wording import say_duration, say_money, say_number, say_size, say_time
 
 _MAX_ANSWERS: Final = 24

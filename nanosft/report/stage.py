@@ -11,9 +11,10 @@ from nanosft.conversation import Format
 from nanosft.data import read_manifest
 from nanosft.errors import NanosftError
 from nanosft.progress import make_result_console
-from nanosft.report.collect import Record, collect
+from nanosft.report.collect import collect
 from nanosft.report.page import render_page
 from nanosft.report.pages import make_comparison, make_page
+from nanosft.report.record import Record
 from nanosft.settings.report import ReportSettings
 from nanosft.store import open_object, open_store
 

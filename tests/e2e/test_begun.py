@@ -91,7 +91,9 @@ def test_a_resumable_state_ends_with_the_weights_of_an_uninterrupted_run(begun: 
         )
     )
     assert read_manifest(store) is not None
-    assert store.read("metrics.jsonl").startswith(before)  # it went on, and did not begin anew
+    after = store.read("metrics.jsonl")
+    assert after.startswith(before)  # it went on, and did not begin anew
+    assert after[len(before) :].splitlines()[0] == b'{"step":4,"resumed":true,"world_size":1}'
     expected = torch.load(BEGUN / "expected" / "model.pt", weights_only=True)
     found = load_checkpoint(f"{begun}/run").model.state_dict()
     assert found.keys() == expected.keys()
