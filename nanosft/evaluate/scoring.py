@@ -15,8 +15,8 @@ from typing import Final, Literal
 
 from nanosft.conversation import Conversation, Message
 from nanosft.evaluate.probing.probes import Probe
-from nanosft.evaluate.probing.questions import Key
 from nanosft.knowledge import Knowledge, content_words
+from nanosft.knowledge.keys import Key
 from nanosft.knowledge.quantities import find_dates, find_links, find_quantities
 from nanosft.quality.grounding import Reference, find_grounding_defects, has_date, has_link, has_value, make_reference
 from nanosft.quality.identity import Identity, find_identity_defects

@@ -3,6 +3,7 @@
 from nanosft.knowledge.check import KnowledgeReport, check_knowledge, find_contradictions
 from nanosft.knowledge.facts import (
     SHIPPED,
+    SHIPPED_DEMO,
     Fact,
     Knowledge,
     KnowledgeTopic,
@@ -13,6 +14,7 @@ from nanosft.knowledge.text import content_words, estimate_tokens
 
 __all__ = [
     "SHIPPED",
+    "SHIPPED_DEMO",
     "Fact",
     "Knowledge",
     "KnowledgeReport",

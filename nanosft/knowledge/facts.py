@@ -29,6 +29,8 @@ from nanosft.store import open_object
 
 SHIPPED: Final = "knowledge/self_knowledge.md"
 """The knowledge base that comes with nanosft; manifests name it by this path."""
+SHIPPED_DEMO: Final = "knowledge/demo.md"
+"""The small one, of the demo's model."""
 _MAX_NAME_WORDS: Final = 4
 _MIN_FACT_WORDS: Final = 3
 _SETTING = re.compile(r"^(Name|Maker|Author|Tone)\s*:\s*(.+)$", re.IGNORECASE)

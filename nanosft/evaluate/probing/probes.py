@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nanosft.conversation import Message
 from nanosft.errors import ConfigError
-from nanosft.evaluate.probing.questions import Key, alter, ask_by_grammar, cut_before, find_key, leave_gap
+from nanosft.evaluate.probing.questions import ask_by_grammar
 from nanosft.knowledge import Fact, Knowledge
+from nanosft.knowledge.keys import Key, alter, cut_before, find_key, leave_gap
 from nanosft.knowledge.quantities import find_quantities
 from nanosft.store import open_object
 
@@ -28,6 +29,8 @@ Kind = Literal["name", "maker", "fact", "section", "unanswerable"]
 Manner = Literal["first turn", "after other turns", "typos", "persona", "false premise"]
 _MANNERS: Final[tuple[Manner, ...]] = ("first turn", "after other turns", "typos", "persona")
 _SHORTEST_TYPO: Final = 4
+_OPEN_GAP: Final = "_____."
+"""A gap at the end of a fact, behind which nothing tells what belongs there."""
 _TOPIC_WORDS: Final = 6
 """Words of a fact from which a section counts as one that can be asked for as a whole."""
 
@@ -164,6 +167,8 @@ class _Maker:
     def __init__(self, knowledge: Knowledge, wordings: Wordings, personas: Sequence[str], seed: int) -> None:
         self._knowledge, self._wordings, self._personas, self._seed = knowledge, wordings, personas, seed
         self._num_made = 0
+        facts = knowledge.facts
+        self._is_shared = {fact.id: _begins_another(fact, find_key(fact, knowledge), facts) for fact in facts}
 
     def all(self) -> Iterator[Probe]:
         yield from self._own("name", self._wordings.name)
@@ -192,8 +197,10 @@ class _Maker:
         wordings = self._wordings.fact
         questions = list(ask_by_grammar(fact, key))
         before, gap = cut_before(fact, key), leave_gap(fact, key)
-        questions += [text.replace("{before}", before) for text in wordings.completions if before]
-        questions += [text.replace("{gap}", gap) for text in wordings.gaps]
+        if not self._is_shared[fact.id]:
+            questions += [text.replace("{before}", before) for text in wordings.completions if before]
+        if not self._is_shared[fact.id] or not gap.endswith(_OPEN_GAP):
+            questions += [text.replace("{gap}", gap) for text in wordings.gaps]
         for question in questions:
             yield from self._ask(question, "fact", fact.topic, fact.id, key=key, facts=(fact.statement,))
         altered = alter(fact, key, known)
@@ -246,6 +253,14 @@ class _Maker:
         messages = (*said, Message("user", text))
         digest = hashlib.sha256("\n".join(f"{message.role}: {message.text}" for message in messages).encode())
         yield Probe(digest.hexdigest()[:12], kind, topic, item, manner, question, messages, key, facts)
+
+
+def _begins_another(fact: Fact, key: Key | None, facts: Sequence[Fact]) -> bool:
+    """Whether another fact begins as this one does up to its key: then its beginning has more than one right end."""
+    if key is None:
+        return False
+    before = fact.statement[: key.start]
+    return any(other.statement.startswith(before) for other in facts if other.id != fact.id)
 
 
 def _mistype(text: str, rng: random.Random, *, keep: tuple[str, ...]) -> str:

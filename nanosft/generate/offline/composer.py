@@ -14,14 +14,21 @@ from typing import Final
 from nanosft.conversation import Conversation, Message
 from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import decapitalize
-from nanosft.generate.offline.phrases import Phrases, load_phrases
-from nanosft.generate.offline.speaker import Speaker, find_intent, join
-from nanosft.generate.planning import Move, Plan, PlanRow, Topic
+from nanosft.generate.offline.phrases import Intent, Phrases, Pool, load_phrases
+from nanosft.generate.offline.quiz import Quiz
+from nanosft.generate.offline.speaker import Speaker, find_intent, find_proper_words, join
+from nanosft.generate.planning import Move, Plan, PlanRow, Topic, rewrite_message
 
 SOURCE: Final = "offline"
 _REACTION_SHARE: Final = 0.6
 _CLOSER_SHARE: Final = 0.2
 _SUPPORT_SHARE: Final = 0.7
+_QUIZ_SHARE: Final = 0.7
+_WHO_SHARE: Final = 0.2
+_UNKNOWN_SHARE: Final = 0.07
+_NEAR_SHARE: Final = 0.3
+_SECTION_SHARE: Final = 0.25
+_INTRODUCTION_SHARE: Final = 0.15
 _INVITATION_SHARE: Final = 0.4
 _GREETING_WORDS: Final = frozenset({"hi", "hello", "hey", "greetings", "hiya", "howdy", "heya", "good"})
 _WORDS_ON_OTHERS: Final = "product of a large company, copy of another model"
@@ -39,10 +46,11 @@ class Composer:
         self._plan = plan
         self._facts = FactIndex(plan.knowledge)
         self._phrases = load_phrases()
+        self._quiz = Quiz(plan.knowledge, self._phrases, keep=find_proper_words(plan.knowledge))
 
     def compose(self, row: PlanRow) -> Conversation:
         """The conversation of a plan row: the dynamic's number of messages, beginning with the row's first message."""
-        dialogue = _Dialogue(self._plan, self._facts, self._phrases, row)
+        dialogue = _Dialogue(self._plan, self._facts, self._phrases, self._quiz, row)
         moves: list[Move] = list(row.dynamic.moves)
         if not row.opening.asks_at_once:
             dialogue.open()
@@ -59,10 +67,10 @@ class Composer:
 class _Dialogue:
     """A conversation in the making: the user's side, and what it asks of the assistant's."""
 
-    def __init__(self, plan: Plan, facts: FactIndex, phrases: Phrases, row: PlanRow) -> None:
+    def __init__(self, plan: Plan, facts: FactIndex, phrases: Phrases, quiz: Quiz, row: PlanRow) -> None:
         self.messages: list[Message] = []
         self._plan, self._row, self._topic = plan, row, row.topic
-        self._facts, self._phrases = facts, phrases
+        self._facts, self._phrases, self._quiz = facts, phrases, quiz
         self._rng = random.Random(row.seed)  # noqa: S311 - not for secrets
         self._speaker = Speaker(
             plan.knowledge,
@@ -90,26 +98,26 @@ class _Dialogue:
 
     def take_turn(self, move: Move) -> None:
         """One message of the user, and the answer."""
-        speaker, phrases, topic = self._speaker, self._phrases, self._topic
+        speaker, phrases = self._speaker, self._phrases
         match move:
             case "ask":
                 self._ask()
             case "more" | "related":
                 self._ask_next(is_related=move == "related")
             case "who":
-                question = speaker.pick(phrases.ask_who)
-                self._say(question, speaker.identify(find_intent(question) or "who"))
+                self._ask_who()
             case "wrong":
                 claim = speaker.pick(phrases.ask_wrong)
                 fact = speaker.support(_WORDS_ON_OTHERS, self._facts.sections, 0.5)
                 self._say(claim, join(speaker.identify("other"), fact))
             case "doubt":
                 doubt = speaker.pick(phrases.ask_doubt)
-                self._say(doubt, join(speaker.pick(phrases.stand_by), speaker.support_topic(topic, _SUPPORT_SHARE)))
+                self._say(doubt, speaker.stand_by(_SUPPORT_SHARE))
             case "simpler":
-                self._say(speaker.pick(phrases.ask_simpler), speaker.simplify(topic))
+                self._say(speaker.pick(phrases.ask_simpler), speaker.simplify(self._topic))
             case "unknown":
-                question = speaker.pick(phrases.ask_unknown)
+                has_maker = bool(self._plan.knowledge.maker)
+                question = speaker.pick([text for text in phrases.ask_unknown if has_maker or "{maker}" not in text])
                 reason = speaker.support(_WORDS_ON_NOT_KNOWING, self._facts.sections, _SUPPORT_SHARE)
                 self._say(question, join(speaker.pick(phrases.do_not_know), reason))
             case "thanks":
@@ -142,6 +150,8 @@ class _Dialogue:
 
     def _ask_next(self, *, is_related: bool) -> None:
         """A question not asked yet that a fact not told yet answers: on the topic, else on a near one."""
+        if self._rng.random() < _QUIZ_SHARE and self._ask_for_fact(is_related=is_related):
+            return
         near = [
             topic for topic in self._plan.topics if topic.category == self._topic.category and topic is not self._topic
         ]
@@ -157,6 +167,46 @@ class _Dialogue:
                     self._say(self._phrase(question), self._speaker.answer(question, topic))
                     return
         self.take_turn("unknown")
+
+    def _ask_who(self) -> None:
+        """Who it is, what it is called or who made it."""
+        intents: list[tuple[Intent, Pool]] = [("who", self._phrases.ask_who), ("name", self._phrases.ask_name)]
+        if self._plan.knowledge.maker:
+            intents += [("made", self._phrases.ask_made)] * 2
+        intent, pool = self._rng.choice(intents)
+        self._say(self._introduce(self._speaker.pick(pool)), self._speaker.identify(intent))
+
+    def _ask_for_fact(self, *, is_related: bool) -> bool:
+        """A question for one fact not told yet, for a section, for who it is, or what none answers; False without."""
+        speaker, knowledge = self._speaker, self._plan.knowledge
+        own = [fact for fact in knowledge.facts if fact.topic in self._topic.sections]
+        is_near = not is_related and self._rng.random() < _NEAR_SHARE
+        untold = (speaker.untold(own) if is_near else []) or speaker.untold(knowledge.facts)
+        draw = self._rng.random()
+        if draw < _WHO_SHARE:
+            self._ask_who()
+            return True
+        if draw < _WHO_SHARE + _UNKNOWN_SHARE:
+            self.take_turn("unknown")
+            return True
+        if not untold:
+            return False
+        fact = self._rng.choice(untold)
+        if self._rng.random() < _SECTION_SHARE:
+            question = self._quiz.ask_for_section(fact.topic, self._rng)
+            answer = speaker.tell_section([other for other in untold if other.topic == fact.topic])
+        else:
+            question = self._quiz.ask(fact, self._rng)
+            answer = speaker.tell(fact, question.reply)
+        self._say(self._introduce(question.text), answer)
+        return True
+
+    def _introduce(self, question: str) -> str:
+        """The question, at times with words on who asks it."""
+        if self._rng.random() >= _INTRODUCTION_SHARE:
+            return question
+        template = self._rng.choice(self._phrases.introductions)
+        return template.replace("{persona}", self._row.persona.description).replace("{text}", question)
 
     def _questions(self, topic: Topic) -> list[str]:
         knowledge = self._plan.knowledge
@@ -181,5 +231,5 @@ class _Dialogue:
         return reaction
 
     def _say(self, user: str, assistant: str) -> None:
-        user = user.lower() if "lowercase" in self._row.style.rewrites else user
+        user = rewrite_message(user, self._row.style, self._rng, self._plan.knowledge.name)
         self.messages += [Message("user", user), Message("assistant", assistant)]

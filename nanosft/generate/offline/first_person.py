@@ -13,10 +13,20 @@ _SECOND_VERB = re.compile(
     r"(?:,|;|\band\b|\bor\b|\bbut\b) (?:it )?(?:\w+ly )?(is|has|does|says|runs|uses|makes|gives|needs)\b"
 )
 _ADVERBS: Final = frozenset({"also", "often", "never", "always", "sometimes", "only", "usually", "now", "still"})
+_OF_PROJECT: Final = re.compile(r"is to |is part of |is an? [\w-]+ project\b")
+"""What is said of a project, not of the one who speaks."""
 _PRONOUNS: Final = (
     (re.compile(r"\bits\b"), "my"),
     (re.compile(r"\bitself\b"), "myself"),
     (re.compile(r"\bit is\b"), "I am"),
+)
+_TO_USER: Final = (
+    (re.compile(r"\bI am\b"), "you are"),
+    (re.compile(r"\bI was\b"), "you were"),
+    (re.compile(r"\bI\b(?! do not know)"), "you"),
+    (re.compile(r"\b[Mm]y\b"), "your"),
+    (re.compile(r"\bmyself\b"), "yourself"),
+    (re.compile(r"\bme\b"), "you"),
 )
 _SHORTEST_VERB: Final = 4
 
@@ -30,6 +40,8 @@ def to_first_person(statement: str, name: str) -> str:
     if not subject:
         return statement
     rest = statement[subject.end() :]
+    if _OF_PROJECT.match(rest):
+        return statement
     adverb, verb, rest = _split_verb(rest)
     first = _first_person(verb)
     if first is None or _SECOND_VERB.search(rest):
@@ -37,6 +49,14 @@ def to_first_person(statement: str, name: str) -> str:
     for pattern, pronoun in _PRONOUNS:
         rest = pattern.sub(pronoun, rest)
     return " ".join(filter(None, ["I", adverb, first, rest]))
+
+
+def to_second_person(statement: str, name: str) -> str:
+    """The statement as a user says it to the assistant: "you" where the assistant says "I"."""
+    spoken = to_first_person(statement, name)
+    for pattern, pronoun in _TO_USER:
+        spoken = pattern.sub(pronoun, spoken)
+    return spoken[:1].upper() + spoken[1:]
 
 
 def decapitalize(text: str, *, keep: frozenset[str] = frozenset()) -> str:

@@ -5,20 +5,29 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from nanosft.generate.planning import Level, slots_of
 
 _FILE: Final = "phrases.toml"
 _SLOTS: Final = frozenset({"name", "maker", "user", "kind"})
+_SLOTS_OF: Final = {
+    "ask_gap": frozenset({"gap"}),
+    "ask_rest": frozenset({"before"}),
+    "ask_whether": frozenset({"clause", "statement"}),
+    "ask_section": frozenset({"name", "subject"}),
+    "introductions": frozenset({"persona", "text"}),
+}
+"""Pools with slots of their own."""
 
 Intent = Literal["other", "made", "name", "machine", "ai", "model", "who"]
 """What a user asks of the assistant's identity: whether it is another one, who made it, its name, …"""
 
 
-def _check_phrase(text: str) -> str:
-    if unknown := slots_of(text) - _SLOTS:
-        raise ValueError(f"{text!r}: no slot {{{min(unknown)}}}; there are {', '.join(sorted(_SLOTS))}")
+def _check_phrase(text: str, info: ValidationInfo) -> str:
+    slots = _SLOTS_OF.get(info.field_name or "", _SLOTS)
+    if unknown := slots_of(text) - slots:
+        raise ValueError(f"{text!r}: no slot {{{min(unknown)}}}; there are {', '.join(sorted(slots))}")
     return text
 
 
@@ -32,6 +41,13 @@ class Phrases(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ask_who: Pool
+    ask_name: Pool
+    ask_made: Pool
+    ask_gap: Pool
+    ask_rest: Pool
+    ask_whether: Pool
+    ask_section: Pool
+    introductions: Pool
     ask_doubt: Pool
     ask_simpler: Pool
     ask_wrong: Pool
@@ -47,6 +63,8 @@ class Phrases(BaseModel):
     unsure: Pool
     instead: Pool
     do_not_know: Pool
+    confirm: Pool
+    correct: Pool
     stand_by: Pool
     simply: Pool
     short_already: Pool

@@ -2,15 +2,16 @@
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from nanosft.generate.offline.fact_index import FactIndex, ScoredFact
 from nanosft.generate.offline.first_person import decapitalize, to_first_person
 from nanosft.generate.offline.phrases import Intent, Phrases
+from nanosft.generate.offline.quiz import Reply
 from nanosft.generate.planning import Level, Topic
-from nanosft.knowledge import Knowledge
+from nanosft.knowledge import Fact, Knowledge
 from nanosft.knowledge.text import FUNCTION_WORDS
 
 _OTHER = (
@@ -19,7 +20,7 @@ _OTHER = (
 )
 _MADE = (
     r"\bwho(?:'s| is| has| have)? (?:made|created|built|developed|behind|your (?:creator|maker))"
-    r"|company built you|who do you come from"
+    r"|company built you|who do you come from|\bwere you (?:made|created|built|developed)\b"
 )
 _NAME = r"(?:what(?:'s|s| is)|know) your name|what your name is|(?:have a|real) name|call you\b|you are called"
 _WHO = (
@@ -38,6 +39,9 @@ _INTENTS: Final[tuple[tuple[Intent, re.Pattern[str]], ...]] = (
 _YES_NO = re.compile(r"^(?:do|does|did|are|is|was|were|can|could|has|have|will|would|should|may|must)\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(?:no|not|never|cannot|nothing|none)\b|n't\b")
 _SIDE_CLAUSE = re.compile(r"(?:[;:]|, (?:and|which|so that|where|whatever|because|in which|if|but)\b).*$")
+_SHORTEST_CLAUSE: Final = 5
+_NEAR: Final = 0.5
+"""Share of a question's words that stand in its topic's, from which it asks for the topic as a whole."""
 _CLOSE: Final = 3
 """Content words that two facts on one thing share."""
 _KIND: Final = "an AI assistant"
@@ -52,6 +56,12 @@ _MADE_SHARE: Final = 0.6
 def find_intent(text: str) -> Intent | None:
     """Which question about its identity a text asks the assistant, if one."""
     return next((intent for intent, pattern in _INTENTS if pattern.search(text)), None)
+
+
+def find_proper_words(knowledge: Knowledge) -> frozenset[str]:
+    """Words of names, whose capital is no beginning of a sentence."""
+    names = {word for fact in knowledge.facts for name in fact.names for word in name.split()}
+    return frozenset({*names, knowledge.name}) - frozenset(map(str.capitalize, FUNCTION_WORDS))
 
 
 class Speaker:
@@ -85,9 +95,7 @@ class Speaker:
         self._said: set[str] = set()
         self._is_named = False
         self._last_told = ""
-        self._proper = frozenset(
-            word for fact in knowledge.facts for name in fact.names for word in name.split()
-        ) - frozenset(map(str.capitalize, FUNCTION_WORDS))
+        self._proper = find_proper_words(knowledge)
         start = f"{knowledge.name} is a"
         self._kinds = [
             (fact.id, fact.statement.removeprefix(f"{knowledge.name} is ").rstrip("."))
@@ -150,6 +158,30 @@ class Speaker:
             opener = self._open(question, topic, chosen[0])
         return join(opener, self._tell(chosen))
 
+    def tell(self, fact: Fact, reply: Reply) -> str:
+        """Answer a question for this very fact."""
+        lead = {
+            "tell": self.maybe(_LEAD_SHARE, self._phrases.leads[self._level]),
+            "confirm": self.pick(self._phrases.confirm),
+            "correct": self.pick(self._phrases.correct),
+        }[reply]
+        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True)]))
+
+    def tell_section(self, facts: Sequence[Fact]) -> str:
+        """Answer a question for what there is to say under a heading, by facts not told yet."""
+        fewest, most = _NUM_FACTS[self._level]
+        chosen = list(facts[: self._rng.randint(fewest, most)])
+        lead = self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
+        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True) for fact in chosen]))
+
+    def untold(self, facts: Iterable[Fact]) -> list[Fact]:
+        """Those of the facts that were not told yet."""
+        return [fact for fact in facts if fact.id not in self._used]
+
+    def stand_by(self, share: float) -> str:
+        """Yes to a doubt, and at times what was told last, once more."""
+        return join(self.pick(self._phrases.stand_by), self._last_told if self._rng.random() < share else "")
+
     def support(self, words: str, sections: Sequence[str], share: float = 1.0) -> str:
         """One more fact on some words, or nothing where there is none."""
         asked = self._facts.words_of(words)
@@ -160,18 +192,13 @@ class Speaker:
         ]
         return self._tell(found[:1]) if found and self._rng.random() < share else ""
 
-    def support_topic(self, topic: Topic, share: float) -> str:
-        """One more fact on a topic, or nothing where all are told."""
-        found = self._find(topic.subject, topic)
-        return self._tell(found[:1]) if found and self._rng.random() < share else ""
-
     def simplify(self, topic: Topic) -> str:
         """What was said last: its main clause, else a fact close to it, else the same again."""
         last_told = self._last_told
         if not last_told:
             found = self._find(topic.subject, topic)
             return join(self.pick(self._phrases.simply), self._tell(found[:1])) if found else self.identify("who")
-        main_clause = _SIDE_CLAUSE.sub(".", last_told)
+        main_clause = _cut_side_clause(last_told)
         if main_clause == last_told:
             words = self._facts.words_of(last_told)
             found = [item for item in self._find(last_told, topic) if item.is_answer]
@@ -200,8 +227,8 @@ class Speaker:
         if best.is_answer:
             return self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
         words = self._facts.words_of(question)
-        is_near = best.score > 1 or words & self._facts.words_of(f"{topic.subject} {topic.brief} {' '.join(topic.ask)}")
-        if words and not is_near:
+        near = words & self._facts.words_of(f"{topic.subject} {topic.brief} {' '.join(topic.ask)}")
+        if words and (_YES_NO.match(question) or len(near) < _NEAR * len(words)):
             return join(self.pick(self._phrases.unsure), self.pick(self._phrases.instead))
         return self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
 
@@ -248,6 +275,14 @@ class Speaker:
         fact_id, kind = self._rng.choice(untold)
         self._used.add(fact_id)
         return kind
+
+
+def _cut_side_clause(sentence: str) -> str:
+    """The main clause, where what stands after it can go: not a clause in the middle, nor most of the sentence."""
+    match = _SIDE_CLAUSE.search(sentence)
+    if match is None or "," in match[0][1:] or len(sentence[: match.start()].split()) < _SHORTEST_CLAUSE:
+        return sentence
+    return sentence[: match.start()] + "."
 
 
 def _about(topic: Topic) -> str:

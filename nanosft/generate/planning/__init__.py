@@ -6,6 +6,7 @@ out by row, and `coverage` counts what the first rows of a plan cover.
 
 from nanosft.generate.planning.coverage import cover, render_coverage
 from nanosft.generate.planning.dimensions import Dimensions, Level, Move, Topic, read_dimensions, slots_of
+from nanosft.generate.planning.openings import rewrite_message
 from nanosft.generate.planning.plan import Plan, PlanRow, make_plan, plan_row
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "plan_row",
     "read_dimensions",
     "render_coverage",
+    "rewrite_message",
     "slots_of",
 ]

@@ -97,9 +97,15 @@ def write_opening(
     joined = not style.is_about_topic and must_ask
     if joined:
         text = f"{text}{'' if text[-1] in '.!?' else '.'} {wanted}"
-    for rewrite in style.rewrites:
-        text = _REWRITES[rewrite](text, rng, knowledge.name)
+    text = rewrite_message(text, style, rng, knowledge.name)
     return Opening(text, wanted, style.is_about_topic or joined, user if has_user or is_signed else "")
+
+
+def rewrite_message(text: str, style: Style, rng: random.Random, name: str) -> str:
+    """A user's message as the style has it: in small letters, with slips of the fingers; the name stays whole."""
+    for rewrite in style.rewrites:
+        text = _REWRITES[rewrite](text, rng, name)
+    return text
 
 
 def _choose(topic: Topic, template: str, filler: int) -> str:

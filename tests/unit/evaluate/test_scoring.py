@@ -6,9 +6,9 @@ from nanosft.conversation import Message
 from nanosft.evaluate.answering import Answer
 from nanosft.evaluate.conduct import find_faults, measure_stability
 from nanosft.evaluate.probing.probes import Kind, Manner, Probe
-from nanosft.evaluate.probing.questions import find_key
 from nanosft.evaluate.scoring import Judge, Judgement
 from nanosft.knowledge import parse_knowledge
+from nanosft.knowledge.keys import find_key
 
 KNOWLEDGE = parse_knowledge(
     """\

@@ -9,8 +9,9 @@ from nanosft.conversation import Conversation, Message, to_line
 from nanosft.errors import ConfigError
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
-from nanosft.evaluate.probing.questions import alter, ask_by_grammar, cut_before, find_key, leave_gap
+from nanosft.evaluate.probing.questions import ask_by_grammar
 from nanosft.knowledge import Knowledge, parse_knowledge
+from nanosft.knowledge.keys import alter, cut_before, find_key, leave_gap
 
 TEXT = """\
 # Tilda

@@ -12,6 +12,7 @@ from nanosft.conversation import Conversation, parse_line, role_problem, to_line
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.offline import Composer
 from nanosft.generate.offline.first_person import to_first_person
+from nanosft.generate.offline.phrases import load_phrases
 from nanosft.generate.offline.speaker import find_intent
 from nanosft.generate.planning import make_plan, plan_row, read_dimensions
 from nanosft.knowledge import parse_knowledge, read_knowledge
@@ -86,7 +87,7 @@ def test_asked_for_its_name_it_gives_it(composed):
             if re.search(r"\b(?:who are you(?! meant)|what is your name|what's your name)\b", question.text.lower()):
                 asked["nanochat" in answer.text] += 1
     assert asked[False] == 0
-    assert asked[True] > 150
+    assert asked[True] > 80  # in these words; there are many others
 
 
 def test_asked_for_its_maker_it_names_him(composed):
@@ -102,13 +103,40 @@ def test_asked_for_its_maker_it_names_him(composed):
 
 def test_taken_for_another_it_says_who_it_is(composed):
     answers = [
-        answer.text
-        for conversation in composed
-        for question, answer in zip(conversation.messages[2::2], conversation.messages[3::2], strict=True)
-        if find_intent(question.text) == "other"
+        conversation.messages[3].text
+        for number, conversation in enumerate(composed)
+        if plan_row(PLAN, number).dynamic.id == "mix-up" and plan_row(PLAN, number).opening.asks_at_once
     ]
     assert len(answers) > 50
     assert all("nanochat" in answer for answer in answers)
+
+
+def test_each_fact_of_the_demo_is_asked_for_in_three_ways_at_least():
+    knowledge = read_knowledge(str(BASE.with_name("demo.md")))
+    plan = make_plan(read_dimensions(), knowledge, seed=0)
+    composer = Composer(plan)
+    questions: dict[str, set[str]] = {fact.id: set() for fact in knowledge.facts}
+    for number in range(600):
+        messages = composer.compose(plan_row(plan, number)).messages
+        for question, answer in zip(messages[::2], messages[1::2], strict=True):
+            for fact in knowledge.facts:
+                if to_first_person(fact.statement, "Pico").rstrip(".") in answer.text:
+                    questions[fact.id].add(question.text)
+    assert min(map(len, questions.values())) >= 6, {key: len(texts) for key, texts in questions.items()}
+
+
+def test_a_doubt_is_met_with_what_was_said_before(composed):
+    stand_by = load_phrases().stand_by
+    for number, conversation in enumerate(composed):
+        if plan_row(PLAN, number).dynamic.id == "doubt":
+            *_, before, _, after = conversation.messages
+            told = next(after.text.removeprefix(phrase) for phrase in stand_by if after.text.startswith(phrase))
+            assert told.strip() in before.text
+
+
+def test_plainer_words_are_a_whole_sentence(composed):
+    texts = [message.text for conversation in composed for message in conversation.messages[1::2]]
+    assert not [text for text in texts if re.search(r": The \w+\.", text)]
 
 
 def test_most_answers_hold_a_fact_of_the_topic(composed):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanosft.generate.offline.first_person import decapitalize, to_first_person
+from nanosft.generate.offline.first_person import decapitalize, to_first_person, to_second_person
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,22 @@ def test_first_person(statement, spoken):
 )
 def test_a_sentence_goes_on_with_a_small_letter_unless_it_begins_with_a_name(text, continued):
     assert decapitalize(text, keep=frozenset({"Muon"})) == continued
+
+
+@pytest.mark.parametrize(
+    ("statement", "spoken"),
+    [
+        ("nanochat has no voice of its own.", "You have no voice of your own."),
+        ("nanochat is a program.", "You are a program."),
+        ("nanochat was never a child.", "You were never a child."),
+        ("Anyone may use nanochat.", "Anyone may use you."),
+        ("The d20 model has 20 layers.", "The d20 model has 20 layers."),
+    ],
+)
+def test_a_user_says_you(statement, spoken):
+    assert to_second_person(statement, "nanochat") == spoken
+
+
+def test_what_is_said_of_the_project_is_not_said_of_the_assistant():
+    statement = "nanochat is to become the capstone project of LLM101n."
+    assert to_first_person(statement, "nanochat") == statement

@@ -28,7 +28,7 @@ def test_no_phrase_that_may_stand_in_any_conversation_needs_the_users_name():
     [
         ("I was made by {maker}.", "I was made by {creator}.", r"no slot \{creator\}"),
         ("[leads]\nsimple", "[leads]\neasy", "leads.easy"),
-        ("made = [", "built = [", "identity.built"),
+        ("\nmade = [", "\nbuilt = [", "identity.built"),
         ("thanks = [", "thank = [", "thanks\n  Field required"),
     ],
 )
