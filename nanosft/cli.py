@@ -109,11 +109,20 @@ def train(settings: TrainSettings) -> None:
     """
     from nanosft.train.stage import run_train
 
-    summary = run_train(settings)
+    ask = None
+    if settings.eval_probes:
+        from nanosft.evaluate.in_training import ProbeAsker
+
+        ask = ProbeAsker(settings)
+    summary = run_train(settings, ask)
     if settings.report and not summary.was_finished:
         from nanosft.report.stage import write_beside
 
         write_beside(settings.out, made=settings.out)
+    if settings.evaluate and not settings.preflight:
+        from nanosft.evaluate.in_training import evaluate_run
+
+        evaluate_run(settings)
 
 
 @launcher(app, LaunchSettings, panel="Run")

@@ -125,7 +125,9 @@ ALONE: Final = World()
 
 
 @contextmanager
-def open_world(device: str, *, timeout_s: float, num_threads: int | None = None) -> Iterator[World]:
+def open_world(
+    device: str, *, timeout_s: float, num_threads: int | None = None, name: str = "train"
+) -> Iterator[World]:
     """Join the other ranks, as torchrun's variables tell, and leave them in order: rank 0 last.
 
     An error that several ranks raise is told by the first of them; the others exit with its code and say nothing.
@@ -134,6 +136,7 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
         device: "auto", "cpu" or "cuda"; for a single rank any that torch has.
         timeout_s: After which a collective that waits for another rank fails.
         num_threads: CPU threads of this rank; None: OMP_NUM_THREADS, or the cores shared evenly.
+        name: Of what the ranks meet for; a process that meets the others twice has two.
 
     Raises:
         ConfigError: CUDA is asked for and there is none, or fewer GPUs than ranks; or WORLD_SIZE came without the
@@ -157,7 +160,7 @@ def open_world(device: str, *, timeout_s: float, num_threads: int | None = None)
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             # The agent's store outlives a restart in place, and its keys would send us to ranks that are gone
-            store = PrefixStore(f"nanosft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            store = PrefixStore(f"nanosft/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         is_cuda = chosen.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",

@@ -86,19 +86,19 @@ def _run_rank(
     import torch  # noqa: PLC0415 - imported already, by the server
 
     torch.set_num_threads(1)
+    from nanosft.cli import train  # noqa: PLC0415
     from nanosft.errors import Interrupted, NanosftError  # noqa: PLC0415
     from nanosft.evaluate.stage import run_eval  # noqa: PLC0415
     from nanosft.progress import configure_logging  # noqa: PLC0415
     from nanosft.settings.evaluate import EvalSettings  # noqa: PLC0415
     from nanosft.settings.train import TrainSettings  # noqa: PLC0415
-    from nanosft.train.stage import run_train  # noqa: PLC0415
 
     configure_logging()
     try:
         if command == "eval":
             run_eval(EvalSettings(**settings))
         else:
-            run_train(TrainSettings(**settings))
+            train(TrainSettings(**settings))
     except Interrupted as exc:
         stream.write(f"interrupted: {exc}\n")
         sys.exit(128 + exc.signum)

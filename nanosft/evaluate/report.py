@@ -5,11 +5,16 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from nanosft.evaluate.forgetting import PLAIN
 from nanosft.evaluate.results import CHANGE, Evaluation, Figures, Row
 from nanosft.evaluate.statistics import Interval
 
 _ANSWER_CHARS = 160
 _SECTIONS = ("kind ", "manner ", "topic ")
+_MUCH_FORGOTTEN = 0.2
+"""Bits per byte of plain text from which a rise is much: the least that the interval allows."""
+_ADVICE = ""
+"""From the sweep on `nanochat_base` in ARCHITECTURE.md."""
 
 
 def make_score_table(evaluation: Evaluation) -> Table:
@@ -57,6 +62,17 @@ def describe_counts(evaluation: Evaluation) -> str:
     counts = ", ".join(f"{number:,} {name}" for name, number in evaluation.counts.items())
     judge = evaluation.judge
     return f"{counts}; judge {judge['model']}: {judge['cost_usd']:.6f} USD" if judge else counts
+
+
+def advise(evaluation: Evaluation) -> str:
+    """What would lessen the forgetting, where there is much of it: by how much in runs that were made; else nothing."""
+    change = evaluation.figures.get(CHANGE, {}).get(f"bits per byte: {PLAIN}")
+    if change is None or change.low < _MUCH_FORGOTTEN:
+        return ""
+    return (
+        f"Much is forgotten: plain text costs {change.mean:.2f} bits per byte more than before ({change.low:.2f} to "
+        f"{change.high:.2f}). {_ADVICE}"
+    )
 
 
 def _in_order(names: Mapping[str, None]) -> list[str]:

@@ -28,7 +28,7 @@ from nanosft.evaluate.forgetting import (
 from nanosft.evaluate.keeping import begin, find_origin, find_parents, finish, read_evaluation, read_finished
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
-from nanosft.evaluate.report import describe_counts, make_score_table, make_table, make_worst_table
+from nanosft.evaluate.report import advise, describe_counts, make_score_table, make_table, make_worst_table
 from nanosft.evaluate.results import (
     CHANGE,
     Evaluation,
@@ -81,6 +81,8 @@ def run_eval(settings: EvalSettings, ask_judge: AskJudge | None = None) -> None:
             stdout.print(make_worst_table(worst))
         stdout.print(make_score_table(found))
         stdout.print(describe_counts(found), highlight=False, markup=False)
+        if advice := advise(found):
+            stdout.print(advice, highlight=False, markup=False)
     if problems := check_requirements(found, settings.require):
         raise DataError(f"{settings.model}: {'; '.join(problems)}")
 
@@ -130,7 +132,7 @@ def evaluate(settings: EvalSettings, ask_judge: AskJudge | None = None) -> Evalu
 
 
 def _open_ranks(settings: EvalSettings) -> AbstractContextManager[World]:
-    return open_world(settings.device, timeout_s=_RANKS_TIMEOUT_S)
+    return open_world(settings.device, timeout_s=_RANKS_TIMEOUT_S, name="eval")
 
 
 def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) -> Evaluation:
@@ -150,7 +152,7 @@ def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) 
         world.run_on_rank_zero(lambda: begin(settings))
     models = world.run_on_all_ranks(lambda: _load_models(settings, base_uri, world))
     found = Evaluation({label: _describe_model(checkpoint) for label, checkpoint in models.items()})
-    probes, found.counts = world.run_on_rank_zero(lambda: _choose(settings, knowledge, data))
+    probes, found.counts = world.run_on_rank_zero(lambda: choose_all(settings, knowledge, data))
     for label, checkpoint in models.items():
         _probe(settings, label, checkpoint, probes, Judge(knowledge), found, world)
     _score_documents(settings, models, data, found, world)
@@ -193,9 +195,20 @@ def _describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"source": checkpoint.source, "tag": checkpoint.tag, "step": checkpoint.step}
 
 
-def _choose(settings: EvalSettings, knowledge: Knowledge, data: tuple[str, ...]) -> tuple[list[Probe], dict[str, int]]:
-    """The probes to ask, and counts of those that are not."""
+def choose_all(
+    settings: EvalSettings, knowledge: Knowledge, data: tuple[str, ...], *, answerable: bool = False
+) -> tuple[list[Probe], dict[str, int]]:
+    """The probes to ask, and counts of those that are not.
+
+    Args:
+        settings: How many, of which personas and seed.
+        knowledge: What they are made from.
+        data: URIs of the training data, which leaves out those that it holds.
+        answerable: Whether those without an answer in the knowledge base are left out.
+    """
     probes = make_probes(knowledge, read_wordings(), read_personas(settings.dimensions), seed=settings.seed)
+    if answerable:
+        probes = [probe for probe in probes if probe.kind != "unanswerable"]
     asked = read_asked(data) if data else None
     kept, num_leaked = drop_leaked(probes, asked)
     chosen = choose_probes(kept, settings.num_probes, seed=settings.seed)

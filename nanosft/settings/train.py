@@ -139,6 +139,22 @@ class TrainSettings(StageSettings):
     sample_tokens: int = Field(
         default=48, ge=0, description="Longest answer to such a prompt, in tokens; 0: no samples."
     )
+    eval_probes: int = Field(
+        default=0,
+        ge=0,
+        description="Probes of who the model says it is, asked at each evaluation for metrics.jsonl; 0: none.",
+        json_schema_extra={"content": False},
+    )
+    eval_knowledge: str | None = Field(
+        default=None,
+        description="URI of the knowledge base that probes are made from (default: shipped).",
+        json_schema_extra={"content": False},
+    )
+    evaluate: bool = Field(
+        default=False,
+        description="Evaluate the finished model as nanosft eval does, into OUT-evaluation beside it.",
+        json_schema_extra={"flag": "--eval", "content": False},
+    )
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",

@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +14,7 @@ from torch import nn
 
 from nanosft.distributed import World
 from nanosft.errors import ConfigError, Interrupted
+from nanosft.nanochat import Checkpoint
 from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
 from nanosft.train.batch import MicroBatch, TrainingSet
@@ -22,6 +23,9 @@ from nanosft.train.metrics import MetricsLog, Throughput, peak_memory_bytes
 from nanosft.train.optim import MuonAdamW, Schedule, muon_momentum
 from nanosft.train.state import Progress, StateSaver
 from nanosft.train.step import LossModule, NonFiniteError, StepResult, train_step
+
+AskModel = Callable[[Checkpoint, World], Mapping[str, float]]
+"""Asks a model in training something, on all ranks at once; the figures go to the metrics."""
 
 _NUM_NAMED: Final = 8
 """Rows and conversations that an error names at the most."""
@@ -56,6 +60,7 @@ class Run:
         training: What it is trained on, step by step.
         val: What it is evaluated on, or None where there is no validation data.
         prompts: What it answers at each evaluation.
+        ask: Gives more figures of it at each evaluation, or None.
         saver: Keeps states and the best model.
         metrics: What is reported goes there.
         throughput: Turns the time of a step into rates.
@@ -68,6 +73,7 @@ class Run:
     training: TrainingSet
     val: ValidationSet | None
     prompts: Prompts
+    ask: Callable[[], Mapping[str, float]] | None
     saver: StateSaver
     metrics: MetricsLog
     throughput: Throughput
@@ -146,7 +152,7 @@ def _catch_up(run: Run, progress: Progress) -> Progress:
     """Evaluate the base before the first step; on a resumed run, what a signal left no time for."""
     if progress.evaluated_step == progress.step:
         return progress
-    is_start = progress.step == 0 and run.val is not None
+    is_start = progress.step == 0 and (run.val is not None or run.ask is not None)
     return _evaluate(run, progress) if is_start or _must_evaluate(run, progress.step) else progress
 
 
@@ -255,6 +261,8 @@ def _evaluate(run: Run, progress: Progress) -> Progress:
             progress = replace(progress, num_worse=progress.num_worse + 1)
     if run.prompts.texts:
         record["samples"] = sample_answers(module.model, run.prompts, world)
+    if run.ask is not None:
+        record["identity"] = run.ask()
     if world.is_first and len(record) > 1:
         run.metrics.write(record)
         _log.info("evaluation", extra={"fields": {name: record[name] for name in record if name != "val_sources"}})

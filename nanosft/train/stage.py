@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ from nanosft.train.data import (
 )
 from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
 from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish
-from nanosft.train.loop import Learner, Run, train
+from nanosft.train.loop import AskModel, Learner, Run, train
 from nanosft.train.metrics import MetricsLog, Sink, Throughput, count_flops_per_token, find_peak_flops, open_sinks
 from nanosft.train.optim import HyperParameters, MuonAdamW, group_parameters, load_moments
 from nanosft.train.precision import DTYPES, choose_dtype
@@ -63,6 +64,7 @@ class Inputs:
         data: Conversations as tokens.
         token_bytes: (vocab_size,) UTF-8 bytes of each token; None where there is no validation data.
         prompts: What the model answers at each evaluation.
+        ask: Asked at each evaluation too, or None.
         manifest: What the manifests of states and model say beside objects and counts.
     """
 
@@ -74,11 +76,16 @@ class Inputs:
     data: Data
     token_bytes: npt.NDArray[np.int64] | None
     prompts: Prompts
+    ask: AskModel | None
     manifest: Manifest
 
 
-def run_train(settings: TrainSettings) -> TrainSummary:
+def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSummary:
     """Train, or go on training, or find that it is done; one of the ranks that torchrun's variables tell of.
+
+    Args:
+        settings: What the user asks for.
+        ask: Asks the model at each evaluation, on every rank; it may change neither weights nor random numbers.
 
     Raises:
         ConfigError: A setting cannot be right, or differs from those the prefix was begun with.
@@ -100,7 +107,7 @@ def run_train(settings: TrainSettings) -> TrainSummary:
         finished = world.run_on_rank_zero(lambda: find_finished(store, find_content(settings)))
         if finished is not None:
             return finished
-        inputs = _load(settings, store, world, signals)
+        inputs = _load(settings, store, world, signals, ask)
         plan = _plan(inputs)
         _stop_if_told(signals, world)
         with ThreadPoolExecutor(1, thread_name_prefix="nanosft-save") as writer:
@@ -109,7 +116,7 @@ def run_train(settings: TrainSettings) -> TrainSummary:
             return world.run_on_rank_zero(lambda: _finish(inputs, run, progress))
 
 
-def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence[int]) -> Inputs:
+def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence[int], ask: AskModel | None) -> Inputs:
     """Everything a run reads before its first step, the same on all ranks."""
     base = world.run_on_all_ranks(lambda: _load_base(settings, world))
     base.model.compute_dtype = world.run_on_rank_zero(lambda: _choose_dtype(settings, store, base, world))
@@ -130,7 +137,7 @@ def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence
     else:
         _log.warning("no validation data: give --val-data, or train on what mix made")
     manifest = world.run_on_rank_zero(lambda: describe_run(settings, store, base, data))
-    return Inputs(settings, world, store, base, hyper, data, token_bytes, prompts, manifest)
+    return Inputs(settings, world, store, base, hyper, data, token_bytes, prompts, ask, manifest)
 
 
 def _load_base(settings: TrainSettings, world: World) -> Checkpoint:
@@ -217,6 +224,7 @@ def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequenc
         training=TrainingSet(plan, _make_builder(inputs, inputs.data.train, plan.rows), hyper.device_rows),
         val=_make_validation(inputs),
         prompts=inputs.prompts,
+        ask=partial(inputs.ask, base, world) if inputs.ask else None,
         saver=saver,
         metrics=metrics,
         throughput=Throughput(
