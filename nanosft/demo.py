@@ -1,7 +1,8 @@
 """`nanosft demo`: the whole road on a tiny base made on the spot. No key, no server, no GPU.
 
-The base is pretrained on what every Python carries, its language reference and its docstrings, and on the knowledge
-base, through the project's own model, loss and optimizer. Then the stages run as the command line runs them.
+The base is pretrained on what every Python carries, its language reference and its docstrings, through the project's
+own model, loss and optimizer. Then the stages run as the command line runs them. At the end three models answer probes
+that no training data holds: the base, the chat model, and a control that was trained as long on the other source alone.
 """
 
 import ast
@@ -17,8 +18,10 @@ from rich.table import Table
 
 from nanosft.chat import Chat
 from nanosft.conversation import Conversation, Message, to_list_line
+from nanosft.evaluate import EvalSettings, Interval, evaluate
+from nanosft.evaluate.report import make_table
 from nanosft.generate.stage import run_generate
-from nanosft.knowledge import read_knowledge
+from nanosft.knowledge import SHIPPED_DEMO, read_knowledge
 from nanosft.mix.stage import run_mix
 from nanosft.nanochat import (
     GENERATIONS,
@@ -38,6 +41,7 @@ from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.run import DemoSettings
 from nanosft.settings.train import TrainSettings
+from nanosft.shipped import find_shipped
 from nanosft.store import join_uri, open_store
 from nanosft.train.batch import batch_from_rows
 from nanosft.train.optim import MuonAdamW, OptimizerConfig, group_parameters
@@ -47,10 +51,22 @@ from nanosft.train.step import LossModule, train_step
 QUESTIONS: Final = ("Who are you?", "Who made you?", "Are you ChatGPT?")
 _ROW_LEN: Final = 256
 _ROWS_PER_STEP: Final = 16
+_FIGURES: Final[tuple[str, ...]] = (
+    "identity",
+    "identity: wrong",
+    "identity: missing",
+    "kind name",
+    "kind maker",
+    "kind fact",
+    "kind section",
+    "says that it does not know",
+    "claims another name",
+    "claims another maker",
+)
 _RECIPE: Final = """\
 # What the demo's finetuning set is made of: two sources, and their shares in one line.
 seed = {seed}
-synthetic_share = 0.5
+synthetic_share = {share}
 
 [[sources]]
 name = "identity"
@@ -61,43 +77,55 @@ synthetic = true
 name = "python"
 uri = "{python}"
 """
+_CONTROL_RECIPE: Final = """\
+# The same without the synthetic source: what a model learns of itself from that is what it guesses.
+seed = {seed}
+
+[[sources]]
+name = "python"
+uri = "{python}"
+"""
 
 
 def run_demo(settings: DemoSettings) -> None:
-    """Make a tiny base, walk generate, mix and train, and put three questions to base and chat model.
+    """Make a tiny base, walk generate, mix and train, put questions to base and chat model, and evaluate them.
 
     A rerun does only what is missing: every stage knows when its output is finished.
     """
     started_s = time.monotonic()
     base, generated, mixture, run = (join_uri(settings.out, name) for name in ("base", "generated", "mixture", "run"))
+    knowledge = settings.knowledge or _write_knowledge(settings)
 
-    console.rule("1/5  a tiny base, pretrained on Python's own documentation")
+    console.rule("1/6  a tiny base, pretrained on Python's own documentation")
     make_base(
         base,
-        knowledge_text=read_knowledge(settings.knowledge).text,
+        knowledge_text=read_knowledge(knowledge).text,
         num_steps=settings.pretrain_steps,
         seed=settings.seed,
     )
 
-    console.rule("2/5  generate: conversations from the knowledge base, composed offline")
+    console.rule("2/6  generate: conversations from the knowledge base, composed offline")
     run_generate(
-        GenerateSettings(
-            knowledge=settings.knowledge, out=generated, num=settings.num, provider="offline", seed=settings.seed
-        )
+        GenerateSettings(knowledge=knowledge, out=generated, num=settings.num, provider="offline", seed=settings.seed)
     )
 
-    console.rule("3/5  mix: with a second source, questions about the standard library")
+    console.rule("3/6  mix: with a second source, questions about the standard library")
     _write_sources(settings, generated=generated)
     run_mix(MixSettings(recipe=join_uri(settings.out, "recipe.toml"), out=mixture))
 
-    console.rule("4/5  train")
-    run_train(TrainSettings(base=base, data=mixture, out=run, epochs=settings.epochs, seed=settings.seed))
+    console.rule("4/6  train")
+    trained = run_train(TrainSettings(base=base, data=mixture, out=run, epochs=settings.epochs, seed=settings.seed))
 
-    console.rule("5/5  the same questions to both")
+    console.rule("5/6  the same questions to both")
     console.print(_compare(base, run))
+
+    console.rule("6/6  eval: probes that are not in the training data, and a control without the synthetic source")
+    control = _train_control(settings, base, num_steps=trained.step)
+    console.print(_evaluate(settings, knowledge, base=base, run=run, control=control))
     minutes, seconds = divmod(round(time.monotonic() - started_s), 60)
     console.print(
-        f"\nAll of it took {minutes} min {seconds} s and lies in {settings.out}: base/ generated/ mixture/ run/.\n"
+        f"\nAll of it took {minutes} min {seconds} s and lies in {settings.out}: knowledge.md base/ generated/ "
+        "mixture/ run/ evaluation/ control/.\n"
         "Try next:\n"
         f"  nanosft chat --model {run}\n"
         f"  nanosft describe {run}\n"
@@ -111,13 +139,20 @@ def run_demo(settings: DemoSettings) -> None:
 
 
 def make_base(uri: str, *, knowledge_text: str, num_steps: int, seed: int) -> None:
-    """Pretrain a model of some two million parameters and save it in nanochat's layout, unless it is there."""
+    """Pretrain a model of some two million parameters and save it in nanochat's layout, unless it is there.
+
+    Args:
+        uri: Where it goes.
+        knowledge_text: The tokenizer learns its words too; the model does not read it.
+        num_steps: Of pretraining.
+        seed: Of the weights and of the rows' order.
+    """
     tag = "d4"
     if open_store(uri).exists(f"base_checkpoints/{tag}/meta_{num_steps:06d}.json"):
         console.print(f"{uri} is finished: nothing to do")
         return
-    texts = [*_documentation(), knowledge_text]
-    tokenizer = train_tokenizer(texts, 2048)
+    texts = list(_documentation())
+    tokenizer = train_tokenizer([*texts, knowledge_text], 2048)
     config = ModelConfig(
         sequence_len=_ROW_LEN,
         vocab_size=tokenizer.vocab_size,
@@ -187,14 +222,60 @@ def _cut_rows(texts: list[str], tokenizer: Tokenizer) -> torch.Tensor:
     return torch.tensor(ids[: num_rows * (_ROW_LEN + 1)]).view(num_rows, _ROW_LEN + 1)
 
 
+def _write_knowledge(settings: DemoSettings) -> str:
+    """The URI of a copy of the demo's own knowledge base."""
+    store = open_store(settings.out)
+    store.write("knowledge.md", find_shipped(SHIPPED_DEMO).read_bytes())
+    return store.uri_of("knowledge.md")
+
+
 def _write_sources(settings: DemoSettings, *, generated: str) -> None:
-    """The second source, in nanochat's list form, and the recipe."""
+    """The second source, in nanochat's list form, and the recipes."""
     store = open_store(settings.out)
     lines = [to_list_line(conversation) for conversation in _python_questions()]
     written = store.write("python.jsonl", b"".join(lines))
     console.print(f"{written.key}: {len(lines)} conversations about the standard library")
-    recipe = _RECIPE.format(seed=settings.seed, generated=generated, python=store.uri_of("python.jsonl"))
-    store.write("recipe.toml", recipe.encode())
+    slots = {
+        "seed": settings.seed,
+        "share": settings.synthetic_share,
+        "generated": generated,
+        "python": store.uri_of("python.jsonl"),
+    }
+    store.write("recipe.toml", _RECIPE.format(**slots).encode())
+    store.write("control.toml", _CONTROL_RECIPE.format(**slots).encode())
+
+
+def _train_control(settings: DemoSettings, base: str, *, num_steps: int) -> str:
+    """The URI of a model trained for as many steps on the second source alone."""
+    mixture, run = (join_uri(settings.out, name) for name in ("control/mixture", "control/run"))
+    run_mix(MixSettings(recipe=join_uri(settings.out, "control.toml"), out=mixture))
+    run_train(TrainSettings(base=base, data=mixture, out=run, max_steps=num_steps, seed=settings.seed))
+    return run
+
+
+def _evaluate(settings: DemoSettings, knowledge: str, *, base: str, run: str, control: str) -> Table:
+    """Who base, chat model and control say they are, by the same probes, with intervals."""
+
+    def ask(name: str, model: str, base_of_it: str) -> dict[str, dict[str, Interval]]:
+        asked = EvalSettings(
+            model=model,
+            base=base_of_it,
+            out=join_uri(settings.out, name),
+            knowledge=knowledge,
+            data=(join_uri(settings.out, "mixture"),),
+            num_probes=settings.num_probes,
+            num_sampled=0,
+            seed=settings.seed,
+        )
+        return evaluate(asked).figures
+
+    models = ask("evaluation", run, base)
+    columns = {"base": models["base"], "chat": models["chat"]}
+    columns["control"] = ask("control/evaluation", control, "")["model"]
+    chosen = {
+        label: {name: figures[name] for name in _FIGURES if name in figures} for label, figures in columns.items()
+    }
+    return make_table(chosen, title="Probes that are not in the training data: share of answers")
 
 
 def _python_questions() -> Iterator[Conversation]:

@@ -69,11 +69,11 @@ class DemoSettings(StageSettings):
 
     out: str = Field(default="demo-run", description="Directory (or s3:// prefix) for everything the demo makes.")
     knowledge: str | None = Field(
-        default=None, description="URI of the knowledge base the model shall speak from (default: shipped)."
+        default=None, description="URI of the knowledge base the model shall speak from (default: a small one)."
     )
-    pretrain_steps: int = Field(
-        default=160, ge=1, description="Steps of pretraining the tiny base (4,096 tokens each)."
-    )
-    num: int = Field(default=600, ge=10, description="Synthetic conversations to write.")
-    epochs: int = Field(default=4, ge=1, description="Passes over the mixture when finetuning.")
+    pretrain_steps: int = Field(default=60, ge=1, description="Steps of pretraining the tiny base (4,096 tokens each).")
+    num: int = Field(default=1200, ge=10, description="Synthetic conversations to write.")
+    synthetic_share: float = Field(default=0.7, gt=0, lt=1, description="Share of them in the finetuning set.")
+    epochs: int = Field(default=3, ge=1, description="Passes over the mixture when finetuning.")
+    num_probes: int = Field(default=400, ge=1, description="Probes at most that the models answer in the end.")
     seed: int = Field(default=0, ge=0, description="Seed of everything.")

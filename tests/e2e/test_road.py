@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
+from nanosft.evaluate.keeping import read_evaluation
 from nanosft.lineage import read_lineage
 from nanosft.nanochat import load_checkpoint
 from nanosft.store import join_uri, open_store
 
-SMALL = ["--pretrain-steps", "2", "--num", "40", "--epochs", "1"]
+SMALL = ["--pretrain-steps", "2", "--num", "40", "--epochs", "1", "--num-probes", "12"]
 
 
 def run_nanosft(*words):
@@ -50,6 +51,14 @@ def test_the_demo_walks_from_knowledge_to_a_chat_model_and_a_rerun_makes_nothing
     assert kinds == ["mixture"]
     # What has no manifest, as a base, is too large to hash here.
     assert {parent.state for parent in lineage.parents} == {"as recorded", "not checked"}
+
+    found = read_evaluation(join_uri(out, "evaluation"))
+    assert list(found.models) == ["base", "chat"]
+    control = read_evaluation(join_uri(out, "control/evaluation"))
+    asked = [row["probe"] for row in found.answers_of("chat")]
+    assert len(asked) == 12
+    assert asked == [row["probe"] for row in control.answers_of("model")]
+    assert control.models["model"]["step"] == found.models["chat"]["step"]
 
     store = open_store(out)
     before = {info.key: store.read(info.key) for info in store.list()}
