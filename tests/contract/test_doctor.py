@@ -218,6 +218,7 @@ def test_the_whole_report_as_text_and_json(tmp_path, capsys, monkeypatch):
 
 
 def test_under_torchrun_the_ranks_themselves_meet_and_rank_0_alone_prints(capsys, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(stage, "open_world", _refuse)

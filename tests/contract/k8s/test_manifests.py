@@ -117,7 +117,7 @@ def test_every_variable_is_a_setting_and_every_value_is_accepted(overlay: str, m
                 for call in parse([expand(word, values) for word in line]):
                     load_settings(call.cls, call.options)
                     loaded.add(call.cls.command)
-    assert loaded == {"generate", "mix", "train", "eval", "launch", "wait"}
+    assert loaded - {"doctor"} == {"generate", "mix", "train", "eval", "launch", "wait"}
 
 
 @every_overlay
