@@ -11,7 +11,7 @@ RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check reference bench harness fuzz-serve image image-test release lock clean
+.PHONY: help setup demo test check docs-check reference bench harness fuzz-serve image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,7 +49,10 @@ check: setup ## Run the linters, the type checker, the import contract and the s
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m tests.reference --check
 
-reference: setup ## Write COMMANDS.md from the settings and the commands' help
+docs-check: setup ## Run every command of README.md and docs/ on a tiny base, and follow their links
+	$(BIN)/pytest -n 0 tests/e2e/test_docs.py
+
+reference: setup ## Write COMMANDS.md, help.json and docs/troubleshooting.md from the code
 	$(BIN)/python -m tests.reference
 
 # The set of packages that mix is compared with; checkov's way.

@@ -13,7 +13,8 @@
     SIGTERM               143   everything flushed, or the training state saved
 
 75 is EX_TEMPFAIL of sysexits.h: the same command may succeed later. A message says what is wrong,
-with which object (`s3://bucket/key:line 17`), and what to do; it is one line and never holds a key.
+with which object (`s3://bucket/key:line 17`), and what to do; it is one line and never holds a key. A class's docstring
+is its cause, then its remedy: docs/troubleshooting.md is made of them and of the messages.
 """
 
 from typing import ClassVar
@@ -33,37 +34,61 @@ class NanosftError(Exception):
 
 
 class ConfigError(NanosftError):
-    """A setting, a recipe or a command line cannot be right."""
+    """A setting, a recipe or a command line cannot be right.
+
+    Correct what the message names: an option, its variable NANOSFT_…, a key of the recipe or of --config, or a
+    credential. The same command fails again until then, and nothing has been written.
+    """
 
     exit_code = 2
 
 
 class DataError(NanosftError):
-    """An object in the store is missing, malformed or unfinished."""
+    """An object in the store is missing, malformed or unfinished.
+
+    The message names the object, and the line. Make it again with the command that makes it, mend the line, or leave
+    such lines out where the command has an option for that. `nanosft describe` tells what a set was made from.
+    """
 
     exit_code = 3
 
 
 class CreditError(NanosftError):
-    """There is no credit, the key is refused, or the budget is reached."""
+    """There is no credit, the key is refused, or the budget is reached.
+
+    Check the key and what is left on it with `nanosft doctor`; raise --budget-usd, or the key's limit. What was paid
+    for is kept: the same command then asks for the missing rows alone.
+    """
 
     exit_code = 4
 
 
 class TrainError(NanosftError):
-    """Training cannot go on."""
+    """Training cannot go on.
+
+    A loss that is not finite: lower the learning rates, or look at the data with `nanosft audit`. States saved before
+    it are kept.
+    """
 
     exit_code = 5
 
 
 class ProviderError(NanosftError):
-    """The chat API failed for a reason that may pass."""
+    """The chat API failed for a reason that may pass.
+
+    Start the same command again later: what was paid for is kept. Where it goes on, `nanosft doctor` tells whether
+    endpoint, key and model are there; --concurrency and --requests-per-minute ask less at once.
+    """
 
     exit_code = 75
 
 
 class StoreError(NanosftError):
-    """The object store failed for a reason that may pass."""
+    """The object store failed for a reason that may pass.
+
+    Start the same command again later: it goes on from what it has saved. Where it stays so, `nanosft doctor --out URI`
+    tells which of connection, credentials, clock and rights it is.
+    """
 
     exit_code = 75
 

@@ -1,6 +1,7 @@
 """What is made of the settings classes and the commands' help: `make reference` writes it, `make check` compares.
 
-COMMANDS.md for readers, and nanosft/help.json, from which `--help` is shown without loading what made it.
+COMMANDS.md and docs/troubleshooting.md for readers, and nanosft/help.json, from which `--help` is shown without
+loading what made it.
 
 python -m tests.reference [--check]
 """
@@ -20,7 +21,9 @@ from nanosft.help import PAGES_PATH, Page
 from nanosft.settings import StageSettings
 from nanosft.settings.base import ENV_PREFIX, extra_of, option_name
 from nanosft.settings.options import OPTIONS, HelpGroup, grouped_fields, kind_of, make_page
+from tests import troubleshooting
 
+TROUBLESHOOTING_PATH = Path(__file__).parents[1] / "docs/troubleshooting.md"
 COMMANDS_PATH = Path(__file__).parents[1] / "COMMANDS.md"
 _ROW = re.compile(r"\[\s*\"[^\[\]]*\"\s*\](?=,?$)", re.MULTILINE)
 INTRODUCTION = """\
@@ -125,7 +128,12 @@ def main(arguments: list[str]) -> None:
     Raises:
         SystemExit: With `--check`, where one is not what the settings say.
     """
-    for path, text in ((COMMANDS_PATH, render_commands()), (PAGES_PATH, render_pages())):
+    made = {
+        COMMANDS_PATH: render_commands(),
+        PAGES_PATH: render_pages(),
+        TROUBLESHOOTING_PATH: troubleshooting.render(),
+    }
+    for path, text in made.items():
         if arguments != ["--check"]:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
