@@ -29,6 +29,20 @@ def raising(outcome: str) -> Iterator[None]:
 
 
 @contextmanager
+def diverting(handle: Callable[[int], None]) -> Iterator[None]:
+    """SIGTERM calls `handle` with its number in the main thread, wherever that is, in place of what it did before.
+
+    For a library whose loop must end in order, lest it leave the terminal as it is while one types.
+    """
+
+    def divert(signum: int, _frame: FrameType | None) -> None:
+        handle(signum)
+
+    with _handling((signal.SIGTERM,), divert):
+        yield
+
+
+@contextmanager
 def collecting() -> Iterator[list[int]]:
     """SIGTERM and SIGINT are only noted: a list that gets each signal's number, for a loop that looks at it.
 

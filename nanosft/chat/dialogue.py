@@ -68,6 +68,14 @@ class Chat:
     last: Answer | None = None
     _num_retries: int = 0
 
+    def check(self, text: str) -> None:
+        """Refuse a message that cannot be answered.
+
+        Raises:
+            ConfigError: It alone leaves no room for an answer in the context.
+        """
+        self.checkpoint.tokenizer.render_prompt([*self.messages, Message("user", text)], max_len=self._room)
+
     def answer(self, text: str) -> Generator[str, None, None]:
         """Put a message to the model and yield its answer in pieces as they come.
 
@@ -111,13 +119,12 @@ class Chat:
         tokenizer, settings = self.checkpoint.tokenizer, self.settings
         messages = [*self.messages, Message("user", text)]
         context_len = self.checkpoint.context_len
-        room = max(context_len - settings.max_tokens, context_len // 2)
-        ids = tokenizer.render_prompt(messages, max_len=room)
+        ids = tokenizer.render_prompt(messages, max_len=self._room)
         seed = settings.seed + len(self.messages) // 2 + self._num_retries * _RETRY_STRIDE
         sampling = Sampling(settings.temperature, settings.top_k, seed=seed, num_logprobs=0)
         batch = Engine(self.checkpoint.model, tokenizer, context_len=context_len).open_batch()
         row = batch.add(Request(ids, settings.max_tokens, sampling))
-        answer = Answer(num_prompt=len(ids), num_forgotten=self._count_forgotten(messages, room))
+        answer = Answer(num_prompt=len(ids), num_forgotten=self._count_forgotten(messages))
         stream = TextStream(tokenizer)
         started_s = time.monotonic()
         try:
@@ -141,12 +148,18 @@ class Chat:
             self.last = answer
             self.messages += [Message("user", text), Message("assistant", answer.text)]
 
-    def _count_forgotten(self, messages: list[Message], room: int) -> int:
-        """How many turns `render_prompt` leaves out to stay within `room` tokens."""
+    @property
+    def _room(self) -> int:
+        """Tokens that a prompt may have."""
+        context_len = self.checkpoint.context_len
+        return max(context_len - self.settings.max_tokens, context_len // 2)
+
+    def _count_forgotten(self, messages: list[Message]) -> int:
+        """How many messages `render_prompt` leaves out to stay within the room."""
         render = self.checkpoint.tokenizer.render_prompt
         head, turns = messages[: len(messages) - len(self.turns) - 1], messages[len(messages) - len(self.turns) - 1 :]
         num_forgotten = 0
-        while len(render([*head, *turns[num_forgotten:]])) > room:
+        while len(render([*head, *turns[num_forgotten:]])) > self._room:
             num_forgotten += 2
         return num_forgotten
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from rich.text import Text
 
 from nanosft.chat.dialogue import Chat
+
+NOT_SAVED: Final = "the conversation is not saved; /save does that"
 
 
 class Front(Protocol):
@@ -47,6 +49,8 @@ class Session:
         Raises:
             ConfigError: It is too long for one of them.
         """
+        for chat in self.chats:  # all of them can, or none is asked
+            chat.check(message)
         self._show([chat.answer(message) for chat in self.chats])
 
     def retry(self) -> None:

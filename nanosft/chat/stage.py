@@ -5,7 +5,7 @@ import sys
 from nanosft.chat.commands import converse
 from nanosft.chat.dialogue import open_chats
 from nanosft.chat.scripted import Scripted
-from nanosft.chat.session import Session
+from nanosft.chat.session import NOT_SAVED, Session
 from nanosft.errors import ConfigError
 from nanosft.settings.chat import ChatSettings
 from nanosft.signals import raising
@@ -21,7 +21,7 @@ def run_chat(settings: ChatSettings) -> None:
     typed = settings.prompt is None and sys.stdin is not None and sys.stdin.isatty()
     if typed and settings.json_output:
         raise ConfigError("--json needs --prompt, or messages from a pipe: what is typed on a terminal is read there")
-    with raising("the conversation is not saved; /save does that"):
+    with raising(NOT_SAVED):
         chats = open_chats(settings)
         if settings.prompt is not None:
             # What the shell gave that is no UTF-8 came as lone surrogates.

@@ -19,8 +19,10 @@ from rich.text import Text
 
 from nanosft.chat.commands import COMMANDS
 from nanosft.chat.dialogue import Chat
-from nanosft.chat.session import Session, describe_end, describe_model
+from nanosft.chat.session import NOT_SAVED, Session, describe_end, describe_model
+from nanosft.errors import Interrupted
 from nanosft.progress import printable
+from nanosft.signals import diverting
 from nanosft.user_directories import find_state_dir
 
 _HINT: Final = "Enter sends, Alt-Enter begins a line, Ctrl-C stops an answer, Ctrl-D leaves; /help"
@@ -59,7 +61,8 @@ class Terminal:
         while True:
             self._console.print()
             try:
-                return self._prompt.prompt([("class:prompt", "you> ")], bottom_toolbar=toolbar)
+                with diverting(self._leave):
+                    return self._prompt.prompt([("class:prompt", "you> ")], bottom_toolbar=toolbar)
             except KeyboardInterrupt:
                 self.tell("(Ctrl-D leaves)", "dim")
 
@@ -73,6 +76,13 @@ class Terminal:
             self._stream(chats[0], streams[0])
         else:
             self._stream_columns(chats, streams)
+
+    def _leave(self, signum: int) -> None:
+        """End the line that is being typed, so that the terminal is as it was, and then the conversation."""
+        app, exc = self._prompt.app, Interrupted(signum, NOT_SAVED)
+        if app.loop is None or not app.is_running:
+            raise exc
+        app.loop.call_soon_threadsafe(lambda: app.is_done or app.exit(exception=exc))
 
     def _stream(self, chat: Chat, stream: Generator[str, None, None]) -> None:
         begun = False

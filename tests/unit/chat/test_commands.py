@@ -151,6 +151,14 @@ def test_two_models_save_and_load_each_its_own(session: Session, tmp_path: Path)
     assert [chat.name for chat in session.chats] == ["g5", "other"]
 
 
+def test_a_message_too_long_for_one_model_is_put_to_neither(session: Session) -> None:
+    take(session, f"/model {MODEL} other={OTHER}")
+    session.chats[1].settings = make_settings(max_tokens=session.chats[1].checkpoint.context_len - 120)
+    with pytest.raises(ConfigError, match="shorten it"):
+        take(session, "word " * 80)
+    assert [chat.messages for chat in session.chats] == [[], []]
+
+
 def test_tokens_are_shown_with_their_probabilities(session: Session) -> None:
     take(session, "/tokens")
     assert told(session) == ["0 of 256 tokens of context"]

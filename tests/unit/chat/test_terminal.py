@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from nanosft.chat.commands import converse
 from nanosft.chat.dialogue import open_chats
 from nanosft.chat.session import Session
 from nanosft.chat.terminal import Terminal
-from nanosft.errors import EXIT_OK
+from nanosft.errors import EXIT_OK, Interrupted
 from nanosft.nanochat import TextStream
 from nanosft.progress import printable
 from nanosft.user_directories import find_state_dir
@@ -41,21 +42,23 @@ class Process:
 
     def __init__(self, process: "subprocess.Popen[bytes]", descriptor: int) -> None:
         self.process, self._descriptor = process, descriptor
+        self._read = ""
 
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
 
     def read_until(self, wanted: str) -> str:
-        shown = b""
+        """What was shown since the last call, up to what is wanted; what came with it is left for the next call."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while wanted.encode() not in shown:
-            assert time.monotonic() < deadline_s, shown
+        while wanted not in self._read:
+            assert time.monotonic() < deadline_s, self._read
             if select.select([self._descriptor], [], [], 0.5)[0]:
                 try:
-                    shown += os.read(self._descriptor, 65536)
+                    self._read += os.read(self._descriptor, 65536).decode(errors="replace")
                 except OSError as exc:  # the other end is closed
-                    raise AssertionError(shown) from exc
-        return shown.decode(errors="replace")
+                    raise AssertionError(self._read) from exc
+        before, found, self._read = self._read.partition(wanted)
+        return before + found
 
 
 @contextmanager
@@ -118,7 +121,7 @@ class Screen:
 
     def converse(self, typed: str, **changes: Any) -> Session:
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-            keys.send_text(typed + "\x04")
+            keys.send_text(typed + "\x04")  # Ctrl-D
             chats = open_chats(make_settings(**changes))
             session = Session(chats, Terminal(chats, self.console))
             converse(session)
@@ -175,3 +178,28 @@ def test_without_a_home_the_history_is_this_session_s_alone(monkeypatch: pytest.
     assert find_state_dir() is None
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert find_state_dir() is None
+
+
+def test_sigterm_ends_the_line_in_order_and_then_the_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen(tmp_path, monkeypatch)
+    chats = open_chats(make_settings())
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        terminal = Terminal(chats, screen.console)
+        app = terminal._prompt.app
+
+        def stop() -> None:
+            while not app.is_running:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        with pytest.raises(Interrupted, match="not saved"):
+            converse(Session(chats, terminal))
+        thread.join()
+        assert not app.is_running
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        with pytest.raises(Interrupted):
+            terminal._leave(signal.SIGTERM)  # before the line is begun
