@@ -138,20 +138,21 @@ def test_command_lines_that_are_not_run_are_ones_of_the_cli(path: Path) -> None:
     lines = [line for block in find_blocks(path) if block.needs for line in split_statements(block.text)]
     for line in lines:
         if line.startswith("nanosft "):
-            parse(typer.main.get_command(app), shlex.split(line, comments=True)[1:], line)
+            words = shlex.split(line, comments=True)
+            parse(typer.main.get_command(app), words[1 : words.index("<") if "<" in words else None])
 
 
-def parse(command: Any, words: list[str], line: str) -> None:
+def parse(command: Any, words: list[str]) -> None:
     """Parse as the CLI does; the ranks' own command line after launch too."""
     name, *rest = words
     command = command.commands[name]
     if getattr(command, "commands", None) and rest and rest[0] in command.commands:
-        parse(command, rest, line)
+        parse(command, rest)
         return
     with contextlib.suppress(typer.Exit):
         context = command.make_context(name, rest)
         if ranks := context.params.get("arguments"):
-            parse(typer.main.get_command(app), list(ranks), line)
+            parse(typer.main.get_command(app), list(ranks))
 
 
 def test_what_a_block_needs_is_one_of_few_things() -> None:
