@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from nanosft.conversation import Conversation
@@ -28,6 +29,10 @@ _STOP_WORDS: Final = {
     "Swedish": "och att det är jag inte som vad för på",
     "Turkish": "bir ve ne bu için çok mi değil ben sen",
     "Indonesian": "yang dan apa saya tidak itu dengan untuk adalah kamu",
+}
+_LANGUAGES: Final = {
+    word: [name for name, listed in _STOP_WORDS.items() if word in listed.split()]
+    for word in " ".join(_STOP_WORDS.values()).split()
 }
 
 
@@ -94,7 +99,7 @@ def inspect_conversations(
 
 def guess_language(text: str) -> str:
     """The language of a text by its script, and in Latin script by frequent words; "other" where none shows."""
-    scripts = Counter(unicodedata.name(letter, "?").partition(" ")[0] for letter in text[:400] if letter.isalpha())
+    scripts = Counter(_find_script(letter) for letter in text[:400] if letter.isalpha())
     if not scripts:
         return "none"
     script, _ = scripts.most_common(1)[0]
@@ -102,10 +107,18 @@ def guess_language(text: str) -> str:
         return "Japanese"
     if script != "LATIN":
         return {"CJK": "Chinese", "HANGUL": "Korean"}.get(script, script.capitalize())
-    words = Counter(normalize_words(text[:2000]).split())
-    scores = {name: sum(words[word] for word in listed.split()) for name, listed in _STOP_WORDS.items()}
+    scores = dict.fromkeys(_STOP_WORDS, 0)
+    for word in normalize_words(text[:2000]).split():
+        for name in _LANGUAGES.get(word, ()):
+            scores[name] += 1
     best = max(scores, key=lambda name: scores[name])
     return best if scores[best] else "other"
+
+
+@lru_cache(maxsize=4096)
+def _find_script(letter: str) -> str:
+    """The first word of a letter's name, which is its script's."""
+    return unicodedata.name(letter, "?").partition(" ")[0]
 
 
 def count_row(found: Inspection, conversation: Conversation, tokenizer: Tokenizer | None = None) -> None:

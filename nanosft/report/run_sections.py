@@ -169,6 +169,7 @@ def make_next_section(record: Record) -> Section:
         ("Talk", f"nanosft chat --model {uri}"),
         ("A page to talk on, and OpenAI's API", f"nanosft serve --model {uri}"),
         ("Evaluate", f"nanosft eval --model {uri} --out {uri}-evaluation"),
+        ("For transformers and the Hub", f"nanosft export --model {uri} --out {uri}-hf"),
         ("All it was made from", f"nanosft describe {uri}"),
     ]
     return Section("next", "Go on", [Commands(commands)])
