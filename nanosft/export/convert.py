@@ -42,6 +42,8 @@ def convert_tensors(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Ten
         if is_native(checkpoint):
             for ours, theirs in _NATIVE_NAMES:
                 name = name.replace(ours, theirs)
+        elif not key.startswith(("transformer.", "lm_head.")):
+            name = f"transformer.{key}"
         kept = tensor[:vocab_size] if key.startswith(_TABLES) else tensor
         tensors[name] = kept.detach().to("cpu", dtype).contiguous()
     return tensors
@@ -94,6 +96,7 @@ def _remote_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "architectures": ["NanochatForCausalLM"],
         "auto_map": {
             "AutoConfig": f"{REMOTE_MODULE}.NanochatConfig",
+            "AutoModel": f"{REMOTE_MODULE}.NanochatModel",
             "AutoModelForCausalLM": f"{REMOTE_MODULE}.NanochatForCausalLM",
         },
         "model_type": "nanochat_generations",
@@ -107,7 +110,7 @@ def _remote_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "sliding_window": own_window if any(sliding) else None,
         "rotary_base": generation.rotary_base,
         "qk_scale": generation.qk_scale,
-        "softcap": generation.softcap,
+        "final_logit_softcapping": generation.softcap,
         "has_residual_scalars": generation.has_residual_scalars,
         "value_embedding_layers": [
             layer for layer in range(config.n_layer) if has_value_embedding(config, generation, layer)

@@ -10,8 +10,8 @@ March 2026) the model learned to scale its stream and to add the embedding again
 embeddings to the values of every second layer (g3), to sharpen its attention (g4), and to smear each embedding over its
 predecessor and take the middle of the stream out at the end (g5). Which of these a model does, its config says.
 
-Parameters have nanochat's own names. Batches may be padded on the left. A cache must know the config, as
-`DynamicCache(config=model.config)` does: `generate` makes it so.
+Parameters have nanochat's own names, all but the head's under `transformer`. Batches may be padded on the left. A cache
+must know the config, as `DynamicCache(config=model.config)` does: `generate` makes it so.
 """
 
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 NORM_EPS = torch.finfo(torch.float32).eps
 SMEAR_CHANNELS = 24
@@ -57,7 +57,7 @@ class NanochatConfig(PreTrainedConfig):
     sliding_window: int | None = None
     rotary_base: float = 100_000.0
     qk_scale: float = 1.2
-    softcap: float = 15.0
+    final_logit_softcapping: float = 15.0
     has_residual_scalars: bool = True
     value_embedding_layers: list[int] | None = None
     value_gate_channels: int = 12
@@ -164,97 +164,15 @@ class Block(GradientCheckpointingLayer):
         return x + self.mlp(norm(x))
 
 
-class Transformer(nn.Module):
-    """The table of embeddings and the blocks."""
-
-    def __init__(self, config: NanochatConfig) -> None:
-        super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-
-
-class NanochatForCausalLM(PreTrainedModel, GenerationMixin):
-    """The whole model."""
+class NanochatPreTrainedModel(PreTrainedModel):
+    """What the model with its head and the one without share."""
 
     config_class = NanochatConfig
+    base_model_prefix = "transformer"
     _supports_sdpa = True
     _can_compile_fullgraph = True
     _no_split_modules: ClassVar[list[str]] = ["Block"]
     supports_gradient_checkpointing = True
-
-    def __init__(self, config: NanochatConfig) -> None:
-        super().__init__(config)
-        kv_dim = config.n_kv_head * (config.n_embd // config.n_head)
-        if config.has_residual_scalars:
-            self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
-            self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
-        if config.has_smear:
-            self.smear_gate = nn.Linear(SMEAR_CHANNELS, 1, bias=False)
-            self.smear_lambda = nn.Parameter(torch.zeros(1))
-            self.backout_lambda = nn.Parameter(torch.zeros(1))
-        self.transformer = Transformer(config)
-        self.value_embeds = nn.ModuleDict(
-            {str(layer): nn.Embedding(config.vocab_size, kv_dim) for layer in config.value_embedding_layers or ()}
-        )
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | dict[str, Tensor | None] | None = None,
-        position_ids: Tensor | None = None,
-        cache: Cache | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,  # noqa: FBT001 - transformers' signature
-        logits_to_keep: int | Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """Logits (B, T, vocab_size) in float32, and the loss where labels are given.
-
-        Args:
-            input_ids: (B, T) tokens; with a cache, those that it does not hold yet.
-            attention_mask: (B, T and what the cache holds): 0 on padding, which is left of the text.
-            position_ids: (B, T), 0 on each first token (default: counted from the mask). Without mask and cache, the
-                texts of a row that each begin at 0 are kept apart.
-            cache: Keys and values of earlier tokens.
-            labels: (B, T) the same tokens, -100 where no loss is wanted.
-            use_cache: Make a cache where none is given.
-            logits_to_keep: Compute the last so many logits only, or those at these places; 0: all.
-            kwargs: Of the loss.
-        """
-        if cache is None and (self.config.use_cache if use_cache is None else use_cache) and not self.training:
-            cache = DynamicCache(config=self.config)
-        x = norm(self.transformer.wte(input_ids))
-        if position_ids is None:
-            position_ids = self._count_positions(x, attention_mask, cache)
-        if isinstance(attention_mask, dict):  # made ahead by `generate`
-            masks = attention_mask
-        else:
-            masks = self.create_masks_for_generate(self.config, x, attention_mask, cache, position_ids)
-        if self.config.has_smear:
-            x = x + self._smear(x, position_ids, cache)
-        first = middle = x
-        windows = self.config.windows or ()
-        cos, sin = self._compute_rotary(position_ids, x.dtype)
-        for layer, block in enumerate(self.transformer.h):
-            if self.config.has_residual_scalars:
-                x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * first
-            has_table = str(layer) in self.value_embeds
-            value_embedding = self.value_embeds[str(layer)](input_ids) if has_table else None
-            x = block(x, masks[str(windows[layer])], cos, sin, value_embedding, cache=cache)
-            if layer == self.config.n_layer // 2:
-                middle = x
-        if self.config.has_smear:
-            x = x - self.backout_lambda * middle
-        x = norm(x)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(x[:, kept]).float()
-        logits = self.config.softcap * torch.tanh(logits / self.config.softcap)
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
 
     @staticmethod
     def create_masks_for_generate(
@@ -290,13 +208,71 @@ class NanochatForCausalLM(PreTrainedModel, GenerationMixin):
             )
         return masks
 
+
+class NanochatModel(NanochatPreTrainedModel):
+    """All but the head."""
+
+    def __init__(self, config: NanochatConfig) -> None:
+        super().__init__(config)
+        kv_dim = config.n_kv_head * (config.n_embd // config.n_head)
+        if config.has_residual_scalars:
+            self.resid_lambdas = nn.Parameter(torch.ones(config.n_layer))
+            self.x0_lambdas = nn.Parameter(torch.zeros(config.n_layer))
+        if config.has_smear:
+            self.smear_gate = nn.Linear(SMEAR_CHANNELS, 1, bias=False)
+            self.smear_lambda = nn.Parameter(torch.zeros(1))
+            self.backout_lambda = nn.Parameter(torch.zeros(1))
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.value_embeds = nn.ModuleDict(
+            {str(layer): nn.Embedding(config.vocab_size, kv_dim) for layer in config.value_embedding_layers or ()}
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | dict[str, Tensor | None] | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        use_cache: bool | None = None,  # noqa: FBT001 - transformers' signature
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """The last stream, normed: what the head reads, (B, T, C). For the arguments see `NanochatForCausalLM`."""
+        del kwargs
+        if cache is None and (self.config.use_cache if use_cache is None else use_cache) and not self.training:
+            cache = DynamicCache(config=self.config)
+        x = norm(self.wte(input_ids))
+        if position_ids is None:
+            position_ids = self._count_positions(x, attention_mask, cache)
+        if isinstance(attention_mask, dict):  # made ahead by `generate`
+            masks = attention_mask
+        else:
+            masks = self.create_masks_for_generate(self.config, x, attention_mask, cache, position_ids)
+        if self.config.has_smear:
+            x = x + self._smear(x, position_ids, cache)
+        first = middle = x
+        windows = self.config.windows or ()
+        cos, sin = self._compute_rotary(position_ids, x.dtype)
+        for layer, block in enumerate(self.h):
+            if self.config.has_residual_scalars:
+                x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * first
+            has_table = str(layer) in self.value_embeds
+            value_embedding = self.value_embeds[str(layer)](input_ids) if has_table else None
+            x = block(x, masks[str(windows[layer])], cos, sin, value_embedding, cache=cache)
+            if layer == self.config.n_layer // 2:
+                middle = x
+        if self.config.has_smear:
+            x = x - self.backout_lambda * middle
+        return BaseModelOutputWithPast(last_hidden_state=norm(x), cache=cache)
+
     def get_input_embeddings(self) -> nn.Module:
         """The table of embeddings."""
-        return self.transformer.wte
+        return self.wte
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the table of embeddings."""
-        self.transformer.wte = value
+        self.wte = value
 
     def _count_positions(
         self, x: Tensor, attention_mask: Tensor | dict[str, Any] | None, cache: Cache | None
@@ -325,3 +301,46 @@ class NanochatForCausalLM(PreTrainedModel, GenerationMixin):
         channels = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device)
         angles = position_ids[:, None, :, None].float() * self.config.rotary_base ** -(channels / head_dim)
         return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+class NanochatForCausalLM(NanochatPreTrainedModel, GenerationMixin):
+    """The whole model."""
+
+    def __init__(self, config: NanochatConfig) -> None:
+        super().__init__(config)
+        self.transformer = NanochatModel(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | dict[str, Tensor | None] | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,  # noqa: FBT001 - transformers' signature
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits (B, T, vocab_size) in float32, and the loss where labels are given.
+
+        Args:
+            input_ids: (B, T) tokens; with a cache, those that it does not hold yet.
+            attention_mask: (B, T and what the cache holds): 0 on padding, which is left of the text.
+            position_ids: (B, T), 0 on each first token (default: counted from the mask). Without mask and cache, the
+                texts of a row that each begin at 0 are kept apart.
+            cache: Keys and values of earlier tokens.
+            labels: (B, T) the same tokens, -100 where no loss is wanted.
+            use_cache: Make a cache where none is given.
+            logits_to_keep: Compute the last so many logits only, or those at these places; 0: all.
+            kwargs: Of the loss.
+        """
+        outputs = self.transformer(input_ids, attention_mask, position_ids, cache, use_cache)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept]).float()
+        logits = self.config.final_logit_softcapping * torch.tanh(logits / self.config.final_logit_softcapping)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=outputs.cache)

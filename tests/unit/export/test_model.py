@@ -138,7 +138,7 @@ def test_a_tampered_export_is_caught_and_the_message_says_where(exported, tmp_pa
         save_file(damaged, folder / "model.safetensors", metadata={"format": "pt"})
     elif damage in {"softcap", "no smear"}:
         config = orjson.loads((folder / "config.json").read_bytes())
-        config |= {"softcap": 14.0} if damage == "softcap" else {"has_smear": False}
+        config |= {"final_logit_softcapping": 14.0} if damage == "softcap" else {"has_smear": False}
         (folder / "config.json").write_bytes(orjson.dumps(config))
     elif damage == "ranks":
         tokenizer = orjson.loads((folder / "tokenizer.json").read_bytes())
