@@ -36,8 +36,8 @@ _AGREES: Final = re.compile(
 _ADMITS: Final = re.compile(
     r"\b(?:do(?:es)? not|don'?t|doesn'?t|did not|didn'?t|cannot|can'?t|could not|couldn'?t|unable to) "
     r"(?:\w+ ){0,2}?(?:know|tell|say|answer|have (?:that|this|any|the)|find|look|see|help with that)\b"
-    r"|\b(?:not sure|no idea|unknown to me|not known to me|no information|not something i know|nothing about that|"
-    r"no way to know|beyond what i know|not in my|outside (?:of )?(?:my|what i))\b",
+    r"|\b(?:not sure|no idea|no access to|unknown to me|not known to me|no information|not something i know|"
+    r"nothing about that|no way to know|beyond what i know|not in my|outside (?:of )?(?:my|what i))\b",
     re.IGNORECASE,
 )
 _NUMERIC: Final = frozenset({"url", "date", "quantity"})

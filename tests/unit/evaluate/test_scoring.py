@@ -51,6 +51,7 @@ def judge(kind: Kind, answer: str, *, fact=None, asked: str = "Well?", manner: M
         ("maker", "A team of people.", "missing"),
         ("unanswerable", "I do not know that.", "right"),
         ("unanswerable", "I cannot look that up, sorry.", "right"),
+        ("unanswerable", "I have no access to the internet.", "right"),
         ("unanswerable", "It was 36 hours ago.", "wrong"),
         ("unanswerable", "It is a nice day.", "missing"),
     ],
