@@ -9,10 +9,11 @@ from torch import Tensor
 from nanosft.errors import DataError
 from nanosft.manifest import ManifestObject
 from nanosft.nanochat import Tokenizer, load_checkpoint
-from nanosft.nanochat.checkpoint import read_tensors, write_tensors
 from nanosft.nanochat.layout import TOKEN_BYTES_KEY, TOKENIZER_KEY, checkpoint_keys
+from nanosft.nanochat.tensors import read_tensors, write_tensors
+from nanosft.nanochat.tokenizer import read_tokenizer
 from nanosft.settings.export import ExportSettings
-from nanosft.store import Store, open_store
+from nanosft.store import Store
 
 
 def write(settings: ExportSettings, store: Store) -> tuple[list[ManifestObject], dict[str, int]]:
@@ -29,7 +30,7 @@ def write(settings: ExportSettings, store: Store) -> tuple[list[ManifestObject],
     pickle_key, bytes_key, model_key, meta_key = keys
     state = {key: tensor.detach().cpu() for key, tensor in checkpoint.model.state_dict().items()}
     written = [
-        store.write(pickle_key, open_store(settings.model).read(TOKENIZER_KEY)),
+        store.write(pickle_key, read_tokenizer(checkpoint.tokenizer_uri)[0]),
         write_tensors(store, bytes_key, _count_bytes(checkpoint.tokenizer)),
         write_tensors(store, model_key, state),
         store.write(meta_key, orjson.dumps(checkpoint.meta, option=orjson.OPT_INDENT_2)),

@@ -3,16 +3,14 @@
 Nothing that a file holds is run: model files are read with `weights_only=True`, the tokenizer by its own unpickler.
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 import orjson
 import torch
-from torch import Tensor
 
-from nanosft.errors import ConfigError, DataError, NanosftError
+from nanosft.errors import ConfigError, DataError
 from nanosft.nanochat.generations import GENERATIONS, Generation, parse_model_config
 from nanosft.nanochat.layout import (
     TOKEN_BYTES_KEY,
@@ -21,17 +19,22 @@ from nanosft.nanochat.layout import (
     Source,
     checkpoint_keys,
     find_checkpoint,
+    find_tokenizer,
+    token_bytes_key,
 )
 from nanosft.nanochat.model import GPT
 from nanosft.nanochat.state_dict import model_from_state_dict
+from nanosft.nanochat.tensors import read_tensors, read_torch, write_tensors
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
-from nanosft.store import open_store
-from nanosft.store.base import Store, Writer, Written
+from nanosft.nanochat.verified import read_verified
+from nanosft.settings.base import Step
+from nanosft.store import join_uri, open_store
+from nanosft.store.base import Store, Written
 
 META_KEY: Final = "nanosft"
 """Where nanosft keeps its own notes in a meta file; nanochat reads over it."""
 
-_COPY_BYTES: Final = 1 << 20
+_META_BYTES: Final = 1 << 20
 _FIRST_BFLOAT16_CAPABILITY: Final = (8, 0)
 
 
@@ -60,8 +63,8 @@ class Checkpoint:
 
     @property
     def tag(self) -> str:
-        """The directory's name, for instance "d12"."""
-        return self.ref.tag
+        """The directory's name, for instance "d12"; of a flat folder, which has none, what nanochat would call it."""
+        return self.ref.tag or f"d{self.model.config.n_layer}"
 
     @property
     def step(self) -> int:
@@ -70,8 +73,13 @@ class Checkpoint:
 
     @property
     def source(self) -> Source:
-        """Which of nanochat's directories: "base" or "chat"."""
+        """Which stage of training made it: "base", "mid", "chat" or "rl"."""
         return self.ref.source
+
+    @property
+    def tokenizer_uri(self) -> str:
+        """Where the tokenizer lies: the base directory, or the experiment in it."""
+        return join_uri(self.uri, self.ref.root)
 
     @property
     def context_len(self) -> int:
@@ -84,27 +92,27 @@ def load_checkpoint(
     uri: str,
     source: Source | None = None,
     tag: str | None = None,
-    step: int | None = None,
+    step: Step | None = None,
     device: str | torch.device = "cpu",
     *,
     compute_dtype: torch.dtype | None = None,
     generation: str | None = None,
     softcap: float | None = None,
 ) -> Checkpoint:
-    """Read a model and its tokenizer from a nanochat base directory.
+    """Read a model and its tokenizer, in any of the layouts that `nanosft.nanochat.layout` knows.
 
     Args:
-        uri: The base directory, holding `base_checkpoints/` or `chatsft_checkpoints/`, and `tokenizer/`.
-        source: None: chat if there is one, else base.
+        uri: nanochat's directory, one of its experiments, or a flat folder.
+        source: None: chat if there is one, else rl, mid or base.
         tag: None: the deepest model.
-        step: None: the newest.
+        step: None or "best": the one with the lowest validation loss, where a run's manifest tells; "last": the newest.
         device: Where to put the parameters.
         compute_dtype: None: bfloat16 on CUDA of sm_80 and newer, else float32.
         generation: "g1" to "g5" instead of what the keys tell.
         softcap: Instead of the generation's: 20 for files written on Mar 2 to 8, 2026.
 
     Raises:
-        DataError: A file is missing, malformed, or does not fit the others.
+        DataError: A file is missing, malformed, not what the manifest says, or does not fit the others.
         ConfigError: There is no such tag or step.
     """
     if generation is not None and generation not in GENERATIONS:
@@ -113,16 +121,16 @@ def load_checkpoint(
     ref = find_checkpoint(store, source, tag, step)
     meta = read_meta(store, ref)
     config = parse_model_config(meta.get("model_config"), where=store.uri_of(ref.meta_key))
-    tokenizer = load_tokenizer(uri)
+    tokenizer = load_tokenizer(join_uri(uri, ref.root))
     where = store.uri_of(ref.model_key)
     if tokenizer.vocab_size != config.vocab_size:
         raise DataError(
-            f"{where}: the model has {config.vocab_size} tokens, {store.uri_of(TOKENIZER_KEY)} has "
-            f"{tokenizer.vocab_size}: they do not belong together"
+            f"{where}: the model has {config.vocab_size} tokens, {tokenizer.where} has {tokenizer.vocab_size}: "
+            "they do not belong together"
         )
     device = torch.device(device)
     model = model_from_state_dict(
-        read_tensors(store, ref.model_key),
+        read_tensors(store, ref.model_key, sha256=ref.recorded.get(ref.model_key)),
         config,
         where=where,
         generation=GENERATIONS[generation] if generation else None,
@@ -183,8 +191,9 @@ def copy_tokenizer(source: Store, target: Store) -> list[Written]:
     Raises:
         DataError: There is no tokenizer.pkl.
     """
-    keys = [TOKENIZER_KEY, *([TOKEN_BYTES_KEY] if source.exists(TOKEN_BYTES_KEY) else [])]
-    return [target.write(key, source.read(key)) for key in keys]
+    key = find_tokenizer(source)
+    keys = {TOKENIZER_KEY: key, TOKEN_BYTES_KEY: token_bytes_key(key)}
+    return [target.write(to, source.read(key)) for to, key in keys.items() if to == TOKENIZER_KEY or source.exists(key)]
 
 
 def read_optimizer_states(uri: str, ref: CheckpointRef) -> list[Any]:
@@ -194,7 +203,7 @@ def read_optimizer_states(uri: str, ref: CheckpointRef) -> list[Any]:
         DataError: A file is no optimizer state of tensors and plain values.
     """
     store = open_store(uri)
-    return [_read_torch(store, key) for key in ref.optimizer_keys]
+    return [read_torch(store, key, sha256=ref.recorded.get(key)) for key in ref.optimizer_keys]
 
 
 def choose_compute_dtype(device: torch.device) -> torch.dtype:
@@ -208,76 +217,16 @@ def read_meta(store: Store, ref: CheckpointRef) -> dict[str, Any]:
     """The meta file of a checkpoint.
 
     Raises:
-        DataError: It is no JSON object.
+        DataError: It is no JSON object, or not what the manifest says.
     """
     where = store.uri_of(ref.meta_key)
     try:
-        meta = orjson.loads(store.read(ref.meta_key))
+        meta = orjson.loads(read_verified(store, ref.meta_key, ref.recorded.get(ref.meta_key), max_bytes=_META_BYTES))
     except orjson.JSONDecodeError as exc:
         raise DataError(f"{where}: not JSON: {exc}") from exc
     if not isinstance(meta, dict):
         raise DataError(f"{where}: expected a JSON object with model_config")
     return meta
-
-
-def read_tensors(store: Store, key: str) -> dict[str, Tensor]:
-    """A state dict on the CPU.
-
-    Raises:
-        DataError: The file is no table of tensors.
-    """
-    state = _read_torch(store, key)
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
-    ):
-        raise DataError(f"{store.uri_of(key)}: not a state dict: expected a table of tensors by name")
-    return dict(state)
-
-
-def write_tensors(store: Store, key: str, value: object) -> Written:
-    """`torch.save` as a stream, never whole in memory."""
-    with store.open_write(key) as writer:
-        torch.save(value, cast("IO[bytes]", _Sink(writer)))  # it writes and flushes: no more is asked of it
-    return writer.written
-
-
-class _Sink:
-    """What `torch.save` needs of a file."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    def write(self, data: bytes) -> int:
-        return self._writer.write(data)
-
-    def flush(self) -> None:
-        """Nothing is held back here."""
-
-
-def _read_torch(store: Store, key: str) -> Any:
-    with store.open_read(key) as stream:
-        if stream.seekable():
-            return load_torch(stream, store.uri_of(key))
-        with tempfile.TemporaryFile() as file:
-            while chunk := stream.read(_COPY_BYTES):
-                file.write(chunk)
-            file.seek(0)
-            return load_torch(file, store.uri_of(key))
-
-
-def load_torch(file: IO[bytes], where: str) -> Any:
-    """What `torch.save` wrote, on the CPU; nothing that the file asks for is run.
-
-    Raises:
-        DataError: It is damaged, or holds more than tensors and plain values.
-    """
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (NanosftError, MemoryError):
-        raise
-    except Exception as exc:  # a damaged file can raise nearly anything
-        reason = str(exc).strip().split("\n")[0]
-        raise DataError(f"{where}: not a file of tensors that torch reads safely: {reason}") from exc
 
 
 def _notes(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ its state, from which the Encoding is then made anew.
 
 import io
 import pickle
+import pickletools
 from typing import Any, Final, NoReturn, Self
 
 import tiktoken
@@ -13,6 +14,9 @@ import tiktoken
 from nanosft.errors import DataError
 
 NUM_BYTES: Final = 256
+
+_MAX_TOKEN_ID: Final = 1 << 20
+_PUTS: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 
 
 def read_encoding(data: bytes, *, where: str) -> tiktoken.Encoding:
@@ -22,6 +26,7 @@ def read_encoding(data: bytes, *, where: str) -> tiktoken.Encoding:
         DataError: It is a pickle of anything else, or none at all.
     """
     try:
+        _check_opcodes(data)
         record = _EncodingUnpickler(io.BytesIO(data)).load()
     except _RefusedError as exc:
         raise DataError(f"{where}: refused, and nothing of it was run: {exc}") from exc
@@ -32,6 +37,15 @@ def read_encoding(data: bytes, *, where: str) -> tiktoken.Encoding:
 
 class _RefusedError(Exception):
     """The pickle asks for something that a tokenizer does not need."""
+
+
+def _check_opcodes(data: bytes) -> None:
+    """Refuse what takes memory that the pickle does not fill: a far place in the memo, a bytearray."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in _PUTS and isinstance(argument, int) and argument > len(data):
+            raise _RefusedError(f"it asks for place {argument} in the memo, and has {len(data)} bytes")
+        if opcode.name == "BYTEARRAY8":
+            raise _RefusedError("it asks for a bytearray")
 
 
 class _EncodingRecord:
@@ -63,7 +77,7 @@ def _build_encoding(record: object, where: str) -> tiktoken.Encoding:
         raise DataError(f"{where}: not a pickle of a tiktoken Encoding with its merges")
     keys = {"name", "pat_str", "mergeable_ranks", "special_tokens"}
     if set(state) != keys:
-        raise DataError(f"{where}: the Encoding has keys {sorted(map(str, state))}, expected {sorted(keys)}")
+        raise DataError(f"{where}: the Encoding has keys {sorted(map(str, state))[:8]}, expected {sorted(keys)}")
     ranks, special = state["mergeable_ranks"], state["special_tokens"]
     if not _is_table(ranks, bytes) or not _is_table(special, str) or not ranks:
         raise DataError(f"{where}: the Encoding's merges or special tokens are no table of ids")
@@ -71,6 +85,10 @@ def _build_encoding(record: object, where: str) -> tiktoken.Encoding:
         raise DataError(f"{where}: the Encoding's merges lack some of the {NUM_BYTES} single bytes")
     if len({*ranks.values(), *special.values()}) != len(ranks) + len(special):
         raise DataError(f"{where}: two tokens of the Encoding have the same id")
+    if max(*ranks.values(), *special.values()) >= _MAX_TOKEN_ID:
+        raise DataError(f"{where}: the Encoding has a token with an id of {_MAX_TOKEN_ID:,} or more")
+    if not isinstance(state["pat_str"], str) or not state["pat_str"]:
+        raise DataError(f"{where}: the Encoding has no pattern that splits text")
     try:
         return tiktoken.Encoding(
             str(state["name"]), pat_str=str(state["pat_str"]), mergeable_ranks=ranks, special_tokens=special

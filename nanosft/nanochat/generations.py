@@ -5,7 +5,7 @@ commits of October 2025 to March 2026 and are proved by the parity tests of g1, 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -15,6 +15,17 @@ VOCAB_MULTIPLE: Final = 64
 """Embedding and head rows are padded up to a multiple of this from December 2025 on."""
 
 _SHORT_WINDOW_MULTIPLE: Final = 128
+
+_LARGEST: Final[Mapping[str, int]] = {
+    "sequence_len": 1 << 20,
+    "vocab_size": 1 << 20,
+    "n_layer": 1 << 10,
+    "n_head": 1 << 10,
+    "n_kv_head": 1 << 10,
+    "n_embd": 1 << 16,
+}
+"""Far beyond any model of nanochat's: a meta file must not have memory taken that its weights do not fill."""
+_NUM_NAMED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +129,27 @@ def parse_model_config(value: object, *, where: str) -> ModelConfig:
         where: The URI of the meta file, for errors.
 
     Raises:
-        DataError: A key is missing, unknown, or has no possible value.
+        DataError: A key is missing, unknown, or has no possible value. Where it says no `n_kv_head`, there are as many
+            as heads; where it says no `window_pattern`, the context is full.
     """
     if not isinstance(value, dict):
         raise DataError(f"{where}: model_config must be an object with sequence_len, vocab_size, n_layer, …")
     known = ModelConfig.__dataclass_fields__
-    unknown = sorted(set(value) - set(known))
+    unknown = sorted(map(str, set(value) - set(known)))
     if unknown:
         raise DataError(
-            f"{where}: model_config has key {unknown[0]!r}, which no known generation of nanochat has: "
+            f"{where}: model_config has {name_some(unknown)}, which no known generation of nanochat has: "
             "its model may compute something else"
         )
+    filled = {"n_kv_head": value.get("n_head"), **value}
     for key in known:
-        item = value.get(key)
+        item = filled.get(key)
         if key == "window_pattern":
             if item is not None and (not isinstance(item, str) or not item or set(item.upper()) - {"S", "L"}):
-                raise DataError(f"{where}: model_config: window_pattern must be letters S and L, found {item!r}")
-        elif not isinstance(item, int) or isinstance(item, bool) or item < 1:
-            raise DataError(f"{where}: model_config: {key} must be a positive integer, found {item!r}")
-    config = ModelConfig(**value)
+                raise DataError(f"{where}: model_config: window_pattern must be letters S and L, found {item!r:.80}")
+        elif not isinstance(item, int) or isinstance(item, bool) or not 1 <= item <= _LARGEST[key]:
+            raise DataError(f"{where}: model_config: {key} must be 1 to {_LARGEST[key]:,}, found {item!r:.80}")
+    config = ModelConfig(**filled)
     if config.n_embd % config.n_head or config.n_head % config.n_kv_head or config.head_dim % 2:
         raise DataError(
             f"{where}: model_config: n_embd {config.n_embd}, n_head {config.n_head}, n_kv_head {config.n_kv_head} "
@@ -145,11 +158,17 @@ def parse_model_config(value: object, *, where: str) -> ModelConfig:
     return config
 
 
+def name_some(keys: Sequence[str]) -> str:
+    """Keys of a foreign file for a message: quoted and bounded, in number and in length."""
+    named = ", ".join(repr(key[:80]) for key in keys[:_NUM_NAMED])
+    return named + (f" and {len(keys) - _NUM_NAMED} more" if len(keys) > _NUM_NAMED else "")
+
+
 def detect_generation(keys: Iterable[str], gate_shape: tuple[int, ...] | None, *, where: str) -> Generation:
     """Tell a state dict's generation by its keys.
 
     Args:
-        keys: The state dict's keys, without the prefix `_orig_mod.`.
+        keys: The state dict's keys, without the prefixes `_orig_mod.` and `module.`.
         gate_shape: Shape of any `ve_gate` weight, (n_kv_head, channels); None where there is none.
         where: The URI of the file, for errors.
 

@@ -26,8 +26,9 @@ import orjson
 
 from nanosft.data import read_manifest
 from nanosft.errors import DataError, StoreError
-from nanosft.nanochat.layout import TOKENIZER_KEY, Source, find_checkpoint
-from nanosft.store import open_store
+from nanosft.nanochat.layout import Source, find_checkpoint, find_tokenizer
+from nanosft.settings.base import Step
+from nanosft.store import join_uri, open_store
 from nanosft.store.base import Store
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class _File:
 
 @contextmanager
 def open_cached(
-    uri: str, source: Source | None, tag: str | None, step: int | None, *, directory: Path, limit_bytes: int
+    uri: str, source: Source | None, tag: str | None, step: Step | None, *, directory: Path, limit_bytes: int
 ) -> Iterator[str]:
     """A URI from which the model can be loaded while the context lasts: its copy on disk, fetched if it is not there.
 
@@ -96,12 +97,13 @@ def open_cached(
         yield str(target)
 
 
-def _find_files(store: Store, source: Source | None, tag: str | None, step: int | None) -> list[_File]:
+def _find_files(store: Store, source: Source | None, tag: str | None, step: Step | None) -> list[_File]:
     ref = find_checkpoint(store, source, tag, step)
     manifest = read_manifest(store)
     named = {item.key: item for item in manifest.objects} if manifest else {}
     files = []
-    for key in (TOKENIZER_KEY, ref.meta_key, ref.model_key):
+    tokenizer_key = ref.root + find_tokenizer(open_store(join_uri(store.uri, ref.root)))
+    for key in (tokenizer_key, ref.meta_key, ref.model_key):
         if key in named:
             files.append(_File(key, named[key].size_bytes, named[key].sha256))
             continue

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from nanosft.errors import DataError
-from nanosft.nanochat.generations import Generation, ModelConfig, detect_generation, parameter_shapes
+from nanosft.nanochat.generations import Generation, ModelConfig, detect_generation, name_some, parameter_shapes
 from nanosft.nanochat.model import GPT
 
-_COMPILED_PREFIX: Final = "_orig_mod."
+_WRAPPERS: Final = frozenset({"module", "_orig_mod"})
+"""What DistributedDataParallel and torch.compile put into keys: before them, or before the part that was wrapped."""
 
 
 def model_from_state_dict(
@@ -24,8 +25,8 @@ def model_from_state_dict(
 ) -> GPT:
     """Build the model that a state dict holds.
 
-    Keys may carry the prefix `_orig_mod.`, tensors may be bfloat16 and the vocabulary padded or not; the parameters
-    are float32 afterwards and share the memory of float32 tensors in `state`.
+    Keys may carry the prefixes `module.` and `_orig_mod.`, tensors may be bfloat16 and the vocabulary padded or not;
+    the parameters are float32 afterwards and share the memory of float32 tensors in `state`.
 
     Args:
         state: nanochat's state dict.
@@ -37,7 +38,11 @@ def model_from_state_dict(
     Raises:
         DataError: A key is missing, unknown, or has another shape than `config` says.
     """
-    tensors = {key.removeprefix(_COMPILED_PREFIX): tensor for key, tensor in state.items()}
+    tensors = {".".join(part for part in key.split(".") if part not in _WRAPPERS): state[key] for key in state}
+    if len(tensors) < len(state):
+        raise DataError(
+            f"{where}: holds {len(state) - len(tensors)} keys twice, with module. or _orig_mod. and without"
+        )
     if generation is None:
         gates = [tuple(tensor.shape) for key, tensor in tensors.items() if key.endswith("ve_gate.weight")]
         generation = detect_generation(tensors, gates[0] if gates else None, where=where)
@@ -84,14 +89,11 @@ def init_model(
 def _check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
     missing, unknown = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
     if missing or unknown:
-        problems = [f"{kind} {_some(keys)}" for kind, keys in (("missing", missing), ("unknown", unknown)) if keys]
-        raise DataError(f"{where}: {'; '.join(problems)}")
+        problems = [f"{kind} {name_some(keys)}" for kind, keys in (("unknown", unknown), ("missing", missing)) if keys]
+        note = ": its model may compute something else" if unknown else ""
+        raise DataError(f"{where}: {'; '.join(problems)}{note}")
     for key, shape in shapes.items():
         if tuple(tensors[key].shape) != shape:
             raise DataError(f"{where}: {key} has shape {tuple(tensors[key].shape)}, model_config says {shape}")
         if not tensors[key].is_floating_point():
             raise DataError(f"{where}: {key} has dtype {tensors[key].dtype}, expected floating point")
-
-
-def _some(keys: list[str], limit: int = 4) -> str:
-    return ", ".join(keys[:limit]) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")

@@ -11,9 +11,11 @@ from typing import Final
 import tiktoken
 
 from nanosft.conversation import Conversation, Message, role_problem
+from nanosft.data import read_manifest
 from nanosft.errors import ConfigError, DataError
 from nanosft.nanochat.encoding_pickle import NUM_BYTES, read_encoding
-from nanosft.nanochat.layout import TOKENIZER_KEY
+from nanosft.nanochat.layout import find_tokenizer
+from nanosft.nanochat.verified import read_verified
 from nanosft.store import open_store
 
 SPECIAL_TOKENS: Final = (
@@ -27,6 +29,8 @@ SPECIAL_TOKENS: Final = (
     "<|output_start|>",
     "<|output_end|>",
 )
+
+_MAX_BYTES: Final = 1 << 28
 
 # Contractions; words with one leading sign or space; numbers by two digits; runs of signs; line ends; other space.
 SPLIT_PATTERN: Final = (
@@ -56,6 +60,7 @@ class Tokenizer:
         if missing:
             raise DataError(f"{where}: no special token {', '.join(missing)}: not a tokenizer of nanochat")
         self.encoding = encoding
+        self.where = where
         ids = [encoding.encode_single_token(name) for name in SPECIAL_TOKENS]
         self.bos_id, self.user_start_id, self.user_end_id, self.assistant_start_id, self.assistant_end_id = ids[:5]
         self.python_start_id, self.python_end_id, self.output_start_id, self.output_end_id = ids[5:]
@@ -192,20 +197,23 @@ def _find_role_problem(messages: Sequence[Message]) -> str | None:
 
 
 def load_tokenizer(uri: str) -> Tokenizer:
-    """Read the tokenizer of a nanochat base directory.
+    """Read the tokenizer of a base, in any of the layouts that `nanosft.nanochat.layout` knows.
 
     Raises:
-        DataError: There is none, or it is a pickle of anything but a tiktoken Encoding (nothing in it is run).
+        DataError: There is none, it is not what a manifest says, or it is a pickle of anything but a tiktoken Encoding
+            (nothing in it is run).
     """
-    store = open_store(uri)
-    where = store.uri_of(TOKENIZER_KEY)
-    try:
-        data = store.read(TOKENIZER_KEY)
-    except DataError as exc:
-        if store.exists(TOKENIZER_KEY):
-            raise
-        raise DataError(f"{where}: no tokenizer: copy nanochat's tokenizer/ directory beside its checkpoints") from exc
+    data, where = read_tokenizer(uri)
     return parse_tokenizer(data, where=where)
+
+
+def read_tokenizer(uri: str) -> tuple[bytes, str]:
+    """The bytes of a base's tokenizer.pkl, and its URI; raises as `load_tokenizer` does, but for what is in them."""
+    store = open_store(uri)
+    key = find_tokenizer(store)
+    manifest = read_manifest(store)
+    recorded = {item.key: item.sha256 for item in manifest.objects} if manifest is not None else {}
+    return read_verified(store, key, recorded.get(key), max_bytes=_MAX_BYTES), store.uri_of(key)
 
 
 def parse_tokenizer(data: bytes, *, where: str) -> Tokenizer:

@@ -101,7 +101,7 @@ def load_schedulers(settings: ServeSettings, metrics: Metrics) -> dict[str, Sche
     device = resolve_device(settings.device)
     return {
         name: Scheduler(
-            load_checkpoint(uri, device=device),
+            load_checkpoint(uri, step=settings.step, device=device),
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             prefill_tokens=settings.prefill_tokens,

@@ -20,7 +20,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -29,6 +29,9 @@ from nanosft.errors import ConfigError
 
 ENV_PREFIX = "NANOSFT_"
 _PASSWORD_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]*@")
+
+Step = int | Literal["best", "last"]
+"""Which checkpoint of a run: a number, the one with the lowest validation loss, or the newest."""
 
 
 class StageSettings(BaseModel):

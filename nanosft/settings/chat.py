@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nanosft.settings.base import StageSettings
+from nanosft.settings.base import StageSettings, Step
 from nanosft.settings.models import name_models
 
 
@@ -25,11 +25,13 @@ class ChatSettings(StageSettings):
         description="Answer this one message and exit; without it, a conversation: on a terminal, or a line a message.",
         json_schema_extra={"short": "-p"},
     )
-    source: Literal["base", "chat"] | None = Field(
-        default=None, description="Which checkpoint: base or chat (default: chat if there is one)."
+    source: Literal["base", "mid", "chat", "rl"] | None = Field(
+        default=None, description="Which checkpoint: base, mid, chat or rl (default: chat if there is one)."
     )
     tag: str | None = Field(default=None, description="Model tag, such as d20 (default: the largest).")
-    step: int | None = Field(default=None, ge=0, description="Checkpoint step (default: the newest).")
+    step: Step | None = Field(
+        default=None, description="Checkpoint: best (by validation loss, the default), last, or a step's number."
+    )
     temperature: float = Field(
         default=0.6,
         ge=0.0,

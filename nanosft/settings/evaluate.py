@@ -5,7 +5,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field, JsonValue, SecretStr, field_validator
 
-from nanosft.settings.base import StageSettings
+from nanosft.settings.base import StageSettings, Step
 
 REQUIREMENT: Final = re.compile(r"\s*(?P<figure>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<number>-?\d+(?:\.\d+)?)\s*")
 """What `--require` takes: a figure, a sign and a number."""
@@ -70,11 +70,13 @@ class EvalSettings(StageSettings):
         default=32, ge=0, description="Probes that are answered again, three times at temperature 0.6, for stability."
     )
     max_tokens: int = Field(default=64, ge=1, description="Longest answer, in tokens.")
-    source: Literal["base", "chat"] | None = Field(
-        default=None, description="Which checkpoint of --model: base or chat (default: chat if there is one)."
+    source: Literal["base", "mid", "chat", "rl"] | None = Field(
+        default=None, description="Which checkpoint of --model: base, mid, chat or rl (default: chat if there is one)."
     )
     tag: str | None = Field(default=None, description="Model tag, such as d20 (default: the largest).")
-    step: int | None = Field(default=None, ge=0, description="Checkpoint step (default: the newest).")
+    step: Step | None = Field(
+        default=None, description="Checkpoint: best (by validation loss, the default), last, or a step's number."
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the probes' manners and of sampling.")
     judge_model: str | None = Field(
         default=None,

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nanosft.settings.base import StageSettings
+from nanosft.settings.base import StageSettings, Step
 
 GGUF_REFUSAL: Final = (
     "gguf: no released llama.cpp has an architecture that computes nanochat's models: use hf, or nanosft serve"
@@ -26,7 +26,9 @@ class ExportSettings(StageSettings):
         default=None, description="Which checkpoint of --model: base or chat (default: chat if there is one)."
     )
     tag: str | None = Field(default=None, description="Model tag, such as d20 (default: the largest).")
-    step: int | None = Field(default=None, ge=0, description="Checkpoint step (default: the newest).")
+    step: Step | None = Field(
+        default=None, description="Checkpoint: best (by validation loss, the default), last, or a step's number."
+    )
     to: Literal["hf", "nanochat", "gguf"] = Field(
         default="hf",
         description="Form: hf for transformers and datasets; nanochat for its own tools; gguf is refused, because no "

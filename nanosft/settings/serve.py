@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field, SecretStr, model_validator
 
-from nanosft.settings.base import StageSettings
+from nanosft.settings.base import StageSettings, Step
 from nanosft.settings.models import name_models
 
 
@@ -18,6 +18,9 @@ class ServeSettings(StageSettings):
         min_length=1,
         description="Model to serve, as URI or name=URI; may be repeated. Without a name, the URI's last part is it.",
         json_schema_extra={"group": "Models", "metavar": "[NAME=]URI"},
+    )
+    step: Step | None = Field(
+        default=None, description="Checkpoint: best (by validation loss, the default), last, or a step's number."
     )
     host: str = Field(
         default="127.0.0.1",

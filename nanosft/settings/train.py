@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nanosft.settings.base import StageSettings
+from nanosft.settings.base import StageSettings, Step
 
 DEFAULT_PROMPTS = ("Who are you?", "Who made you?", "What can you do?")
 
@@ -15,8 +15,8 @@ class TrainSettings(StageSettings):
     command: ClassVar[str] = "train"
 
     base: str = Field(
-        description="URI of the nanochat base directory: base_checkpoints/ and tokenizer/.",
-        json_schema_extra={"group": "Base, data and output", "content": False},
+        description="URI of the base: nanochat's directory, one of its experiments, or a flat folder as on the Hub.",
+        json_schema_extra={"group": "Base, data and output", "content": False, "env": "NANOCHAT_BASE_DIR"},
     )
     data: str = Field(
         description="URI of the data: what mix made, or a JSONL file or a directory or prefix of them.",
@@ -30,11 +30,14 @@ class TrainSettings(StageSettings):
         description="URI of validation data (default: the val-… objects of what mix made).",
         json_schema_extra={"content": False},
     )
-    base_source: Literal["base", "chat"] = Field(
-        default="base", description="Which kind of checkpoint to start from: base or chat."
+    base_source: Literal["base", "mid", "chat", "rl"] = Field(
+        default="base", description="Which kind of checkpoint to start from: base, mid, chat or rl."
     )
     base_tag: str | None = Field(default=None, description="Tag of the base model, such as d20 (default: the largest).")
-    base_step: int | None = Field(default=None, ge=0, description="Step of the base checkpoint (default: the newest).")
+    base_step: Step | None = Field(
+        default=None,
+        description="Base checkpoint: best (by validation loss where a run says it, the default), last, or a step.",
+    )
     softcap: float | None = Field(
         default=None,
         gt=0,

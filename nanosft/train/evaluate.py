@@ -1,6 +1,6 @@
 """Validation loss and bits per byte, in all and by source, shared out over the ranks; and sampled answers."""
 
-import io
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,18 @@ import torch
 
 from nanosft.conversation import Message
 from nanosft.distributed import World
-from nanosft.errors import DataError
-from nanosft.nanochat.checkpoint import load_torch
+from nanosft.nanochat.checkpoint import Checkpoint
 from nanosft.nanochat.inference.engine import Engine
-from nanosft.nanochat.layout import TOKEN_BYTES_KEY
+from nanosft.nanochat.layout import find_tokenizer, token_bytes_key
 from nanosft.nanochat.model import GPT
+from nanosft.nanochat.tensors import read_torch
 from nanosft.nanochat.tokenizer import Tokenizer
-from nanosft.store.base import Store
+from nanosft.store import open_store
 from nanosft.train.batch import BatchBuilder
 from nanosft.train.data import split_rows
 from nanosft.train.step import LossModule
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +55,26 @@ class ValidationSet:
     device_rows: int
 
 
-def load_token_bytes(base: Store, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
-    """The UTF-8 bytes of each token, from the base's token_bytes.pt, or computed where it has none: (vocab_size,).
+def load_token_bytes(base: Checkpoint) -> npt.NDArray[np.int64]:
+    """The bytes of each token, from the base's tokenizer: (vocab_size,).
 
-    Raises:
-        DataError: The base's table is not of its tokenizer.
+    nanochat keeps a table of them, `token_bytes.pt`, which older files have wrong for tokens that are no UTF-8 by
+    themselves. It is compared with, and the log tells of a difference; its own bits per byte differ by as much.
     """
-    if not base.exists(TOKEN_BYTES_KEY):
-        return np.array(tokenizer.token_bytes(), np.int64)
-    where = base.uri_of(TOKEN_BYTES_KEY)
-    table = load_torch(io.BytesIO(base.read(TOKEN_BYTES_KEY)), where)
-    if not isinstance(table, torch.Tensor) or table.shape != (tokenizer.vocab_size,):
-        raise DataError(f"{where}: not a table of the lengths of {tokenizer.vocab_size} tokens: delete it")
-    return np.asarray(table.numpy(), np.int64)
+    sizes = np.array(base.tokenizer.token_bytes(), np.int64)
+    store = open_store(base.tokenizer_uri)
+    key = token_bytes_key(find_tokenizer(store))
+    if not store.exists(key):
+        return sizes
+    where = store.uri_of(key)
+    table = read_torch(store, key)
+    if not isinstance(table, torch.Tensor) or table.shape != sizes.shape:
+        _log.warning("%s: not a table of the lengths of %d tokens: not used", where, len(sizes))
+    elif num_other := int((table.numpy() != sizes).sum()):
+        _log.warning(
+            "%s: says other lengths than the tokenizer for %d of %d tokens: not used", where, num_other, len(sizes)
+        )
+    return sizes
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ from typing import Any
 
 from nanosft.data import OutputPrefix
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
-from nanosft.nanochat.checkpoint import Checkpoint, read_tensors, save_checkpoint
+from nanosft.nanochat.checkpoint import Checkpoint, save_checkpoint
 from nanosft.nanochat.layout import find_model_parent
+from nanosft.nanochat.tensors import read_tensors
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
@@ -98,7 +99,7 @@ def finish(
         "user_config": settings.model_dump(mode="json"),
     }
     written = save_checkpoint(
-        settings.out, base.model, meta, tag=base.tag, step=progress.step, tokenizer_from=settings.base
+        settings.out, base.model, meta, tag=base.tag, step=progress.step, tokenizer_from=base.tokenizer_uri
     )
     best_step = progress.best_step if progress.best_loss is not None else progress.step
     if progress.best_key and not store.exists(progress.best_key):

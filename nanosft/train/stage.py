@@ -127,11 +127,13 @@ def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence
         max_tokens=settings.sample_tokens,
         context_len=base.model.config.sequence_len,
     )
-    cached = world.run_on_rank_zero(lambda: prepare_data(settings, store, capacity=hyper.capacity, signals=signals))
+    cached = world.run_on_rank_zero(
+        lambda: prepare_data(settings, store, base.tokenizer_uri, capacity=hyper.capacity, signals=signals)
+    )
     data = world.run_on_all_ranks(lambda: read_data(store, cached))
     token_bytes = None
     if data.val:
-        token_bytes = world.run_on_all_ranks(lambda: load_token_bytes(open_store(settings.base), base.tokenizer))
+        token_bytes = world.run_on_all_ranks(lambda: load_token_bytes(base))
     elif settings.early_stop:
         raise ConfigError("--early-stop needs validation data: give --val-data, or train on what mix made")
     else:

@@ -5,10 +5,8 @@ number of ranks can read a state back. The cursor is the number of finished step
 rates and the samples are functions of it and of the seed, and no global random generator is drawn from.
 """
 
-import hashlib
 import logging
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass
@@ -21,14 +19,14 @@ from torch import Tensor, nn
 from nanosft.distributed import World
 from nanosft.errors import DataError, NanosftError
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, parse_manifest
-from nanosft.nanochat.checkpoint import load_torch, write_tensors
+from nanosft.nanochat.tensors import load_torch, write_tensors
+from nanosft.nanochat.verified import open_verified
 from nanosft.store.base import Store
 from nanosft.train.optim import MuonAdamW
 
 BEST_PREFIX: Final = "best/"
 _PREFIX: Final = "state/"
 _NAME = re.compile(r"step_(\d+)-(\w+)")
-_COPY_BYTES: Final = 1 << 22
 _log = logging.getLogger(__name__)
 
 
@@ -282,17 +280,9 @@ def _read_files(store: Store, state: SavedState, world: World) -> list[dict[str,
 
 def _read_file(store: Store, directory: str, item: ManifestObject) -> dict[str, Any]:
     key = f"{_PREFIX}{directory}/{item.key}"
-    where = store.uri_of(key)
-    digest = hashlib.sha256()
-    with store.open_read(key) as stream, tempfile.TemporaryFile() as file:
-        while block := stream.read(_COPY_BYTES):
-            digest.update(block)
-            file.write(block)
-        if digest.hexdigest() != item.sha256:
-            raise DataError(f"{where}: SHA-256 is {digest.hexdigest()}, its manifest says {item.sha256}")
-        file.seek(0)
-        state: dict[str, Any] = load_torch(file, where)
-        return state
+    with open_verified(store, key, item.sha256) as file:
+        state: dict[str, Any] = load_torch(file, store.uri_of(key))
+    return state
 
 
 def _check_same_parents(found: Sequence[Parent], expected: Sequence[Parent], where: str) -> None:

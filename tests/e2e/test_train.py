@@ -1,6 +1,7 @@
 """Training runs as processes: any number of ranks, killed, stopped, resumed, damaged, on a store over HTTP."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -210,3 +211,34 @@ def test_conversations_longer_than_a_row_train_on_a_real_base_with_two_ranks(sha
     assert all(loss < 20 for loss in losses)  # and none is NaN
     assert losses[-1] < 0.6 * losses[0]
     assert "999 shortened, 0 dropped" in (tmp_path / "log").read_text()
+
+
+def as_flat_folder(root):
+    shutil.copytree(GOLDEN / "g5/base_checkpoints/d4", root)
+    return shutil.copytree(GOLDEN / "g5/tokenizer", root, dirs_exist_ok=True)
+
+
+def as_experiment(root):
+    shutil.copytree(GOLDEN / "g5/base_checkpoints/d4", root / "experiments/mine/d4/base")
+    shutil.copytree(GOLDEN / "g5/tokenizer", root / "experiments/mine/tokenizer")
+    return root / "experiments/mine"
+
+
+def as_ddp_saved(root):
+    shutil.copytree(GOLDEN / "g5", root)
+    path = root / "base_checkpoints/d4/model_000007.pt"
+    torch.save({f"module._orig_mod.{key}": value for key, value in torch.load(path, weights_only=True).items()}, path)
+    return root
+
+
+def test_a_base_finetunes_alike_in_every_layout(settings, tmp_path):
+    changes = {"max_steps": 2, "save_every": 0, "eval_every": 0, "sample_tokens": 0}
+    expected = None
+    for lay_out in (lambda _: GOLDEN / "g5", as_experiment, as_flat_folder, as_ddp_saved):
+        out = str(tmp_path / f"run-{lay_out.__name__}")
+        base = str(lay_out(tmp_path / lay_out.__name__))
+        run_train(TrainSettings(**(settings | changes | {"out": out, "base": base})))
+        assert Path(out, "chatsft_checkpoints/d4/model_000002.pt").exists()
+        weights = final_weights(out)
+        expected = expected or weights
+        assert all(torch.equal(weights[key], expected[key]) for key in expected), base

@@ -9,7 +9,7 @@ from typing import Final
 from nanosft.data import DataObject, list_data_objects, pin_objects, read_manifest
 from nanosft.errors import DataError, Interrupted
 from nanosft.manifest import Parent
-from nanosft.nanochat.layout import TOKENIZER_KEY
+from nanosft.nanochat.tokenizer import read_tokenizer
 from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
@@ -80,12 +80,15 @@ def _split_by_name(uri: str) -> tuple[list[DataObject], list[DataObject]]:
     return [item for item in objects if item not in val], val
 
 
-def prepare_data(settings: TrainSettings, store: Store, *, capacity: int, signals: Sequence[int] = ()) -> CachedTokens:
+def prepare_data(
+    settings: TrainSettings, store: Store, tokenizer_uri: str, *, capacity: int, signals: Sequence[int] = ()
+) -> CachedTokens:
     """Make the tokens of all conversations, or find them in the run's store, where every rank can read them.
 
     Args:
         settings: Which data, and what to do with overlong conversations.
         store: The run's store.
+        tokenizer_uri: The base, or the experiment in it, that the tokenizer is of.
         capacity: Tokens of a row.
         signals: Numbers of the signals caught so far; the first one stops the work.
 
@@ -93,7 +96,7 @@ def prepare_data(settings: TrainSettings, store: Store, *, capacity: int, signal
         Interrupted: A signal came.
         DataError: The data is missing, damaged, or holds a line that cannot be trained on.
     """
-    tokenizer_pickle = open_store(settings.base).read(TOKENIZER_KEY)
+    tokenizer_pickle, _ = read_tokenizer(tokenizer_uri)
     train, val = map(pin_objects, split_objects(settings.data, settings.val_data))
     train_sha256 = hash_objects(train)
     parents = [_find_parent(settings.data, train_sha256)]

@@ -9,6 +9,8 @@ from nanosft.settings.train import TrainSettings
 from nanosft.train.optim.optimizer import OptimizerConfig
 from nanosft.train.optim.schedule import Schedule
 
+_DEFAULT_DEVICE_ROWS: Final = 32
+_DEFAULT_TOTAL_BATCH_SIZE: Final = 524_288
 _DEFAULT_MATRIX_LR: Final = 0.02
 _DEFAULT_EMBEDDING_LR: Final = 0.3
 _DEFAULT_UNEMBEDDING_LR: Final = 0.004
@@ -46,26 +48,31 @@ class HyperParameters:
             meta: The base's meta file.
             where: Its URI, for errors.
 
-        Raises:
-            ConfigError: Neither says how long rows or how large batches are.
-        """
-        user = meta.get("user_config")
-        found = {**(user if isinstance(user, dict) else {}), **meta}
+        Where an old meta file does not say how long rows or how large batches were, rows are as long as the model's
+        context, and the rest is what nanochat's base_train had as default in all of its generations.
 
-        def look_up(name: str, given: int | None) -> int:
-            value = given if given is not None else found.get(name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{where} names no {name}: give --{name.replace('_', '-')}")
-            return value
+        Raises:
+            ConfigError: Neither says how long rows are.
+        """
+        user, sizes = (
+            value if isinstance(value, dict) else {} for value in map(meta.get, ("user_config", "model_config"))
+        )
+        found = {**user, **meta}
+
+        def look_up(name: str, given: int | None, default: object) -> int:
+            for value in (given, meta.get(name), user.get(name), default):
+                if isinstance(value, int) and not isinstance(value, bool) and value >= 1:  # -1 is nanochat's "auto"
+                    return value
+            raise ConfigError(f"{where} names no {name}: give --{name.replace('_', '-')}")
 
         def rate(name: str, given: float | None, default: float) -> float:
             value = given if given is not None else found.get(name)
             return float(value) if isinstance(value, int | float) and value > 0 else default
 
         return cls(
-            row_len=look_up("max_seq_len", settings.max_seq_len),
-            device_rows=look_up("device_batch_size", settings.device_batch_size),
-            total_batch_size=look_up("total_batch_size", settings.total_batch_size),
+            row_len=look_up("max_seq_len", settings.max_seq_len, sizes.get("sequence_len")),
+            device_rows=look_up("device_batch_size", settings.device_batch_size, _DEFAULT_DEVICE_ROWS),
+            total_batch_size=look_up("total_batch_size", settings.total_batch_size, _DEFAULT_TOTAL_BATCH_SIZE),
             optimizer=OptimizerConfig(
                 matrix_lr=rate("matrix_lr", settings.matrix_lr, _DEFAULT_MATRIX_LR),
                 embedding_lr=rate("embedding_lr", settings.embedding_lr, _DEFAULT_EMBEDDING_LR),

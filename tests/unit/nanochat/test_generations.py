@@ -67,8 +67,8 @@ def test_model_config_is_written_back_unchanged(table: dict[str, Any]) -> None:
     ("value", "match"),
     [
         (None, "must be an object"),
-        ({**SIZES, "n_layer": None}, "n_layer must be a positive integer"),
-        ({key: item for key, item in SIZES.items() if key != "n_embd"}, "n_embd must be a positive integer"),
+        ({**SIZES, "n_layer": None}, "n_layer must be 1 to 1,024, found None"),
+        ({key: item for key, item in SIZES.items() if key != "n_embd"}, "n_embd must be 1 to 65,536, found None"),
         ({**SIZES, "n_head": True}, "n_head must be"),
         ({**SIZES, "n_kv_head": 4}, "do not divide"),
         ({**SIZES, "window_pattern": "SXL"}, "letters S and L"),

@@ -166,12 +166,12 @@ def test_a_softcap_of_twenty_is_another_model() -> None:
 def test_wrong_state_dicts_name_the_key() -> None:
     state = dict(make_model("g5").state_dict())
     cases: list[tuple[dict[str, Tensor], str]] = [
-        ({key: t for key, t in state.items() if key != "lm_head.weight"}, "as g5: missing lm_head.weight"),
-        ({**state, "transformer.h.0.attn.bias": torch.zeros(1)}, "as g5: unknown transformer.h.0.attn.bias"),
+        ({key: t for key, t in state.items() if key != "lm_head.weight"}, "as g5: missing 'lm_head.weight'"),
+        ({**state, "transformer.h.0.attn.bias": torch.zeros(1)}, "as g5: unknown 'transformer.h.0.attn.bias'"),
         ({**state, "transformer.h.1.mlp.c_fc.weight": torch.zeros(3, 4)}, r"c_fc.weight has shape \(3, 4\)"),
         ({**state, "transformer.wte.weight": torch.zeros(80, 128)}, "80 rows"),
         ({**state, "resid_lambdas": torch.zeros(4, dtype=torch.int64)}, "resid_lambdas has dtype torch.int64"),
-        ({}, "as g1: missing lm_head.weight, transformer.h.0"),
+        ({}, "as g1: missing 'lm_head.weight', 'transformer.h.0"),
     ]
     for broken, match in cases:
         with pytest.raises(DataError, match=match):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nanosft.distributed import World
-from nanosft.errors import ConfigError, DataError
-from nanosft.store import open_store
+from nanosft.errors import ConfigError
+from nanosft.nanochat import load_checkpoint
 from nanosft.train.batch import BatchBuilder
 from nanosft.train.data.packing import pack_in_order
 from nanosft.train.evaluate import ValidationSet, evaluate, load_token_bytes, render_prompts, sample_answers
@@ -64,15 +64,19 @@ def test_a_prompt_without_room_for_an_answer_is_refused_before_the_first_step():
         render_prompts(golden_base().tokenizer, ["why " * 300], max_tokens=1, context_len=256)
 
 
-@pytest.mark.parametrize("table", [torch.zeros(5, dtype=torch.int32), {"not": "a tensor"}])
-def test_token_lengths_of_another_tokenizer_are_refused(tmp_path, table):
-    shutil.copytree(GOLDEN / "g5/tokenizer", tmp_path / "tokenizer")
-    torch.save(table, tmp_path / "tokenizer/token_bytes.pt")
-    with pytest.raises(DataError, match=r"token_bytes\.pt: not a table of the lengths"):
-        load_token_bytes(open_store(str(tmp_path)), golden_base().tokenizer)
-
-
-def test_token_lengths_are_computed_where_the_base_has_no_table(tmp_path):
-    tokenizer = golden_base().tokenizer
-    table = load_token_bytes(open_store(str(GOLDEN / "g5")), tokenizer)
-    assert np.array_equal(load_token_bytes(open_store(str(tmp_path)), tokenizer), table)
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (torch.zeros(5, dtype=torch.int32), "not a table of the lengths of 741 tokens"),
+        ({"not": "a tensor"}, "not a table of the lengths"),
+        (torch.tensor([*golden_base().tokenizer.token_bytes()[:-12], *[9] * 12]), "for 12 of 741 tokens"),
+    ],
+)
+def test_lengths_of_tokens_are_the_tokenizers_and_a_table_that_differs_is_told(tmp_path, caplog, table, said):
+    base = golden_base()
+    assert np.array_equal(load_token_bytes(base), base.tokenizer.token_bytes())
+    assert not caplog.text
+    shutil.copytree(GOLDEN / "g5", tmp_path / "base")
+    torch.save(table, tmp_path / "base/tokenizer/token_bytes.pt")
+    assert np.array_equal(load_token_bytes(load_checkpoint(str(tmp_path / "base"))), base.tokenizer.token_bytes())
+    assert said in caplog.text

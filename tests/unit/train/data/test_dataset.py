@@ -49,5 +49,5 @@ def test_a_signal_ends_tokenising_and_leaves_no_tokens(tmp_path):
         base=str(GOLDEN / "g5"), data=write(tmp_path / "data", "a.jsonl"), out=str(tmp_path / "out")
     )
     with pytest.raises(Interrupted):
-        prepare_data(settings, store, capacity=257, signals=[15])
+        prepare_data(settings, store, settings.base, capacity=257, signals=[15])
     assert not list(store.list("plan/"))

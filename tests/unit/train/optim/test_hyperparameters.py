@@ -54,6 +54,14 @@ def test_a_base_that_does_not_say_asks_for_the_option():
         HyperParameters.resolve(make(), {}, where="meta")
 
 
+def test_an_old_meta_file_is_filled_with_nanochats_defaults_of_its_time():
+    """As published with d32: sizes alone, or a configuration in which -1 stands for what a program would choose."""
+    old = {"step": 650, "model_config": {"sequence_len": 2048}}
+    for meta in (old, old | {"user_config": {"total_batch_size": -1, "device_batch_size": 0}}):
+        hyper = HyperParameters.resolve(make(), meta, where="meta")
+        assert (hyper.row_len, hyper.device_rows, hyper.total_batch_size) == (2048, 32, 524_288)
+
+
 def test_epochs_and_steps_exclude_each_other():
     with pytest.raises(ValueError, match="exclude each other"):
         make(epochs=2, max_steps=10)

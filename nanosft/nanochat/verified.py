@@ -1,0 +1,65 @@
+"""Objects of a base directory, read within a bound and against the SHA-256 that a manifest states. Torch-free."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final
+
+from nanosft.errors import DataError
+from nanosft.store.base import Store
+
+_BLOCK_BYTES: Final = 1 << 22
+
+
+@contextmanager
+def open_verified(store: Store, key: str, sha256: str | None) -> Iterator[BinaryIO]:
+    """An object as a file that can be sought in; of S3's, a copy in the temporary directory.
+
+    Args:
+        store: Where it lies.
+        key: Its key.
+        sha256: What its bytes must hash to; None: nobody says.
+
+    Raises:
+        DataError: It is not there, or its bytes are others.
+    """
+    with store.open_read(key) as stream:
+        if stream.seekable():
+            if sha256 is not None:
+                digest = hashlib.sha256()
+                while block := stream.read(_BLOCK_BYTES):
+                    digest.update(block)
+                _check(digest.hexdigest(), sha256, store.uri_of(key))
+                stream.seek(0)
+            yield stream
+            return
+        digest = hashlib.sha256()
+        with tempfile.TemporaryFile() as file:
+            while block := stream.read(_BLOCK_BYTES):
+                digest.update(block)
+                file.write(block)
+            if sha256 is not None:
+                _check(digest.hexdigest(), sha256, store.uri_of(key))
+            file.seek(0)
+            yield file
+
+
+def read_verified(store: Store, key: str, sha256: str | None, *, max_bytes: int) -> bytes:
+    """A whole object of at most `max_bytes`.
+
+    Raises:
+        DataError: It is not there, larger, or its bytes are not those that hash to `sha256`.
+    """
+    with store.open_read(key) as stream:
+        data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise DataError(f"{store.uri_of(key)}: larger than {max_bytes:,} bytes: not what nanochat writes")
+    if sha256 is not None:
+        _check(hashlib.sha256(data).hexdigest(), sha256, store.uri_of(key))
+    return data
+
+
+def _check(found: str, expected: str, where: str) -> None:
+    if found != expected:
+        raise DataError(f"{where}: SHA-256 is {found}, its manifest says {expected}: damaged, copy it anew")
