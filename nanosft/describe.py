@@ -11,6 +11,7 @@ import orjson
 
 from nanosft.lineage import Ancestor, find_evaluation, read_lineage
 from nanosft.manifest import Manifest
+from nanosft.nanochat.layout import best_and_last
 from nanosft.settings.run import DescribeSettings
 
 _LONGEST_VALUE = 80
@@ -61,6 +62,7 @@ def _facts(manifest: Manifest) -> Iterator[str]:
     yield f"{len(manifest.objects)} objects, {size_bytes:,} bytes, {manifest.num_rows:,} rows"
     if manifest.cost_usd is not None:
         yield f"cost {manifest.cost_usd:.6f} USD"
+    yield from _name_steps(manifest)
     for name, table in (("counts", manifest.counts), ("settings", manifest.settings)):
         if said := "; ".join(_say(table)):
             yield f"{name}: {said}"
@@ -88,6 +90,16 @@ def _value(value: object) -> str:
     if isinstance(value, str):
         return value[:_SHORT_DIGEST] if _DIGEST.fullmatch(value) else value
     return orjson.dumps(value).decode()
+
+
+def _name_steps(manifest: Manifest) -> Iterator[str]:
+    """The best and the last step of a run of train, with their validation losses where there are any."""
+    steps = best_and_last(manifest)
+    if steps is None:
+        return
+    losses = [manifest.counts.get(name) for name in ("best_val_loss", "val_loss")]
+    said = [f" (validation loss {loss:.4f})" if isinstance(loss, float) else "" for loss in losses]
+    yield f"best step {steps[0]}{said[0]}, last step {steps[1]}{said[1]}"
 
 
 def _show(interval: dict[str, float]) -> str:

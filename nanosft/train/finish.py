@@ -15,7 +15,8 @@ from nanosft.store.base import Store
 from nanosft.train.data import Data
 from nanosft.train.metrics import MetricsLog
 from nanosft.train.optim import HyperParameters
-from nanosft.train.state import BEST_PREFIX, Progress
+from nanosft.train.progress import Progress, describe_rise
+from nanosft.train.state import BEST_PREFIX
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class TrainSummary:
         best_step: Step with the lowest validation loss.
         val_loss: Validation loss of the last checkpoint, or None.
         val_bpb: Its bits per byte.
+        best_val_loss: Validation loss of the best checkpoint, or None.
         was_finished: Whether everything was there already.
     """
 
@@ -38,6 +40,7 @@ class TrainSummary:
     best_step: int
     val_loss: float | None
     val_bpb: float | None
+    best_val_loss: float | None = None
     was_finished: bool = False
 
 
@@ -102,9 +105,10 @@ def finish(
         settings.out, base.model, meta, tag=base.tag, step=progress.step, tokenizer_from=base.tokenizer_uri
     )
     best_step = progress.best_step if progress.best_loss is not None else progress.step
+    best_loss, best_bpb = progress.best_loss, progress.best_bpb
     if progress.best_key and not store.exists(progress.best_key):
-        _log.warning("the best model, of step %d, was not saved when it was met: only the last is kept", best_step)
-        best_step = progress.step
+        _log.warning("the best model, of step %d, is not there any more: only the last is kept", best_step)
+        best_step, best_loss, best_bpb = progress.step, progress.last_loss, progress.last_bpb
     elif progress.best_key:
         base.model.load_state_dict(read_tensors(store, progress.best_key))
         meta["val_bpb"] = progress.best_bpb
@@ -114,6 +118,8 @@ def finish(
     counts = {
         "step": progress.step,
         "best_step": best_step,
+        "best_val_loss": best_loss,
+        "best_val_bpb": best_bpb,
         "num_supervised": progress.num_supervised,
         "train_s": round(progress.elapsed_s, 3),
         "val_loss": progress.last_loss,
@@ -125,11 +131,21 @@ def finish(
     OutputPrefix(store, "train", manifest.settings).commit(manifest)
     for key in (*data.cached.keys, *(info.key for info in store.list(BEST_PREFIX))):
         store.delete(key)
+    if best_loss is not None:
+        _log.info("finished at step %d, best at step %d (validation loss %.4f)", progress.step, best_step, best_loss)
+    if rise := describe_rise(settings, progress):
+        _log.warning("%s; chat, eval and serve take the best step that was saved unless told --step last", rise)
     return _summarize(store, manifest)
 
 
 def _summarize(store: Store, manifest: Manifest, *, was_finished: bool = False) -> TrainSummary:
     counts = manifest.counts
     return TrainSummary(
-        store.uri, counts["step"], counts["best_step"], counts["val_loss"], counts["val_bpb"], was_finished
+        store.uri,
+        counts["step"],
+        counts["best_step"],
+        counts["val_loss"],
+        counts["val_bpb"],
+        counts.get("best_val_loss"),
+        was_finished,
     )

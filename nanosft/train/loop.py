@@ -21,7 +21,8 @@ from nanosft.train.batch import MicroBatch, TrainingSet
 from nanosft.train.evaluate import Prompts, ValidationSet, evaluate, sample_answers
 from nanosft.train.metrics import MetricsLog, Throughput, peak_memory_bytes
 from nanosft.train.optim import MuonAdamW, Schedule, muon_momentum
-from nanosft.train.state import Progress, StateSaver
+from nanosft.train.progress import Progress, describe_rise
+from nanosft.train.state import StateSaver
 from nanosft.train.step import LossModule, NonFiniteError, StepResult, train_step
 
 AskModel = Callable[[Checkpoint, World], Mapping[str, float]]
@@ -259,6 +260,8 @@ def _evaluate(run: Run, progress: Progress) -> Progress:
             progress = _keep_best(run, progress)
         else:
             progress = replace(progress, num_worse=progress.num_worse + 1)
+            if world.is_first and (rise := describe_rise(run.settings, progress)):
+                _log.warning(rise)
     if run.prompts.texts:
         record["samples"] = sample_answers(module.model, run.prompts, world)
     if run.ask is not None:

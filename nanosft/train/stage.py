@@ -45,7 +45,8 @@ from nanosft.train.metrics import MetricsLog, Sink, Throughput, count_flops_per_
 from nanosft.train.optim import HyperParameters, MuonAdamW, group_parameters, load_moments
 from nanosft.train.precision import DTYPES, choose_dtype
 from nanosft.train.preflight import run_preflight
-from nanosft.train.state import Progress, StateSaver, list_states, restore
+from nanosft.train.progress import Progress
+from nanosft.train.state import StateSaver, list_states, restore
 from nanosft.train.step import LossModule, replicate
 
 _log = logging.getLogger(__name__)

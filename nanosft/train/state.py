@@ -23,44 +23,12 @@ from nanosft.nanochat.tensors import load_torch, write_tensors
 from nanosft.nanochat.verified import open_verified
 from nanosft.store.base import Store
 from nanosft.train.optim import MuonAdamW
+from nanosft.train.progress import Progress
 
 BEST_PREFIX: Final = "best/"
 _PREFIX: Final = "state/"
 _NAME = re.compile(r"step_(\d+)-(\w+)")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: Finished steps.
-        num_supervised: Supervised tokens trained so far.
-        elapsed_s: Seconds spent in steps so far, over all attempts.
-        best_loss: Lowest validation loss so far, or None.
-        best_bpb: Its bits per byte.
-        best_step: Step of it.
-        best_key: Object that holds the model of it; empty for the base itself and for the last model.
-        num_worse: Evaluations since.
-        last_loss: Validation loss of the newest evaluation, or None.
-        last_bpb: Its bits per byte.
-        evaluated_step: Step of the newest evaluation; -1 before the first.
-        dtype: What the run computes in, by name; empty in states that did not say it yet.
-    """
-
-    step: int = 0
-    num_supervised: int = 0
-    elapsed_s: float = 0.0
-    best_loss: float | None = None
-    best_bpb: float | None = None
-    best_step: int = 0
-    best_key: str = ""
-    num_worse: int = 0
-    last_loss: float | None = None
-    last_bpb: float | None = None
-    evaluated_step: int = -1
-    dtype: str = ""
 
 
 class StateSaver:
@@ -95,6 +63,7 @@ class StateSaver:
         self._attempt = attempt
         self._manifest = manifest
         self._pending: Future[None] | None = None
+        self._best: tuple[str, dict[str, Tensor]] | None = None  # what could not be written yet
         self._buffers: dict[str, Any] | None = None
 
     @property
@@ -111,20 +80,39 @@ class StateSaver:
         self._pending = self._executor.submit(self._write, self._buffers, optimizer.num_updates, progress)
 
     def save_best(self, model: nn.Module, step: int) -> str:
-        """Start writing the model's weights, on rank 0; their key, on every rank."""
+        """Start writing the model's weights, on rank 0; their key, on every rank.
+
+        What cannot be written is kept and tried again before the next state, which refers to it, and at the end.
+        """
         key = f"{BEST_PREFIX}step_{step:06d}-{self._attempt}/model.pt"
         if self._world.is_first:
             weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-            self._executor.submit(write_tensors, self._store, key, weights)
+            self._executor.submit(self._try_best, key, weights)
         return key
 
     def finish(self) -> None:
-        """Wait for the state on its way.
+        """Wait for the state and the best model on their way.
 
         Raises:
-            StoreError: It could not be written.
+            StoreError: One could not be written.
         """
         self._settle(is_last=True)
+        self._world.run_on_rank_zero(lambda: self._executor.submit(self._write_best).result())
+
+    def _try_best(self, key: str, weights: dict[str, Tensor]) -> None:
+        """Runs in the background thread, as do all uses of what is kept."""
+        self._best = key, weights
+        try:
+            self._write_best()
+        except NanosftError as exc:
+            _log.warning(
+                "the best model was not saved (%s); training goes on, it is tried again with the next state", exc
+            )
+
+    def _write_best(self) -> None:
+        if self._best is not None:
+            write_tensors(self._store, *self._best)
+            self._best = None
 
     def _settle(self, *, is_last: bool) -> None:
         pending, self._pending = self._pending, None
@@ -143,6 +131,7 @@ class StateSaver:
         directory = f"{_PREFIX}step_{progress.step:06d}-{self._attempt}"
         outcome: ManifestObject | NanosftError
         try:
+            self._write_best()  # first: a state must not refer to a model that is not there
             key = f"rank_{self._world.rank:05d}.pt"
             written = write_tensors(self._store, f"{directory}/{key}", state | {"num_updates": num_updates})
             outcome = ManifestObject(key=key, size_bytes=written.size_bytes, sha256=written.sha256)

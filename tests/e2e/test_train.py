@@ -152,7 +152,7 @@ def test_a_finished_run_is_a_chat_checkpoint_with_its_lineage_and_runs_once(sett
         run_train(TrainSettings(**settings | {"seed": 1}))
 
 
-def test_the_best_model_is_kept_beside_the_last_when_it_stops_early(settings, tmp_path):
+def test_the_best_model_is_kept_beside_the_last_when_it_stops_early(settings, tmp_path, caplog):
     # Answers of numbers alone: learning how answers look helps at first, learning what they say does not
     numbers = tmp_path / "numbers.jsonl"
     numbers.write_bytes(b"".join(talk("?", f"{n * 7919 % 1000} {n * n} {n * 31 % 97}") for n in range(40)))
@@ -162,6 +162,8 @@ def test_the_best_model_is_kept_beside_the_last_when_it_stops_early(settings, tm
     best, last = (load_checkpoint(settings["out"], step=step) for step in (summary.best_step, summary.step))
     assert best.meta["val_bpb"] < last.meta["val_bpb"]
     assert not list(open_store(settings["out"]).list("best/"))
+    assert load_checkpoint(settings["out"]).step == summary.best_step
+    assert "the model begins to learn its data by heart" in caplog.text
 
 
 def test_a_run_on_a_store_over_http(settings, bucket, tmp_path):

@@ -8,9 +8,17 @@ import torch
 from nanosft.distributed import World
 from nanosft.errors import ConfigError
 from nanosft.nanochat import load_checkpoint
+from nanosft.settings.train import TrainSettings
 from nanosft.train.batch import BatchBuilder
 from nanosft.train.data.packing import pack_in_order
-from nanosft.train.evaluate import ValidationSet, evaluate, load_token_bytes, render_prompts, sample_answers
+from nanosft.train.evaluate import (
+    ValidationSet,
+    evaluate,
+    load_token_bytes,
+    render_prompts,
+    sample_answers,
+)
+from nanosft.train.progress import Progress, describe_rise
 from nanosft.train.step import LossModule
 from tests.unit.train.make import GOLDEN, golden_base, talk, tokens_of
 
@@ -80,3 +88,13 @@ def test_lengths_of_tokens_are_the_tokenizers_and_a_table_that_differs_is_told(t
     torch.save(table, tmp_path / "base/tokenizer/token_bytes.pt")
     assert np.array_equal(load_token_bytes(load_checkpoint(str(tmp_path / "base"))), base.tokenizer.token_bytes())
     assert said in caplog.text
+
+
+def test_a_rising_validation_loss_is_told_with_its_figures_and_the_settings_that_help():
+    settings = TrainSettings(base="base", data="data", out="out", epochs=3)
+    progress = Progress(step=150, best_loss=0.327, best_step=100, num_worse=1, last_loss=0.345, evaluated_step=150)
+    told = describe_rise(settings, progress)
+    assert "0.3270 at step 100, at step 150 it is 0.3450" in told
+    assert "--epochs less than 3, --init-lr-frac lower than 0.8, or --early-stop" in told
+    assert describe_rise(settings, Progress(step=100, best_loss=0.327, last_loss=0.327)) is None
+    assert describe_rise(settings, Progress()) is None

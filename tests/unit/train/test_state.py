@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from nanosft.distributed import World
-from nanosft.errors import ConfigError, DataError
+from nanosft.errors import ConfigError, DataError, StoreError
 from nanosft.manifest import Manifest, Parent
 from nanosft.store import open_store
+from nanosft.store.local import LocalStore
 from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
-from nanosft.train.state import Progress, StateSaver, list_states, restore
+from nanosft.train.progress import Progress
+from nanosft.train.state import StateSaver, list_states, restore
 from tests.unit.train.make import golden_base
 
 MANIFEST = Manifest(
@@ -133,3 +135,40 @@ def test_another_setting_or_other_data_is_refused(tmp_path):
     other = (Parent(uri="file:///data", sha256="1" * 64),)
     with pytest.raises(DataError, match="file:///data has changed since"):
         restore(store, World(), make_optimizer(), expected=MANIFEST.model_copy(update={"parents": other}))
+
+
+class _FailingStore(LocalStore):
+    """Refuses so many writes of best models."""
+
+    num_failures = 0
+
+    def open_write(self, key):
+        if key.startswith("best/") and self.num_failures:
+            self.num_failures -= 1
+            raise StoreError(f"{key}: no space left")
+        return super().open_write(key)
+
+
+def save_with_failures(store, num_failures):
+    store.num_failures = num_failures
+    with ThreadPoolExecutor(1) as executor:
+        saver = StateSaver(store, World(), executor, make_optimizer(0.5), keep=2, attempt="abc", manifest=MANIFEST)
+        key = saver.save_best(torch.nn.Linear(2, 2), 4)
+        saver.save(Progress(step=5, best_step=4, best_key=key))
+        saver.finish()
+    return key
+
+
+def test_a_best_model_that_could_not_be_written_is_written_before_the_state_that_refers_to_it(tmp_path, caplog):
+    store = _FailingStore(tmp_path)
+    key = save_with_failures(store, 1)
+    assert "the best model was not saved" in caplog.text
+    assert store.exists(key)
+    assert [state.step for state in list_states(store)] == [5]
+
+
+def test_a_run_that_cannot_write_its_best_model_ends_with_an_error_and_without_a_state_that_refers_to_it(tmp_path):
+    store = _FailingStore(tmp_path)
+    with pytest.raises(StoreError, match="no space left"):
+        save_with_failures(store, 100)
+    assert not list_states(store)
