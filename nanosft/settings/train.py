@@ -208,6 +208,11 @@ class TrainSettings(StageSettings):
         description="Project of Weights & Biases (needs the wandb extra).",
         json_schema_extra={"content": False},
     )
+    trackio: str | None = Field(
+        default=None,
+        description="Project of trackio (needs the trackio extra).",
+        json_schema_extra={"content": False},
+    )
     preflight: bool = Field(
         default=False,
         description="Check store, base, tokenizer, data, memory and batch, say what would fail, and exit.",

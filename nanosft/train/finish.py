@@ -31,7 +31,6 @@ class TrainSummary:
         best_step: Step with the lowest validation loss.
         val_loss: Validation loss of the last checkpoint, or None.
         val_bpb: Its bits per byte.
-        best_val_loss: Validation loss of the best checkpoint, or None.
         was_finished: Whether everything was there already.
     """
 
@@ -40,7 +39,6 @@ class TrainSummary:
     best_step: int
     val_loss: float | None
     val_bpb: float | None
-    best_val_loss: float | None = None
     was_finished: bool = False
 
 
@@ -146,6 +144,5 @@ def _summarize(store: Store, manifest: Manifest, *, was_finished: bool = False) 
         counts["best_step"],
         counts["val_loss"],
         counts["val_bpb"],
-        counts.get("best_val_loss"),
         was_finished,
     )

@@ -1,23 +1,21 @@
-"""What a run reports: `metrics.jsonl` in the store, the console, TensorBoard and Weights & Biases."""
+"""What a run reports: `metrics.jsonl` in the store, and rates; `sinks` take the same numbers elsewhere."""
 
-import hashlib
-import importlib
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 import torch
 
-from nanosft.errors import ConfigError
 from nanosft.nanochat.generations import estimate_flops_per_token
 from nanosft.nanochat.model import GPT
 from nanosft.store import MissingObjectError
 from nanosft.store.base import Store, Written
 from nanosft.train.data import TokenSet
+from nanosft.train.sinks import Sink
 
 METRICS_KEY: Final = "metrics.jsonl"
 FLUSH_INTERVAL_S: Final = 30.0
@@ -25,16 +23,6 @@ _PEAK_FLOPS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 36
 """Dense bfloat16 peaks from the vendors' data sheets, in FLOP/s, by a part of the device's name."""
 _MEASURE_S: Final = 0.15
 _log = logging.getLogger(__name__)
-
-
-class Sink(Protocol):
-    """Something that takes the numbers of a step."""
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Take them."""
-
-    def close(self) -> None:
-        """Flush everything."""
 
 
 class MetricsLog:
@@ -79,35 +67,9 @@ class MetricsLog:
         self.flush()
         assert self._pending is not None
         written = self._pending.result()
-        for sink in self._sinks:
-            sink.close()
+        with ThreadPoolExecutor(max(1, len(self._sinks))) as closers:  # together: each may take its whole time-out
+            list(closers.map(lambda sink: sink.close(), self._sinks))
         return written
-
-
-def open_sinks(*, tensorboard: str | None, wandb: str | None, run: str, config: Mapping[str, Any]) -> tuple[Sink, ...]:
-    """The sinks that are asked for.
-
-    Args:
-        tensorboard: Directory, or None.
-        wandb: Project, or None.
-        run: Name of the run.
-        config: Settings that Weights & Biases keeps with it.
-
-    Raises:
-        ConfigError: The package is not installed.
-    """
-    sinks: list[Sink] = []
-    if tensorboard is not None:
-        module = _import("torch.utils.tensorboard", option="--tensorboard", extra="tensorboard")
-        sinks.append(_TensorBoard(module.SummaryWriter(tensorboard)))
-    if wandb is not None:
-        module = _import("wandb", option="--wandb", extra="wandb")
-        sinks.append(
-            _WeightsAndBiases(
-                module.init(project=wandb, name=run, id=_run_id(run), config=dict(config), resume="allow")
-            )
-        )
-    return tuple(sinks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,38 +157,3 @@ def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and name != "step":
             numbers[prefix + name] = value
     return numbers
-
-
-def _run_id(run: str) -> str:
-    """The same for every start of a run, so that a resumed one goes on in its own curves."""
-    return hashlib.sha256(run.encode()).hexdigest()[:16]
-
-
-class _TensorBoard:
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _WeightsAndBiases:
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-def _import(name: str, *, option: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as exc:
-        raise ConfigError(f"{option}: {exc.name} is not installed: pip install 'nanosft[{extra}]'") from exc

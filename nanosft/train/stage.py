@@ -41,11 +41,12 @@ from nanosft.train.data import (
 from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
 from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish
 from nanosft.train.loop import AskModel, Learner, Run, train
-from nanosft.train.metrics import MetricsLog, Sink, Throughput, count_flops_per_token, find_peak_flops, open_sinks
+from nanosft.train.metrics import MetricsLog, Throughput, count_flops_per_token, find_peak_flops
 from nanosft.train.optim import HyperParameters, MuonAdamW, group_parameters, load_moments
 from nanosft.train.precision import DTYPES, choose_dtype
 from nanosft.train.preflight import run_preflight
 from nanosft.train.progress import Progress
+from nanosft.train.sinks import open_sinks
 from nanosft.train.state import StateSaver, list_states, restore
 from nanosft.train.step import LossModule, replicate
 
@@ -209,7 +210,7 @@ def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequenc
     is_compiled = settings.compile if settings.compile is not None else world.device.type == "cuda"
     module = LossModule(base.model, compiled=is_compiled)
     attempt = world.broadcast(secrets.token_hex(4))
-    metrics = world.run_on_all_ranks(lambda: _open_metrics(inputs, writer, progress))
+    metrics = world.run_on_all_ranks(lambda: _open_metrics(inputs, writer, progress, plan.num_steps))
     saver = StateSaver(
         inputs.store,
         world,
@@ -253,14 +254,12 @@ def _resume(inputs: Inputs, optimizer: MuonAdamW, plan: StepPlan) -> Progress:
     return Progress(dtype=next(name for name, dtype in DTYPES.items() if dtype == base.model.compute_dtype))
 
 
-def _open_metrics(inputs: Inputs, writer: Executor, progress: Progress) -> MetricsLog:
+def _open_metrics(inputs: Inputs, writer: Executor, progress: Progress, num_steps: int) -> MetricsLog:
     """Rank 0 alone reads and writes metrics; the others' stay empty."""
     if not inputs.world.is_first:
         return MetricsLog(inputs.store, writer, step=0)
     settings, store = inputs.settings, inputs.store
-    sinks: tuple[Sink, ...] = open_sinks(
-        tensorboard=settings.tensorboard, wandb=settings.wandb, run=store.uri, config=inputs.manifest.settings
-    )
+    sinks = open_sinks(settings, run=store.uri, num_steps=num_steps, config=inputs.manifest.settings)
     metrics = MetricsLog(store, writer, step=progress.step, sinks=sinks)
     if progress.step:
         metrics.write({"step": progress.step, "resumed": True, "world_size": inputs.world.size})  # for the report

@@ -1,13 +1,10 @@
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import torch
 
-from nanosft.errors import ConfigError
 from nanosft.store import open_store
-from nanosft.train.metrics import METRICS_KEY, MetricsLog, find_peak_flops, open_sinks
+from nanosft.train.metrics import METRICS_KEY, MetricsLog, find_peak_flops
 
 
 def lines_of(store):
@@ -56,20 +53,6 @@ def test_sinks_get_every_number_by_its_path(tmp_path):
         log.write({"step": 3, "loss": 0.5, "grad_norm": {"lm_head": 2.0}, "samples": {"Hi": "text"}})
         log.close()
     assert sink.got == [(3, {"loss": 0.5, "grad_norm/lm_head": 2.0}), "closed"]
-
-
-def test_tensorboard_writes_event_files(tmp_path):
-    pytest.importorskip("tensorboard")
-    (sink,) = open_sinks(tensorboard=str(tmp_path), wandb=None, run="run", config={})
-    sink.write(1, {"loss": 0.5})
-    sink.close()
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("events.")]
-
-
-def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r"--wandb: .*nanosft\[wandb\]"):
-        open_sinks(tensorboard=None, wandb="project", run="run", config={})
 
 
 def test_the_peak_is_measured_where_no_data_sheet_knows_it():
