@@ -200,6 +200,10 @@ def lost_ranks() -> Iterator[None]:
 def _choose_device(name: str, local_rank: int, local_size: int) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if name == "mps" and local_size > 1:
+        raise ConfigError("--device mps: one rank has Apple's GPU: start one")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps: this machine has no GPU of Apple's that torch can use; use --device cpu")
     if local_size == 1 and name not in {"auto", "cuda"}:
         return torch.device(name)
     if not torch.cuda.is_available():

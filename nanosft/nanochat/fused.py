@@ -118,5 +118,6 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         x, factor = ctx.saved_tensors
-        total = torch.sum(grads[0] * x, dtype=torch.float64).to(factor.dtype)
+        exact = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPU has no float64
+        total = torch.sum(grads[0] * x, dtype=exact).to(factor.dtype)
         return grads[0] * factor.to(x.dtype), total.view_as(factor)

@@ -186,7 +186,7 @@ def grouped_fields(cls: type[StageSettings]) -> Iterator[tuple[str, FieldInfo, s
 def kind_of(annotation: Any) -> str:
     """What an option takes: its choices, `N`, `X` (a real number), `TEXT`; or that it is a `switch` or a `secret`."""
     if get_origin(annotation) in (Union, UnionType):
-        return kind_of(next(item for item in get_args(annotation) if item is not type(None)))
+        return "|".join(kind_of(item) for item in get_args(annotation) if item is not type(None))
     if get_origin(annotation) is tuple:
         return f"{kind_of(get_args(annotation)[0])} …"
     if get_origin(annotation) is Literal:

@@ -50,10 +50,9 @@ class TrainSettings(StageSettings):
         description="Tokens of a packed row (default: the base's).",
         json_schema_extra={"group": "Rows, batches and passes"},
     )
-    device_batch_size: int | None = Field(
+    device_batch_size: int | Literal["auto"] | None = Field(
         default=None,
-        ge=1,
-        description="Most rows of a micro-batch on one rank (default: the base's).",
+        description="Most rows of a micro-batch on one rank; auto: what fits (default: auto on CUDA, else the base's).",
         json_schema_extra={"content": False},
     )
     total_batch_size: int | None = Field(
@@ -159,9 +158,9 @@ class TrainSettings(StageSettings):
         json_schema_extra={"flag": "--eval", "content": False},
     )
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto",
-        description="Device: auto, cpu or cuda.",
+        description="Device: auto, cpu, cuda or mps.",
         json_schema_extra={"group": "Machine", "content": False},
     )
     compile: bool | None = Field(
@@ -233,6 +232,10 @@ class TrainSettings(StageSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
+        if isinstance(self.device_batch_size, int) and self.device_batch_size < 1:
+            raise ValueError("--device-batch-size must be at least 1, or auto")
+        if self.device == "mps" and self.dtype == "bfloat16":
+            raise ValueError("--device mps computes in float32: leave --dtype bfloat16 out")
         if self.max_steps is not None and self.epochs != 1:
             raise ValueError("--epochs and --max-steps exclude each other: give one of them")
         if self.early_stop and not self.eval_every:

@@ -79,15 +79,15 @@ class BatchBuilder:
 
     def build(self, numbers: Sequence[int]) -> MicroBatch:
         """The packed rows of these numbers as one forward pass, on CPU."""
-        is_cuda = self.device.type == "cuda"
+        is_gpu = self.device.type != "cpu"
         return build_micro_batch(
             self.tokens,
             [self.rows.row(number) for number in numbers],
             row_len=self.row_len,
             attention=self.attention,
             pad_id=self.pad_id,
-            fixed_shape=is_cuda and self.dtype == torch.float32,  # there attention takes a dense mask
-            multiple=_LENGTH_MULTIPLE if is_cuda else 1,
+            fixed_shape=is_gpu and self.dtype == torch.float32,  # there attention takes a dense mask
+            multiple=_LENGTH_MULTIPLE if is_gpu else 1,
             row_numbers=numbers,
         )
 

@@ -93,7 +93,7 @@ def evaluate(module: LossModule, data: ValidationSet, world: World) -> dict[str,
         if not len(rows):
             continue
         batch = data.builder.build(rows)
-        losses = module.token_losses(batch.to(world.device)).double().cpu().numpy()
+        losses = module.token_losses(batch.to(world.device)).cpu().double().numpy()
         num_bytes = data.token_bytes[batch.labels.numpy()]
         sources = tokens.sources[batch.items]
         columns = (losses, losses * (num_bytes > 0), num_bytes, np.ones_like(losses))

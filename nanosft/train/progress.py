@@ -22,6 +22,7 @@ class Progress:
         last_bpb: Its bits per byte.
         evaluated_step: Step of the newest evaluation; -1 before the first.
         dtype: What the run computes in, by name; empty in states that did not say it yet.
+        device_rows: Most rows of a micro-batch, where they were measured; else 0.
     """
 
     step: int = 0
@@ -36,6 +37,7 @@ class Progress:
     last_bpb: float | None = None
     evaluated_step: int = -1
     dtype: str = ""
+    device_rows: int = 0
 
 
 def describe_rise(settings: TrainSettings, progress: Progress) -> str | None:

@@ -11,7 +11,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -40,6 +40,7 @@ from nanosft.train.data import (
 )
 from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
 from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish
+from nanosft.train.fit import choose_device_rows, fits_into_memory
 from nanosft.train.loop import AskModel, Learner, Run, train
 from nanosft.train.metrics import MetricsLog, Throughput, count_flops_per_token, find_peak_flops
 from nanosft.train.optim import HyperParameters, MuonAdamW, group_parameters, load_moments
@@ -210,6 +211,16 @@ def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequenc
     is_compiled = settings.compile if settings.compile is not None else world.device.type == "cuda"
     module = LossModule(base.model, compiled=is_compiled)
     attempt = world.broadcast(secrets.token_hex(4))
+    training = TrainingSet(plan, _make_builder(inputs, inputs.data.train, plan.rows), hyper.device_rows)
+    device_rows = choose_device_rows(
+        settings.device_batch_size,
+        default=hyper.device_rows,
+        kept=progress.device_rows,
+        limit=plan.rows_per_step // world.size,
+        world=world,
+        fits=lambda num: fits_into_memory(module, training, num, world.device),
+    )
+    progress = replace(progress, device_rows=device_rows if world.device.type == "cuda" else 0)
     metrics = world.run_on_all_ranks(lambda: _open_metrics(inputs, writer, progress, plan.num_steps))
     saver = StateSaver(
         inputs.store,
@@ -225,8 +236,8 @@ def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequenc
         settings=settings,
         world=world,
         learner=Learner(module, replicate(module, world), optimizer, hyper.schedule),
-        training=TrainingSet(plan, _make_builder(inputs, inputs.data.train, plan.rows), hyper.device_rows),
-        val=_make_validation(inputs),
+        training=replace(training, device_rows=device_rows),
+        val=_make_validation(inputs, device_rows),
         prompts=inputs.prompts,
         ask=partial(inputs.ask, base, world) if inputs.ask else None,
         saver=saver,
@@ -279,14 +290,14 @@ def _make_builder(inputs: Inputs, tokens: TokenSet, rows: PackedRows) -> BatchBu
     )
 
 
-def _make_validation(inputs: Inputs) -> ValidationSet | None:
+def _make_validation(inputs: Inputs, device_rows: int) -> ValidationSet | None:
     val, token_bytes, eval_rows = inputs.data.val, inputs.token_bytes, inputs.settings.eval_rows
     if val is None or token_bytes is None:
         return None
     rows = pack_in_order(val.lengths, inputs.hyper.capacity)
     if eval_rows is not None:
         rows = rows.take(np.arange(min(eval_rows, len(rows))))
-    return ValidationSet(_make_builder(inputs, val, rows), token_bytes, inputs.hyper.device_rows)
+    return ValidationSet(_make_builder(inputs, val, rows), token_bytes, device_rows)
 
 
 def _train(run: Run, progress: Progress) -> Progress:
@@ -296,6 +307,11 @@ def _train(run: Run, progress: Progress) -> Progress:
         if run.world.is_first:
             run.metrics.flush()  # the lines before it are what its cause is looked for in
         raise
+    except (NotImplementedError, TypeError) as exc:  # what torch raises for an operator or dtype that a device lacks
+        if run.world.device.type in {"cpu", "cuda"}:
+            raise
+        reason = str(exc).splitlines()[0][:200]
+        raise ConfigError(f"--device {run.world.device.type}: {reason}: use --device cpu") from exc
     run.saver.finish()
     return progress
 

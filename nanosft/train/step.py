@@ -136,7 +136,7 @@ def train_step(
     """
     losses = compute_gradients(module, batches, num_supervised=num_supervised, world=world)
     squares = {group.name: _sum_of_squares(optimizer.owned(group).values()) for group in optimizer.groups}
-    sums = torch.stack([losses.sum(), *squares.values()]).to("cpu", torch.float64)
+    sums = torch.stack([losses.sum(), *squares.values()]).cpu().double()
     totals = world.sum(torch.cat([sums, torch.tensor([*summands], dtype=torch.float64)])).tolist()
     loss, norms = totals[0] / num_supervised, [math.sqrt(total) for total in totals[1 : 1 + len(squares)]]
     if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
@@ -185,7 +185,8 @@ def _sum_of_squares(params: Iterable[nn.Parameter]) -> Tensor:
     if not grads:
         return torch.zeros((), dtype=torch.float64)
     norms = torch._foreach_norm(grads)  # noqa: SLF001 - as torch.nn.utils does
-    return torch.stack(norms).double().square().sum()
+    norms_of = torch.stack(norms)
+    return (norms_of if norms_of.device.type == "mps" else norms_of.double()).square().sum()
 
 
 def _find_suspects(batches: Sequence[MicroBatch], losses: Tensor, world: World) -> list[int]:

@@ -22,7 +22,7 @@ class HyperParameters:
 
     Attributes:
         row_len: Tokens of a packed row that the model sees.
-        device_rows: Most rows of a micro-batch on one rank.
+        device_rows: Most rows of a micro-batch on one rank, where they are not measured.
         total_batch_size: Tokens of a global batch.
         optimizer: Learning rates and decay.
         schedule: What scales them.
@@ -69,9 +69,10 @@ class HyperParameters:
             value = given if given is not None else found.get(name)
             return float(value) if isinstance(value, int | float) and value > 0 else default
 
+        rows = settings.device_batch_size
         return cls(
             row_len=look_up("max_seq_len", settings.max_seq_len, sizes.get("sequence_len")),
-            device_rows=look_up("device_batch_size", settings.device_batch_size, _DEFAULT_DEVICE_ROWS),
+            device_rows=look_up("device_batch_size", rows if isinstance(rows, int) else None, _DEFAULT_DEVICE_ROWS),
             total_batch_size=look_up("total_batch_size", settings.total_batch_size, _DEFAULT_TOTAL_BATCH_SIZE),
             optimizer=OptimizerConfig(
                 matrix_lr=rate("matrix_lr", settings.matrix_lr, _DEFAULT_MATRIX_LR),

@@ -93,7 +93,7 @@ def test_lengths_of_tokens_are_the_tokenizers_and_a_table_that_differs_is_told(t
 def test_a_rising_validation_loss_is_told_with_its_figures_and_the_settings_that_help():
     settings = TrainSettings(base="base", data="data", out="out", epochs=3)
     progress = Progress(step=150, best_loss=0.327, best_step=100, num_worse=1, last_loss=0.345, evaluated_step=150)
-    told = describe_rise(settings, progress)
+    told = describe_rise(settings, progress) or ""
     assert "0.3270 at step 100, at step 150 it is 0.3450" in told
     assert "--epochs less than 3, --init-lr-frac lower than 0.8, or --early-stop" in told
     assert describe_rise(settings, Progress(step=100, best_loss=0.327, last_loss=0.327)) is None
