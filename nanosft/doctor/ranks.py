@@ -16,7 +16,7 @@ from nanosft.distributed import World, open_world
 from nanosft.doctor.finding import Finding
 from nanosft.errors import EXIT_RETRY, NanosftError
 
-_START_S = 40.0
+_START_S = 120.0
 """What a process takes to load torch, on a busy machine."""
 
 
