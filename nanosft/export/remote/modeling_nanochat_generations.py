@@ -14,7 +14,6 @@ Parameters have nanochat's own names, all but the head's under `transformer`. Ba
 must know the config, as `DynamicCache(config=model.config)` does: `generate` makes it so.
 """
 
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -164,6 +163,14 @@ class Block(GradientCheckpointingLayer):
         return x + self.mlp(norm(x))
 
 
+class MaskConfig:
+    """What transformers reads of a config to make one layer's mask."""
+
+    def __init__(self, config: NanochatConfig, window: int | None) -> None:
+        self.sliding_window = None if window is None else window + 1  # transformers counts the own token too
+        self._attn_implementation = config._attn_implementation  # noqa: SLF001 - transformers' name for it
+
+
 class NanochatPreTrainedModel(PreTrainedModel):
     """What the model with its head and the one without share."""
 
@@ -195,11 +202,7 @@ class NanochatPreTrainedModel(PreTrainedModel):
                 continue
             create = create_causal_mask if window is None else create_sliding_window_causal_mask
             masks[str(window)] = create(
-                # The own token counts in transformers' windows.
-                config=SimpleNamespace(
-                    sliding_window=None if window is None else window + 1,
-                    _attn_implementation=config._attn_implementation,  # noqa: SLF001 - read by what it is given to
-                ),
+                config=MaskConfig(config, window),
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 cache=cache,
