@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 
 from nanosft.nanochat.attention import Documents, Layout, PackedLayout
-from nanosft.nanochat.fused import norm, rotate_and_norm, scale, square_relu
+from nanosft.nanochat.fused import mlp, norm, rotate_and_norm, scale
 from nanosft.nanochat.generations import (
     SMEAR_CHANNELS,
     Generation,
@@ -95,8 +95,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What is added to the stream. x (N, C), normed -> (N, C)."""
-        out: Tensor = self.c_proj(square_relu(self.c_fc(x)))
-        return out
+        return mlp(x, self.c_fc.weight, self.c_proj.weight)
 
 
 class Block(nn.Module):

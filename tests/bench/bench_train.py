@@ -99,7 +99,9 @@ def compare(
     with _busy_loops(num_loops):
         for _ in range(num_turns):
             for setting in settings:
-                found[setting.name].append(measure(setting, num_rows=num_rows, num_steps=num_steps))
+                rates = measure(setting, num_rows=num_rows, num_steps=num_steps)
+                found[setting.name].append(rates)
+                console.print(f"  {setting.name}: {rates.supervised_per_s:,.0f} supervised tokens/s")
     medians = {name: statistics.median(rates.supervised_per_s for rates in runs) for name, runs in found.items()}
     best = max(medians.values())
     load = f"{num_loops} busy loops beside it" if num_loops else "nothing of ours beside it"

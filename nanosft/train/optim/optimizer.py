@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from nanosft.train.optim.sending import Sending, broadcast_parameters
 
 POLAR_EXPRESS: Final = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -133,25 +134,29 @@ class MuonAdamW:
             momentum: Muon's.
         """
         self.num_updates += 1
-        # Muon first: its broadcasts, the longer ones, travel while AdamW computes
-        works: list[dist.Work] = []
-        for group in sorted(self.groups, key=lambda group: group.betas is not None):
-            params = self.owned(group)
-            lr = group.lr * lr_scale
-            if group.betas is None:
-                for names in _by_shape(params).values():
-                    self._update_muon(group, names, lr=lr, momentum=momentum)
-            elif params:
-                self._update_adamw(group, list(params), lr=lr)
-            works += self.broadcast(group.params)
-        for work in works:
-            work.wait()
+        # Muon first: its parameters, the longer way, travel while AdamW computes
+        sendings: list[Sending] = []
+        for is_muon in (True, False):
+            groups = [group for group in self.groups if (group.betas is None) == is_muon]
+            for group in groups:
+                self._update(group, lr=group.lr * lr_scale, momentum=momentum)
+            sendings += self.broadcast({name: param for group in groups for name, param in group.params.items()})
+        for sending in sendings:
+            sending.wait()
 
-    def broadcast(self, params: Mapping[str, nn.Parameter]) -> list[dist.Work]:
-        """Send each parameter from its owner to all other ranks; the works have to be waited for."""
+    def _update(self, group: Group, *, lr: float, momentum: float) -> None:
+        params = self.owned(group)
+        if group.betas is None:
+            for names in _by_shape(params).values():
+                self._update_muon(group, names, lr=lr, momentum=momentum)
+        elif params:
+            self._update_adamw(group, list(params), lr=lr)
+
+    def broadcast(self, params: Mapping[str, nn.Parameter]) -> list[Sending]:
+        """Send each parameter from its owner to all other ranks, in few collectives, which have to be waited for."""
         if self.world_size == 1:
             return []
-        return [dist.broadcast(param.data, self.owners[name], async_op=True) for name, param in params.items()]
+        return broadcast_parameters(params, self.owners, rank=self.rank)
 
     def _update_adamw(self, group: Group, names: list[str], *, lr: float) -> None:
         assert group.betas is not None
@@ -171,22 +176,20 @@ class MuonAdamW:
         torch._foreach_addcdiv_(params, means, denominators, -lr / (1.0 - beta1**self.num_updates))
 
     def _update_muon(self, group: Group, names: list[str], *, lr: float, momentum: float) -> None:
-        params = [group.params[name] for name in names]
+        params: list[Tensor] = [group.params[name] for name in names]
         momenta = [self.state[name]["momentum"] for name in names]
-        grads = [_grad(param) for param in params]
+        grads = [_grad(group.params[name]) for name in names]
         torch._foreach_lerp_(momenta, grads, 1.0 - momentum)
         nesterov = torch.stack(torch._foreach_lerp(grads, momenta, momentum))  # noqa: SLF001 - as torch.optim does
         seconds = torch.stack([self.state[name]["second"] for name in names])
         update = normalize_update(orthogonalize(nesterov, self.muon_dtype), seconds)
-        for name, second in zip(names, seconds.unbind(), strict=True):
-            self.state[name]["second"].copy_(second)
+        torch._foreach_copy_([self.state[name]["second"] for name in names], list(seconds.unbind()))
         rows, cols = update.shape[-2:]
         step_size = lr * max(1.0, rows / cols) ** 0.5
-        for param, change in zip(params, update.unbind(), strict=True):
-            if group.weight_decay:
-                agrees = (change * param) >= 0
-                change = change + group.weight_decay * param * agrees  # noqa: PLW2901 - this matrix's own
-            param.sub_(change, alpha=step_size)
+        if group.weight_decay:
+            weights = torch.stack(params)
+            update += group.weight_decay * weights * ((update * weights) >= 0)
+        torch._foreach_add_(params, list(update.unbind()), alpha=-step_size)
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:

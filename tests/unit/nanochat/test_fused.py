@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from nanosft.nanochat.fused import norm, rotate_and_norm, square_relu
+from nanosft.nanochat.fused import mlp, norm, rotate_and_norm
 
 ANGLES = torch.linspace(0.0, 3.0, 15, dtype=torch.float64).view(5, 1, 3)
 
@@ -21,10 +21,21 @@ def plain_rotation(x: Tensor) -> Tensor:
     return plain_norm(torch.cat((turned.real, turned.imag), -1))
 
 
+def matrices(x: Tensor) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inner, outer = (torch.randn(shape, generator=generator, dtype=torch.float64) / 4 for shape in ((8, 6), (6, 8)))
+    return inner.to(x.dtype), outer.to(x.dtype)
+
+
+def plain_mlp(x: Tensor) -> Tensor:
+    inner, outer = matrices(x)
+    return F.relu(x @ inner.mT) ** 2 @ outer.mT
+
+
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "norm": (norm, plain_norm),
     "rotate": (lambda x: rotate_and_norm(x, ANGLES.cos().to(x.dtype), ANGLES.sin().to(x.dtype)), plain_rotation),
-    "relu": (square_relu, lambda x: F.relu(x) ** 2),
+    "mlp": (lambda x: mlp(x.flatten(0, 1), *matrices(x)).view_as(x), plain_mlp),
 }
 
 
@@ -58,3 +69,18 @@ def test_a_row_of_zeros_has_a_norm_and_a_gradient() -> None:
     assert out.eq(0).all()
     (gradient,) = torch.autograd.grad(out.sum(), x)
     assert gradient.isfinite().all()
+
+
+def test_the_matrices_of_the_mlp_get_the_plain_gradients() -> None:
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    inner, outer = (matrix.requires_grad_() for matrix in matrices(x))
+    assert torch.autograd.gradcheck(mlp, (x, inner, outer))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_compiler_is_given_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused, _ = CASES[name]
+    x = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0))
+    expected = fused(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(fused(x), expected)
