@@ -5,6 +5,7 @@ Stages are imported inside their commands, so that `nanosft generate --help` loa
 
 import os
 import sys
+from collections.abc import MutableMapping
 from traceback import print_exc
 from typing import Annotated
 
@@ -340,14 +341,24 @@ def demo(settings: DemoSettings) -> None:
 
 def main() -> None:
     """Run the command line and exit with the contract's code (nanosft/errors.py)."""
-    # OpenMP's threads spin while they wait. On cores that others use too, that made a small model's step 20 times as
-    # long (14.5 s against 0.65 s, at a load of 7 on two cores). It is read when torch is loaded, so it is set here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_library_defaults(os.environ)
     # To look for plugins, pydantic reads the entry points of all that is installed, before its first validator.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for problem in unknown_variables(StageSettings.__subclasses__(), os.environ):
         _complain(f"warning: {problem}")
     sys.exit(_run())
+
+
+def set_library_defaults(environ: MutableMapping[str, str]) -> None:
+    """Settings of libraries that torch loads, where the user has made none. They are read when it is loaded."""
+    # OpenMP's threads wait by spinning, then by sleeping. Its own 300,000 rounds made a small model's step 20 times as
+    # long on cores that others use (14.5 s against 0.65 s, at a load of 7 on two cores); sleeping at once costs a third
+    # of the speed on quiet ones. 10,000 rounds outlast the gaps between two steps of one pass, and no more.
+    if not environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        environ["GOMP_SPINCOUNT"] = "10000"
+    # Batches of several lengths would leave holes between CUDA's fixed blocks of memory.
+    if not environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+        environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def _run() -> int:
