@@ -5,7 +5,6 @@ Stages are imported inside their commands, so that `nanosft generate --help` loa
 
 import os
 import sys
-from collections.abc import MutableMapping
 from traceback import print_exc
 from typing import Annotated
 
@@ -26,6 +25,7 @@ from nanosft.settings.report import ReportSettings
 from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
 from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
+from nanosft.waiting import set_library_defaults
 
 _MAX_ERROR_CHARS = 4000
 
@@ -347,18 +347,6 @@ def main() -> None:
     for problem in unknown_variables(StageSettings.__subclasses__(), os.environ):
         _complain(f"warning: {problem}")
     sys.exit(_run())
-
-
-def set_library_defaults(environ: MutableMapping[str, str]) -> None:
-    """Settings of libraries that torch loads, where the user has made none. They are read when it is loaded."""
-    # OpenMP's threads wait by spinning, then by sleeping. Its own 300,000 rounds made a small model's step 20 times as
-    # long on cores that others use (14.5 s against 0.65 s, at a load of 7 on two cores); sleeping at once costs a third
-    # of the speed on quiet ones. 10,000 rounds outlast the gaps between two steps of one pass, and no more.
-    if not environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
-        environ["GOMP_SPINCOUNT"] = "10000"
-    # Batches of several lengths would leave holes between CUDA's fixed blocks of memory.
-    if not environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
-        environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def _run() -> int:

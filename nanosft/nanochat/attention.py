@@ -3,9 +3,10 @@
 A batch of rows is flattened to N = B * T tokens, and a row without documents is one document of length T. Which kernel
 computes it depends on where the tensors are:
 
-    CUDA, bfloat16   `torch.nn.attention.varlen`, one call a layer
-    CUDA, float32    masked scaled-dot-product attention, one call a layer (varlen has no float32)
-    CPU              `BlockedAttention`: blocks of 128 queries, each with the keys that one of them can see
+    varlen    CUDA of sm_80 and newer, half precision: `torch.nn.attention.varlen`, one call a layer. FlashAttention 3
+              where `activate_flash_attention` found it installed, else torch's own FlashAttention 2
+    dense     other CUDA, and float32 there: masked scaled-dot-product attention, one call a layer
+    blocked   CPU: `BlockedAttention`, blocks of 128 queries, each with the keys that one of them can see
 
 On CPU varlen raises and FlexAttention has no backward. For documents of 700, 600, 500 and 248 tokens, 4 heads of 64,
 two cores, forward and backward, a layer took, at a window of 128 and of 512 tokens: a dense mask 85 and 85 ms in
@@ -13,16 +14,22 @@ float32 (158 and 68 in bfloat16), one scaled-dot-product call a block of queries
 `BlockedAttention` 12 and 17 (7 and 12).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor
+from torch.nn.attention import activate_flash_attention_impl
 from torch.nn.attention.varlen import varlen_attn
 
+Kernel = Literal["varlen", "dense", "blocked"]
+_FLASH_CAPABILITY: Final = (8, 0)
+_FLASH_3_CAPABILITY: Final = (9, 0)
+_MIN_LENGTH: Final = 128
+_MIN_BORDERS: Final = 128
 _QUERY_BLOCK: Final = 128
 _MASK_STEP: Final = 1024
 
@@ -44,7 +51,9 @@ class Documents:
     def from_lengths(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> "Documents":
         """Documents that follow one another; the lengths sum to B * T."""
         borders = torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0).to(torch.int32)
-        documents = cls(borders.to(device), max(lengths))
+        if torch.device(device).type == "cuda":
+            borders = borders.pin_memory()
+        documents = cls(borders.to(device, non_blocking=True), max(lengths))
         documents.__dict__["lengths"] = tuple(lengths)  # known here: spares a copy from the device
         return documents
 
@@ -79,10 +88,48 @@ class Layout(Protocol):
         """
 
 
-class PackedLayout:
-    """The layout of training: rows of `batch_shape` (B, T), each token seeing its own document only."""
+def choose_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
+    """What computes attention there; see the table at the top."""
+    if device.type == "cpu":
+        return "blocked"
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    if device.type == "cuda" and is_half and torch.cuda.get_device_capability(device) >= _FLASH_CAPABILITY:
+        return "varlen"
+    return "dense"
 
-    def __init__(self, batch_shape: tuple[int, int], documents: Documents | None, device: torch.device) -> None:
+
+def activate_flash_attention(device: torch.device) -> str:
+    """Take FlashAttention 3 where the GPU is one for it and the package is installed; which one is in force."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device)[:1] != _FLASH_3_CAPABILITY[:1]:
+        return "FA2"
+    try:
+        activate_flash_attention_impl("FA3")
+    except (ImportError, RuntimeError, ValueError):  # not installed, without the kernels, or unknown to this torch
+        return "FA2"
+    return "FA3"
+
+
+class PackedLayout:
+    """The layout of training: rows of `batch_shape` (B, T), each token seeing its own document only.
+
+    Args:
+        batch_shape: Rows and their length.
+        documents: Where documents lie; None: each row is one.
+        device: Where the tokens are.
+        kernel: What computes attention.
+        windows: All windows that will be asked for: what a kernel needs for them is made here, so that nothing but
+            tensors is left for a compiled block to see.
+    """
+
+    def __init__(
+        self,
+        batch_shape: tuple[int, int],
+        documents: Documents | None,
+        device: torch.device,
+        *,
+        kernel: Kernel = "blocked",
+        windows: Collection[int | None] = (),
+    ) -> None:
         num_rows, row_len = batch_shape
         num_tokens = num_rows * row_len
         if documents is None:
@@ -91,7 +138,13 @@ class PackedLayout:
             raise ValueError(f"documents of {sum(documents.lengths)} tokens in a batch of {num_tokens}")
         self._batch_shape = batch_shape
         self._documents = documents
-        self._masks: dict[int | None, Tensor] = {}
+        self._kernel = kernel
+        # What a compiled block sees of the documents takes few values and shapes: each means another compilation.
+        # An upper bound of their length, and borders with as many empty documents at the end as make a power of two
+        self._max_len = _round_to_power(documents.max_len, _MIN_LENGTH)
+        num_borders = len(documents.cu_seqlens)
+        free = _round_to_power(num_borders, _MIN_BORDERS) - num_borders
+        self._borders = F.pad(documents.cu_seqlens, (0, free), value=num_tokens)
         starts = documents.cu_seqlens[:-1].to(torch.int64)
         self._index = torch.repeat_interleave(
             torch.arange(len(documents.lengths), device=device),
@@ -100,6 +153,8 @@ class PackedLayout:
         )
         self.positions = torch.arange(num_tokens, device=device) - starts[self._index]
         self.max_position = documents.max_len - 1
+        narrow = {self._narrow(window) for window in windows} if kernel == "dense" else set()
+        self._masks = {window: self._make_mask(window) for window in narrow}
 
     def take_previous(self, x: Tensor) -> Tensor:
         """See `Layout`."""
@@ -109,19 +164,20 @@ class PackedLayout:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, scale: float) -> Tensor:
         """See `Layout`."""
         del layer
-        documents = self._documents
-        if window is not None and window >= documents.max_len - 1:
-            window = None
-        if q.device.type == "cpu":
+        documents, window = self._documents, self._narrow(window)
+        if self._kernel == "blocked":
             return attend_by_block(q, k, v, documents.lengths, window=window, scale=scale)
-        if q.dtype != torch.float32:
-            return attend_varlen(q, k, v, documents, window=window, scale=scale)
+        if self._kernel == "varlen":
+            return attend_varlen(q, k, v, self._borders, self._max_len, window=window, scale=scale)
         num_rows, row_len = self._batch_shape
-        if window not in self._masks:
-            self._masks[window] = self._make_mask(window)
         rows = [x.view(num_rows, row_len, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]
         out = attend_dense(*rows, mask=self._masks[window], scale=scale)
         return out.transpose(1, 2).reshape(q.shape)
+
+    def _narrow(self, window: int | None) -> int | None:
+        """None for a window that hides nothing."""
+        max_len = self._documents.max_len if self._kernel == "blocked" else self._max_len
+        return None if window is None or window >= max_len - 1 else window
 
     def _make_mask(self, window: int | None) -> Tensor:
         """(B, 1, T, T) bool: which key a query sees."""
@@ -158,17 +214,18 @@ def attend_by_block(
     return out
 
 
-def attend_varlen(q: Tensor, k: Tensor, v: Tensor, documents: Documents, *, window: int | None, scale: float) -> Tensor:
-    """All documents in one call of the variable-length kernel: CUDA, half precision."""
-    borders = documents.cu_seqlens
+def attend_varlen(
+    q: Tensor, k: Tensor, v: Tensor, borders: Tensor, max_len: int, *, window: int | None, scale: float
+) -> Tensor:
+    """All documents in one call of the variable-length kernel: CUDA, half precision. None is longer than `max_len`."""
     out = varlen_attn(
         q,
         k,
         v,
         borders,
         borders,
-        documents.max_len,
-        documents.max_len,
+        max_len,
+        max_len,
         scale=scale,
         window_size=(-1 if window is None else window, 0),
         enable_gqa=q.shape[1] != k.shape[1],
@@ -254,6 +311,10 @@ def attend_dense(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, scale:
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
     )
+
+
+def _round_to_power(number: int, least: int) -> int:
+    return max(least, 1 << (number - 1).bit_length())
 
 
 def _round_up(length: int) -> int:

@@ -8,12 +8,14 @@ Parameters carry nanochat's names, stay float32 (the masters) and are cast to `c
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 
-from nanosft.nanochat.attention import Documents, Layout, PackedLayout
+from nanosft.nanochat.attention import Documents, Layout, PackedLayout, choose_kernel
 from nanosft.nanochat.fused import mlp, norm, rotate_and_norm, scale
 from nanosft.nanochat.generations import (
     SMEAR_CHANNELS,
@@ -22,6 +24,10 @@ from nanosft.nanochat.generations import (
     compute_windows,
     has_value_embedding,
 )
+
+_LEAST_COMPILED_TOKENS: Final = 128
+"""Fewer are an empty batch's: not worth a compilation of their own."""
+_MOST_KERNELS: Final = 64
 
 
 class Linear(nn.Module):
@@ -98,6 +104,10 @@ class MLP(nn.Module):
         return mlp(x, self.c_fc.weight, self.c_proj.weight)
 
 
+Factors = tuple[Tensor, Tensor]
+"""What a block's stream and the first stream are multiplied by, before they are added to enter it: () each."""
+
+
 class Block(nn.Module):
     """Attention and MLP, each added to the stream."""
 
@@ -107,12 +117,25 @@ class Block(nn.Module):
         self.mlp = MLP(config.n_embd)
 
     def forward(
-        self, x: Tensor, layout: Layout, cos_sin: tuple[Tensor, Tensor], value_embedding: Tensor | None
+        self,
+        x: Tensor,
+        x0: Tensor,
+        factors: Factors | None,
+        layout: Layout,
+        cos_sin: tuple[Tensor, Tensor],
+        value_embedding: Tensor | None,
     ) -> Tensor:
-        """The stream after the block. x (N, C) -> (N, C)."""
+        """The stream after the block. x and x0, the first stream (N, C) -> (N, C)."""
+        if factors is not None:
+            x = scale(x, factors[0]) + scale(x0, factors[1])
         x = x + self.attn(norm(x), layout, cos_sin, value_embedding)
         out: Tensor = x + self.mlp(norm(x))
         return out
+
+
+def _call_block(block: nn.Module, *args: Any) -> Tensor:
+    out: Tensor = block(*args)
+    return out
 
 
 class GPT(nn.Module):
@@ -161,6 +184,8 @@ class GPT(nn.Module):
             }
         )
         self._rotary: tuple[Tensor, Tensor] | None = None
+        self._windows = windows
+        self._compiled: Callable[..., Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -179,8 +204,20 @@ class GPT(nn.Module):
             documents: Each sees itself alone, from position 0; None: each row is one document, as in nanochat.
         """
         num_rows, row_len = ids.shape
-        layout = PackedLayout((num_rows, row_len), documents, ids.device)
-        return self.run(ids.reshape(-1), layout).view(num_rows, row_len, -1)
+        kernel = choose_kernel(ids.device, self.compute_dtype)
+        layout = PackedLayout((num_rows, row_len), documents, ids.device, kernel=kernel, windows=self._windows)
+        is_worth_it = torch.is_grad_enabled() and ids.numel() >= _LEAST_COMPILED_TOKENS
+        call = self._compiled if self._compiled is not None and is_worth_it else _call_block
+        return self.run(ids.reshape(-1), layout, call).view(num_rows, row_len, -1)
+
+    def compile_blocks(self, *, backend: str = "inductor") -> None:
+        """Have `hidden` run compiled blocks where gradients are asked for.
+
+        Blocks are compiled one by one, and those of a kind (window, value embedding) share what was made: two to four
+        kinds, each for every length of a batch. A block that cannot be compiled in whole is an error.
+        """
+        torch._dynamo.config.recompile_limit = _MOST_KERNELS  # noqa: SLF001 - where torch keeps its settings
+        self._compiled = torch.compile(_call_block, fullgraph=True, dynamic=False, backend=backend)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head, softly capped. hidden (…, C) -> (…, vocab_size) float32."""
@@ -189,18 +226,26 @@ class GPT(nn.Module):
         cap = self.generation.softcap
         return cap * torch.tanh(logits / cap)
 
-    def run(self, ids: Tensor, layout: Layout) -> Tensor:
-        """The blocks over flattened tokens that lie as `layout` says. ids (N,) -> (N, C), normed."""
+    def run(self, ids: Tensor, layout: Layout, call: Callable[..., Tensor] | None = None) -> Tensor:
+        """The blocks over flattened tokens that lie as `layout` says. ids (N,) -> (N, C), normed.
+
+        Args:
+            ids: Token ids.
+            layout: How they lie.
+            call: Runs a block on its arguments; None: as it is.
+        """
+        call = call or _call_block
         x = norm(self.transformer["wte"](ids, self.compute_dtype))
         if self.generation.has_smear:
             gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[:, :SMEAR_CHANNELS]))
             x = x + gate * layout.take_previous(x)
         x0 = middle = x
         cos_sin = self._rotary_at(layout)
+        factors: list[Factors | None] = [None] * self.config.n_layer
+        if self.generation.has_residual_scalars:
+            factors = list(zip(self.resid_lambdas.unbind(), self.x0_lambdas.unbind(), strict=True))
         for layer, block in enumerate(self._blocks()):
-            if self.generation.has_residual_scalars:
-                x = scale(x, self.resid_lambdas[layer]) + scale(x0, self.x0_lambdas[layer])
-            x = block(x, layout, cos_sin, self._value_embedding(ids, layer))
+            x = call(block, x, x0, factors[layer], layout, cos_sin, self._value_embedding(ids, layer))
             if layer == self.config.n_layer // 2:
                 middle = x
         if self.generation.has_smear:

@@ -165,7 +165,7 @@ class TrainSettings(StageSettings):
     )
     compile: bool | None = Field(
         default=None,
-        description="Compile the loss of the head with torch.compile (default: on CUDA).",
+        description="Compile the blocks (on a GPU) and the loss of the head with torch.compile (default: on CUDA).",
         json_schema_extra={"content": False},
     )
     report: bool = Field(

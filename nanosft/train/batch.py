@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from nanosft.distributed import World
-from nanosft.nanochat.attention import Documents
+from nanosft.nanochat.attention import Documents, choose_kernel
 from nanosft.train.data import IntArray, PackedRows, StepPlan, TokenSet
 
 AttentionScope = Literal["document", "row"]
 
-_LENGTH_MULTIPLE: Final = 256
-"""Flattened batches on CUDA are filled up to a multiple of this: kernels and allocator see few lengths."""
+_NUM_LENGTHS: Final = 16
+"""Flattened batches on CUDA are filled up to one of so many lengths: a compiled block is made for each that occurs."""
+_LENGTH_MULTIPLE: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ class MicroBatch:
         documents = self.documents
         if documents is not None:
             documents = Documents.from_lengths(documents.lengths, device)  # keeps the lengths: asking costs a wait
+        ids, supervised, labels = (_send(tensor, device) for tensor in (self.ids, self.supervised, self.labels))
         return MicroBatch(
-            self.ids.to(device, non_blocking=True),
-            self.supervised.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
+            ids,
+            supervised,
+            labels,
             documents,
             self.rows,
             self.items,
@@ -67,6 +69,7 @@ class BatchBuilder:
         pad_id: Token that fills a row; it is never supervised.
         device: Where the model computes; it decides the shapes that serve it best.
         dtype: What the model computes in; it decides with the device.
+        device_rows: Most rows of a micro-batch.
     """
 
     tokens: TokenSet
@@ -76,6 +79,7 @@ class BatchBuilder:
     pad_id: int
     device: torch.device
     dtype: torch.dtype
+    device_rows: int
 
     def build(self, numbers: Sequence[int]) -> MicroBatch:
         """The packed rows of these numbers as one forward pass, on CPU."""
@@ -86,8 +90,8 @@ class BatchBuilder:
             row_len=self.row_len,
             attention=self.attention,
             pad_id=self.pad_id,
-            fixed_shape=is_gpu and self.dtype == torch.float32,  # there attention takes a dense mask
-            multiple=_LENGTH_MULTIPLE if is_gpu else 1,
+            fixed_shape=choose_kernel(self.device, self.dtype) == "dense",
+            multiple=find_length_multiple(self.row_len, self.device_rows) if is_gpu else 1,
             row_numbers=numbers,
         )
 
@@ -110,6 +114,12 @@ class TrainingSet:
         """A rank's micro-batches of a step, on its device."""
         shares = self.plan.micro_batches(step, rank=world.rank, world_size=world.size, device_rows=self.device_rows)
         return [self.builder.build(rows).to(world.device) for rows in shares]
+
+
+def find_length_multiple(row_len: int, device_rows: int) -> int:
+    """What lengths of flattened batches are filled up to a multiple of: a sixteenth of the longest, and a tile's."""
+    longest = row_len * device_rows
+    return -(-longest // (_NUM_LENGTHS * _LENGTH_MULTIPLE)) * _LENGTH_MULTIPLE
 
 
 def build_micro_batch(
@@ -186,6 +196,11 @@ def batch_from_rows(ids: Tensor, mask: Tensor | None = None) -> MicroBatch:
     return MicroBatch(ids[:, :-1], supervised, labels[supervised], None, range(len(ids)))
 
 
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """On its way to the device: from pinned memory no one waits for the copy, neither this thread nor the GPU."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 Piece = tuple[IntArray, IntArray, IntArray]
 """Inputs (n,), their next tokens or -1 (n,), and the index of the conversation (n,)."""
 
@@ -211,7 +226,8 @@ def _shifted_row(tokens: TokenSet, row: IntArray, row_len: int, pad_id: int) -> 
     return ids[:-1], labels[1:], items[1:]
 
 
-def _fill(pieces: list[Piece], num: int, pad_id: int) -> None:
-    """Add a piece of padding."""
-    if num:
+def _fill(pieces: list[Piece], total: int, pad_id: int) -> None:
+    """Add pieces of padding, short ones: attention's work grows with their squares."""
+    for start in range(0, total, _LENGTH_MULTIPLE):
+        num = min(_LENGTH_MULTIPLE, total - start)
         pieces.append((np.full(num, pad_id, np.int64), np.full(num, -1, np.int64), np.zeros(num, np.int64)))

@@ -21,6 +21,7 @@ import torch
 from nanosft.distributed import World, open_world
 from nanosft.errors import ConfigError, Interrupted, TrainError
 from nanosft.manifest import Manifest
+from nanosft.nanochat.attention import activate_flash_attention
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
 from nanosft.settings.train import TrainSettings
 from nanosft.signals import collecting
@@ -208,6 +209,8 @@ def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequenc
         muon_dtype=dtype,
     )
     progress = _resume(inputs, optimizer, plan)
+    if world.device.type == "cuda":
+        _log.info("attention by %s", activate_flash_attention(world.device))
     is_compiled = settings.compile if settings.compile is not None else world.device.type == "cuda"
     module = LossModule(base.model, compiled=is_compiled)
     attempt = world.broadcast(secrets.token_hex(4))
@@ -287,6 +290,7 @@ def _make_builder(inputs: Inputs, tokens: TokenSet, rows: PackedRows) -> BatchBu
         pad_id=base.tokenizer.bos_id,
         device=inputs.world.device,
         dtype=base.model.compute_dtype,
+        device_rows=inputs.hyper.device_rows,
     )
 
 

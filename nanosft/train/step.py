@@ -31,13 +31,16 @@ class LossModule(nn.Module):
 
     Args:
         model: The model.
-        compiled: Whether the loss's steps between the products are compiled.
+        compiled: Whether the loss's steps between the products are compiled, and on a GPU the model's blocks; on a CPU
+            attention is a loop that the compiler would unroll for every batch.
     """
 
     def __init__(self, model: GPT, *, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
         self._compiled = compiled
+        if compiled and model.device.type != "cpu":
+            model.compile_blocks()
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """The sum of the batch's token losses: () float32."""

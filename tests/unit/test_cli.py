@@ -7,7 +7,7 @@ import pytest
 
 import nanosft.chat.stage
 from nanosft import errors
-from nanosft.cli import app, main, set_library_defaults
+from nanosft.cli import app, main
 from nanosft.settings import StageSettings
 from nanosft.settings.base import extra_of, option_name
 
@@ -128,12 +128,3 @@ def test_a_misspelled_variable_is_a_warning_with_the_nearest_name(monkeypatch, c
     monkeypatch.setenv("NANOSFT_TEMPRATURE", "1")
     assert run_main(monkeypatch, "--version") == 0
     assert "did you mean NANOSFT_TEMPERATURE?" in capsys.readouterr().err
-
-
-def test_libraries_get_defaults_only_where_the_user_has_set_nothing():
-    environ: dict[str, str] = {}
-    set_library_defaults(environ)
-    assert environ == {"GOMP_SPINCOUNT": "10000", "PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-    own = {"OMP_WAIT_POLICY": "ACTIVE", "PYTORCH_CUDA_ALLOC_CONF": "backend:native"}
-    set_library_defaults(changed := dict(own))
-    assert changed == own

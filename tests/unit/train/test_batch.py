@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from nanosft.train.batch import batch_from_rows, build_micro_batch
+from nanosft.train.batch import batch_from_rows, build_micro_batch, find_length_multiple
 from tests.unit.train.make import make_tokens
 
 PAD = 699
@@ -59,3 +60,10 @@ def test_plain_rows_predict_every_next_token_unless_a_mask_says_which():
     assert batch_from_rows(ids).labels.tolist() == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
     mask = torch.tensor([[0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 1]])
     assert batch_from_rows(ids, mask).supervised.tolist() == [1, 9]
+
+
+@pytest.mark.parametrize(("row_len", "device_rows"), [(2048, 8), (2048, 1), (512, 3), (100, 1)])
+def test_batches_have_at_most_sixteen_lengths_on_a_gpu(row_len, device_rows):
+    multiple = find_length_multiple(row_len, device_rows)
+    assert multiple % 128 == 0
+    assert len({-(-length // multiple) for length in range(1, row_len * device_rows + 1)}) <= 16

@@ -33,7 +33,14 @@ def test_scores_by_source_are_those_of_each_conversation_alone():
     sizes = np.array(base.tokenizer.token_bytes(), np.int64)
     rows = pack_in_order(tokens.lengths, 257)
     builder = BatchBuilder(
-        tokens, rows, 256, "document", base.tokenizer.bos_id, device=torch.device("cpu"), dtype=torch.float32
+        tokens,
+        rows,
+        256,
+        "document",
+        base.tokenizer.bos_id,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        device_rows=1,
     )
     data = ValidationSet(builder, sizes, device_rows=1)
     scores = evaluate(LossModule(base.model), data, World())
