@@ -14,16 +14,16 @@ A list is given as a repeated option, or with commas in a variable.
 """
 
 import difflib
-import json
 import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_origin
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nanosft.errors import ConfigError
 
@@ -34,15 +34,32 @@ Step = int | Literal["best", "last"]
 """Which checkpoint of a run: a number, the one with the lowest validation loss, or the newest."""
 
 
-class StageSettings(BaseModel):
+class StageSettings(BaseSettings):
     """Base of every command's settings: immutable, and without unknown fields."""
 
-    # Validators are built when a command first needs them: the help of one command has no use for those of the others.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, defer_build=True
+    # Validators are built when a command first needs them: one command has no use for those of the others.
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,
     )
     command: ClassVar[str] = ""
     """The command's name, which is also its table in a `--config` file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read what is passed and nothing else: `load_settings` alone looks at the environment and the file."""
+        return (init_settings,)
 
     @field_validator("*")
     @classmethod
@@ -110,25 +127,26 @@ def unknown_variables(classes: Iterable[type[StageSettings]], environ: Mapping[s
     return problems
 
 
+class _Environment(EnvSettingsSource):
+    """The environment, where a list may also be written with commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        if isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
+            return [item.strip() for item in value.split(",")]
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError as exc:
+            variable = ENV_PREFIX + field_name.upper()
+            raise ConfigError(f"{variable}: not JSON: {exc}; a list may also be written with commas") from exc
+
+
 def _from_environment(cls: type[StageSettings]) -> dict[str, Any]:
-    values = {}
+    values = _Environment(cls)()
     for name, field in cls.model_fields.items():
-        variables = [ENV_PREFIX + name.upper(), *([extra_of(field)["env"]] if "env" in extra_of(field) else [])]
-        variable = next((item for item in variables if os.environ.get(item)), None)
-        if variable is not None:
-            text = os.environ[variable]
-            values[name] = _parse_list(text, variable) if get_origin(field.annotation) is tuple else text
+        own_name = extra_of(field).get("env")
+        if isinstance(own_name, str) and name not in values and os.environ.get(own_name):
+            values[name] = os.environ[own_name]
     return values
-
-
-def _parse_list(text: str, variable: str) -> Any:
-    """A list as a variable holds it: with commas, or as JSON."""
-    if not text.lstrip().startswith("["):
-        return [item.strip() for item in text.split(",")]
-    try:
-        return json.loads(text)
-    except ValueError as exc:
-        raise ConfigError(f"{variable}: not JSON: {exc}; a list may also be written with commas") from exc
 
 
 def _from_file(cls: type[StageSettings], config: str | None) -> dict[str, Any]:
