@@ -207,11 +207,11 @@ def test_an_endpoint_that_is_not_there_and_one_without_a_key():
 def test_the_whole_report_as_text_and_json(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     (tmp_path / "rows.jsonl").write_bytes(b"x")
-    there = {"out": str(tmp_path / "run"), "read": (str(tmp_path),), "provider": "offline", "device": "cpu", "ranks": 0}
-    assert run_doctor(DoctorSettings(**there)) == 0
+    there = DoctorSettings(out=str(tmp_path / "run"), read=(str(tmp_path),), provider="offline", device="cpu", ranks=0)
+    assert run_doctor(there) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "->" not in line].count("error") == 0
-    assert run_doctor(DoctorSettings(**there | {"read": (str(tmp_path / "gone"),), "json_output": True})) == 3
+    assert run_doctor(there.model_copy(update={"read": (str(tmp_path / "gone"),), "json_output": True})) == 3
     table = json.loads(capsys.readouterr().out)
     assert table["exit_code"] == 3
     assert [item["name"] for item in table["checks"] if item["status"] == "error"] == ["reading"]

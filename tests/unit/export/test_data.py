@@ -221,7 +221,12 @@ def test_a_push_without_a_token_or_a_hub_says_so_before_or_after_the_work(tmp_pa
 
 
 def test_settings_name_one_thing_and_a_form_that_goes_with_it():
-    for wrong in ({}, {"model": "a", "data": "b"}, {"model": "a", "to": "nanochat", "dtype": "bfloat16"}):
+    cases: list[dict[str, Any]] = [
+        {},
+        {"model": "a", "data": "b"},
+        {"model": "a", "to": "nanochat", "dtype": "bfloat16"},
+    ]
+    for wrong in cases:
         with pytest.raises(ValueError, match=r"--model or --data|--dtype"):
             ExportSettings(out="out", **wrong)
     with pytest.raises(ValueError, match="--push"):
