@@ -130,7 +130,7 @@ def load_checkpoint(
         )
     device = torch.device(device)
     model = model_from_state_dict(
-        read_tensors(store, ref.model_key, sha256=ref.recorded.get(ref.model_key)),
+        read_tensors(store, ref.model_key, sha256=ref.find_sha256(ref.model_key)),
         config,
         where=where,
         generation=GENERATIONS[generation] if generation else None,
@@ -203,7 +203,7 @@ def read_optimizer_states(uri: str, ref: CheckpointRef) -> list[Any]:
         DataError: A file is no optimizer state of tensors and plain values.
     """
     store = open_store(uri)
-    return [read_torch(store, key, sha256=ref.recorded.get(key)) for key in ref.optimizer_keys]
+    return [read_torch(store, key, sha256=ref.find_sha256(key)) for key in ref.optimizer_keys]
 
 
 def choose_compute_dtype(device: torch.device) -> torch.dtype:
@@ -221,7 +221,7 @@ def read_meta(store: Store, ref: CheckpointRef) -> dict[str, Any]:
     """
     where = store.uri_of(ref.meta_key)
     try:
-        meta = orjson.loads(read_verified(store, ref.meta_key, ref.recorded.get(ref.meta_key), max_bytes=_META_BYTES))
+        meta = orjson.loads(read_verified(store, ref.meta_key, ref.find_sha256(ref.meta_key), max_bytes=_META_BYTES))
     except orjson.JSONDecodeError as exc:
         raise DataError(f"{where}: not JSON: {exc}") from exc
     if not isinstance(meta, dict):

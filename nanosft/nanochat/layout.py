@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args
 
 from nanosft.data import hash_object, read_manifest
 from nanosft.errors import ConfigError, DataError
-from nanosft.manifest import Manifest, Parent
+from nanosft.manifest import Manifest, ManifestObject, Parent
 from nanosft.settings.base import Step
 from nanosft.store.base import Directory, Store
 
@@ -49,7 +49,7 @@ class CheckpointRef:
         step: The step in its file names.
         optimizer_keys: The optimizer's files in order of rank; empty where there are none.
         root: Where its tokenizer lies: empty, or the experiment's directory with a slash behind it.
-        recorded: SHA-256 by key of what the manifest names; empty where there is none.
+        recorded: What the manifest names, by key; empty where there is none.
     """
 
     source: Source
@@ -59,7 +59,11 @@ class CheckpointRef:
     meta_key: str
     optimizer_keys: tuple[str, ...] = ()
     root: str = ""
-    recorded: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, ManifestObject] = field(default_factory=dict)
+
+    def find_sha256(self, key: str) -> str | None:
+        """The SHA-256 that the manifest has for a key; None where it names none."""
+        return self.recorded[key].sha256 if key in self.recorded else None
 
 
 def checkpoint_keys(source: Source, tag: str, step: int) -> tuple[str, str]:
@@ -107,11 +111,11 @@ def find_tokenizer(store: Store) -> str:
         ConfigError: Several experiments have one.
     """
     looked = [TOKENIZER_KEY, "tokenizer.pkl"]
-    found = [key for key in looked if store.exists(key)][:1]
-    if not found:
-        names = store.list_directory(_EXPERIMENTS).names
-        found = [key for name in names if store.exists(key := f"{_EXPERIMENTS}/{name}/{TOKENIZER_KEY}")]
-        looked.append(f"{_EXPERIMENTS}/<name>/{TOKENIZER_KEY}")
+    if key := next(filter(store.exists, looked), None):
+        return key
+    names = store.list_directory(_EXPERIMENTS).names
+    found = [key for name in names if store.exists(key := f"{_EXPERIMENTS}/{name}/{TOKENIZER_KEY}")]
+    looked.append(f"{_EXPERIMENTS}/<name>/{TOKENIZER_KEY}")
     if not found:
         raise DataError(
             f"{store.uri}: no tokenizer: looked for {', '.join(looked)}: "
@@ -239,7 +243,7 @@ def _choose(store: Store, source: Source, place: _Place, tag: str | None, step: 
         files["meta", 0],
         tuple(key for _, key in optimizer),
         root=place.root,
-        recorded={item.key: item.sha256 for item in manifest.objects} if manifest is not None else {},
+        recorded={item.key: item for item in manifest.objects} if manifest is not None else {},
     )
 
 

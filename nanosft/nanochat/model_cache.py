@@ -24,7 +24,6 @@ from typing import IO, Final
 
 import orjson
 
-from nanosft.data import read_manifest
 from nanosft.errors import DataError, StoreError
 from nanosft.nanochat.layout import Source, find_checkpoint, find_tokenizer
 from nanosft.settings.base import Step
@@ -99,13 +98,11 @@ def open_cached(
 
 def _find_files(store: Store, source: Source | None, tag: str | None, step: Step | None) -> list[_File]:
     ref = find_checkpoint(store, source, tag, step)
-    manifest = read_manifest(store)
-    named = {item.key: item for item in manifest.objects} if manifest else {}
     files = []
     tokenizer_key = ref.root + find_tokenizer(open_store(join_uri(store.uri, ref.root)))
     for key in (tokenizer_key, ref.meta_key, ref.model_key):
-        if key in named:
-            files.append(_File(key, named[key].size_bytes, named[key].sha256))
+        if named := ref.recorded.get(key):
+            files.append(_File(key, named.size_bytes, named.sha256))
             continue
         info = store.stat(key)
         if info is None:

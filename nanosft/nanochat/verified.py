@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, Final
 
 from nanosft.errors import DataError
@@ -24,25 +24,19 @@ def open_verified(store: Store, key: str, sha256: str | None) -> Iterator[Binary
     Raises:
         DataError: It is not there, or its bytes are others.
     """
-    with store.open_read(key) as stream:
-        if stream.seekable():
-            if sha256 is not None:
-                digest = hashlib.sha256()
-                while block := stream.read(_BLOCK_BYTES):
-                    digest.update(block)
-                _check(digest.hexdigest(), sha256, store.uri_of(key))
-                stream.seek(0)
-            yield stream
-            return
-        digest = hashlib.sha256()
-        with tempfile.TemporaryFile() as file:
+    with store.open_read(key) as stream, ExitStack() as stack:
+        is_copied = not stream.seekable()
+        file = stack.enter_context(tempfile.TemporaryFile()) if is_copied else stream
+        if is_copied or sha256 is not None:
+            digest = hashlib.sha256()
             while block := stream.read(_BLOCK_BYTES):
                 digest.update(block)
-                file.write(block)
+                if is_copied:
+                    file.write(block)
             if sha256 is not None:
                 _check(digest.hexdigest(), sha256, store.uri_of(key))
             file.seek(0)
-            yield file
+        yield file
 
 
 def read_verified(store: Store, key: str, sha256: str | None, *, max_bytes: int) -> bytes:

@@ -75,7 +75,7 @@ def test_a_model_is_fetched_once(
     proxy.count()
     assert fetch(f"{bucket}/run", tmp_path) == place
     assert "cache hit: " in told()[0]
-    assert proxy.count()["GET"] == 2  # the manifest, or that there is none: for the step, and for the hashes
+    assert proxy.count()["GET"] == 1  # the manifest, or that there is none
     assert [path.name for path in tmp_path.iterdir()] == [Path(place).name]
 
 
