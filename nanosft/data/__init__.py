@@ -6,7 +6,7 @@ says whether a stage's output is finished, and commits it.
 """
 
 from nanosft.data.conversations import ShardWriter, parse_trainable, read_conversations, read_object
-from nanosft.data.hashing import find_parents_of_data, hash_object, pin_objects
+from nanosft.data.hashing import find_parents_of_data, hash_object, pin_objects, sha256_of
 from nanosft.data.lines import iter_lines, read_blocks
 from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
 from nanosft.data.prefix import OutputPrefix, put_manifest, read_manifest
@@ -32,4 +32,5 @@ __all__ = [
     "read_conversations",
     "read_manifest",
     "read_object",
+    "sha256_of",
 ]

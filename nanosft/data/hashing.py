@@ -37,7 +37,12 @@ def pin_objects(objects: Iterable[DataObject]) -> list[DataObject]:
 
     Whoever reads them afterwards meets these bytes, or a DataError.
     """
-    return [item if item.sha256 else replace(item, sha256=hash_object(item.store, item.key)) for item in objects]
+    return [replace(item, sha256=sha256_of(item)) for item in objects]
+
+
+def sha256_of(item: DataObject) -> str:
+    """What the manifest states, which readers check, or else the SHA-256 of the bytes that are there now."""
+    return item.sha256 or hash_object(item.store, item.key)
 
 
 def find_parents_of_data(uri: str, objects: Sequence[DataObject]) -> tuple[Parent, ...]:
@@ -49,4 +54,4 @@ def find_parents_of_data(uri: str, objects: Sequence[DataObject]) -> tuple[Paren
     """
     if objects[0].sha256 is not None and (manifest := read_manifest(open_store(uri))) is not None:
         return (Parent(uri=uri, sha256=manifest.sha256),)
-    return tuple(Parent(uri=item.uri, sha256=item.sha256 or "") for item in pin_objects(objects))
+    return tuple(Parent(uri=item.uri, sha256=sha256_of(item)) for item in objects)

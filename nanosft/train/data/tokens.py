@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from nanosft.data import DataObject, iter_lines, parse_trainable, pin_objects
+from nanosft.data import DataObject, iter_lines, parse_trainable, sha256_of
 from nanosft.errors import DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
 from nanosft.parallel import Workers
@@ -124,7 +124,7 @@ def read_lines(objects: Sequence[DataObject]) -> Iterator[Line]:
 
 def hash_objects(objects: Sequence[DataObject]) -> str:
     """SHA-256 of one object's content; of several, of the list of their hashes."""
-    digests = [item.sha256 or "" for item in pin_objects(objects)]
+    digests = [sha256_of(item) for item in objects]
     if len(digests) == 1:
         return digests[0]
     lines = [f"{item.key} {digest}\n" for item, digest in zip(objects, digests, strict=True)]
