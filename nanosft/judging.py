@@ -12,10 +12,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from nanosft.errors import ConfigError, NanosftError
+from nanosft.errors import NanosftError
 from nanosft.evaluate.second_opinion import AskJudge, Opinion, Opinions, make_response_format, parse_opinion
 from nanosft.generate import provider
-from nanosft.generate.provider import AdaptiveLimit, Answer, ChatClient, ChatRequest, ClientOptions, speaks_openrouter
+from nanosft.generate.provider import (
+    AdaptiveLimit,
+    Answer,
+    ChatClient,
+    ChatRequest,
+    ClientOptions,
+    require_key,
+    speaks_openrouter,
+)
 from nanosft.progress import Bar
 from nanosft.settings.evaluate import EvalSettings
 
@@ -90,9 +98,7 @@ def make_judge(settings: EvalSettings) -> AskJudge | None:
     """
     if settings.judge_model is None:
         return None
-    key = settings.openrouter_api_key.get_secret_value().strip() if settings.openrouter_api_key else ""
-    if speaks_openrouter(settings.base_url) and not key:
-        raise ConfigError("OPENROUTER_API_KEY is not set: set it to a key of openrouter.ai, or use --base-url")
+    key = require_key(settings.openrouter_api_key, settings.base_url)
     return partial(_ask, settings, settings.judge_model, key)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from nanosft.doctor.finding import Finding, look
 from nanosft.errors import ConfigError, CreditError
-from nanosft.generate.provider import Catalogue, speaks_openrouter
+from nanosft.generate.provider import Catalogue, read_key, speaks_openrouter
 from nanosft.settings.doctor import DoctorSettings
 
 _KEYS_URL = "https://openrouter.ai/settings/keys"
@@ -20,7 +20,7 @@ def check_chat_api(settings: DoctorSettings) -> Iterator[Finding]:
     if settings.provider != "openrouter":
         yield Finding("chat API", "ok", f"--provider {settings.provider} asks nobody")
         return
-    key = settings.openrouter_api_key.get_secret_value() if settings.openrouter_api_key else ""
+    key = read_key(settings.openrouter_api_key)
     if not key and speaks_openrouter(settings.base_url):
         remedy = f"export OPENROUTER_API_KEY=… ({_KEYS_URL}), or generate --provider offline"
         yield Finding("API key", "warning", "OPENROUTER_API_KEY is not set: generate cannot ask for answers", remedy)

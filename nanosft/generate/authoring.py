@@ -5,7 +5,7 @@ import sys
 from dataclasses import asdict
 
 import orjson
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,11 +18,12 @@ from nanosft.generate.provider import (
     ChatRequest,
     ClientOptions,
     parse_draft,
+    require_key,
     speaks_openrouter,
     write_draft_messages,
 )
 from nanosft.knowledge import SHIPPED, Knowledge, KnowledgeReport, check_knowledge, read_knowledge
-from nanosft.progress import make_result_console
+from nanosft.progress import console, make_result_console
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.store import open_object
 
@@ -57,9 +58,7 @@ def run_knowledge_draft(settings: KnowledgeDraftSettings) -> Knowledge:
         ProviderError: No usable answer came.
         StoreError: The store fails.
     """
-    key = settings.openrouter_api_key.get_secret_value().strip() if settings.openrouter_api_key else ""
-    if speaks_openrouter(settings.base_url) and not key:
-        raise ConfigError("OPENROUTER_API_KEY is not set: set it to a key of openrouter.ai, or use --base-url")
+    key = require_key(settings.openrouter_api_key, settings.base_url)
     source, source_key = open_object(settings.source)
     target, target_key = open_object(settings.out)
     if not settings.overwrite and target.exists(target_key):
@@ -75,7 +74,6 @@ def run_knowledge_draft(settings: KnowledgeDraftSettings) -> Knowledge:
         raise ProviderError(f"the draft is no use: {answer.problem.detail}: try again, or another --model")
     knowledge = parse_draft(answer.text, where=settings.out)
     target.write(target_key, knowledge.text.encode())
-    console = Console(stderr=True)
     console.print(render_report(check_knowledge(knowledge)))
     console.print(f"Read it and correct it: every answer of the model will rest on {escape(settings.out)}")
     return knowledge

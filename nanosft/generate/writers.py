@@ -21,6 +21,7 @@ from nanosft.generate.provider import (
     PromptTemplate,
     Usage,
     narrow_schema,
+    read_key,
     response_format,
     serve_local_model,
     speaks_openrouter,
@@ -76,7 +77,7 @@ def check_key(settings: GenerateSettings) -> None:
     Raises:
         ConfigError: OPENROUTER_API_KEY is not set, and the endpoint is OpenRouter; or no HTTP header can hold it.
     """
-    key = _key(settings)
+    key = read_key(settings.openrouter_api_key)
     if not (key.isascii() and key.isprintable()):
         raise ConfigError("OPENROUTER_API_KEY holds a character that no key has: copy it once more, as plain text")
     if settings.provider == "openrouter" and speaks_openrouter(settings.base_url) and not key:
@@ -134,7 +135,7 @@ async def open_provider(
     async with AsyncExitStack() as stack:
         is_local = settings.provider == "local"
         base_url = stack.enter_context(serve_local_model()) if is_local else settings.base_url
-        key = "" if is_local else _key(settings)
+        key = "" if is_local else read_key(settings.openrouter_api_key)
         post = await stack.enter_async_context(
             provider.open_post(
                 base_url,
@@ -209,7 +210,3 @@ def _sends_openrouter_fields(settings: GenerateSettings) -> bool:
 def _request_tokens(settings: GenerateSettings, template: PromptTemplate) -> int:
     """Tokens that one request may take at most: the prompt's fixed part, which is nearly all of it, and the answer."""
     return estimate_tokens(template.system) + settings.max_tokens
-
-
-def _key(settings: GenerateSettings) -> str:
-    return settings.openrouter_api_key.get_secret_value().strip() if settings.openrouter_api_key else ""

@@ -22,7 +22,7 @@ from nanosft.generate.provider.prompts import (
     write_draft_messages,
     write_messages,
 )
-from nanosft.generate.provider.transport import speaks_openrouter
+from nanosft.generate.provider.transport import read_key, require_key, speaks_openrouter
 
 if TYPE_CHECKING:
     from nanosft.generate.provider.catalogue import Catalogue
@@ -46,6 +46,8 @@ __all__ = [
     "open_post",
     "parse_draft",
     "parse_messages",
+    "read_key",
+    "require_key",
     "response_format",
     "serve_local_model",
     "speaks_openrouter",

@@ -4,6 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
+from nanosft.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
@@ -34,3 +38,20 @@ def speaks_openrouter(base_url: str) -> bool:
     """Whether the endpoint is OpenRouter itself."""
     host = urlsplit(base_url).hostname or ""
     return host == "openrouter.ai" or host.endswith(".openrouter.ai")
+
+
+def read_key(secret: SecretStr | None) -> str:
+    """The key as it is sent; empty where there is none."""
+    return secret.get_secret_value().strip() if secret is not None else ""
+
+
+def require_key(secret: SecretStr | None, base_url: str) -> str:
+    """The key of a command that asks models alone.
+
+    Raises:
+        ConfigError: There is none, and the endpoint is OpenRouter.
+    """
+    key = read_key(secret)
+    if speaks_openrouter(base_url) and not key:
+        raise ConfigError("OPENROUTER_API_KEY is not set: set it to a key of openrouter.ai, or use --base-url")
+    return key
