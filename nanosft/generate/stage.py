@@ -35,9 +35,9 @@ from nanosft.generate.records import (
     usd_of,
 )
 from nanosft.generate.rows import (
+    AnswerChecker,
     Budget,
     Job,
-    Judge,
     RetryPolicy,
     RowMaker,
     Runner,
@@ -185,7 +185,7 @@ async def _run_shard(
             plan_row=partial(plan_row, plan),
             ask=ask,
             retries=retries,
-            judge=Judge(work.context, index),
+            checker=AnswerChecker(work.context, index),
             budget=budget,
             row_timeout_s=settings.row_timeout_s,
             source=source_name(settings),

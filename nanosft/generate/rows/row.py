@@ -18,7 +18,7 @@ from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import Answer
 from nanosft.generate.records import RowState, reject_record, row_meta
 from nanosft.generate.rows.budget import Budget
-from nanosft.generate.rows.judge import Judge, Rejection
+from nanosft.generate.rows.checker import AnswerChecker, Rejection
 
 Ask = Callable[[PlanRow, int, Sequence[str], Callable[[Answer], None]], Awaitable[Answer]]
 """Ask for a row: its plan row, the attempt, why earlier answers were rejected, and who is told of billed failures."""
@@ -62,7 +62,7 @@ class RowMaker:
         plan_row: The plan: (row number, prompt variant) -> PlanRow.
         ask: Who writes.
         retries: How often a row is tried.
-        judge: Who accepts.
+        checker: Who accepts.
         budget: None: no limit.
         row_timeout_s: Seconds for all answers to one row together, retries and waits of the client included.
         source: What accepted conversations name as their `meta.source`.
@@ -71,7 +71,7 @@ class RowMaker:
     plan_row: Callable[[int, int], PlanRow]
     ask: Ask
     retries: RetryPolicy
-    judge: Judge
+    checker: AnswerChecker
     budget: Budget | None
     row_timeout_s: float
     source: str
@@ -97,7 +97,7 @@ class RowMaker:
             row = self.plan_row(job.row, state.prompt_variant)
             answer, seconds = await self._ask(row, state, self.row_timeout_s - used_s, open_slot, on_reject)
             used_s += seconds
-            verdict = await self.judge.judge(row, answer)
+            verdict = await self.checker.check(row, answer)
             if isinstance(verdict, Conversation):
                 return verdict.with_meta(**self._meta(row, state, answer))
             is_last = state.num_rejected + 1 >= self.retries.answers_per_prompt

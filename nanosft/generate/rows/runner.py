@@ -85,7 +85,7 @@ class Runner:
         self._stopped = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._flush_now = asyncio.Event()
-        # Rows in flight, and as many whose answers wait to be judged.
+        # Rows in flight, and as many whose answers wait to be checked.
         self._row_slots = asyncio.Semaphore(2 * self.limit.ceiling)
 
     async def run(self, jobs: Iterable[Job]) -> ShardResult:

@@ -15,7 +15,7 @@ from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.records import RowState
-from nanosft.generate.rows import Job, Judge, RetryPolicy, RowMaker
+from nanosft.generate.rows import AnswerChecker, Job, RetryPolicy, RowMaker
 from nanosft.knowledge import read_knowledge
 from nanosft.quality.gates import Context, Gates
 from tests.stub_provider import KNOWLEDGE, write_conversation
@@ -51,7 +51,7 @@ def make_row(
         plan_row=partial(plan_row, plan),
         ask=author,
         retries=RetryPolicy(answers_per_prompt=2, num_prompts=2),
-        judge=Judge(Context(Gates()), index),
+        checker=AnswerChecker(Context(Gates()), index),
         budget=None,
         row_timeout_s=row_timeout_s,
         source="generate",

@@ -8,7 +8,7 @@ from nanosft.dedup import NearDuplicateIndex
 from nanosft.generate.planning import Plan, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import Answer
 from nanosft.generate.records import Tally
-from nanosft.generate.rows.judge import BATCH, Judge, Rejection
+from nanosft.generate.rows.checker import BATCH, AnswerChecker, Rejection
 from nanosft.knowledge import parse_knowledge, read_knowledge
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.grounding import make_reference
@@ -31,9 +31,9 @@ def test_many_answers_at_once_get_the_verdicts_that_each_gets_alone(plan):
     numbers = [*range(3 * BATCH), 5, 7]  # the last two nearly repeat earlier ones
 
     async def scenario() -> list[Conversation | Rejection]:
-        judge = Judge(Context(Gates()), NearDuplicateIndex())
+        checker = AnswerChecker(Context(Gates()), NearDuplicateIndex())
         return await asyncio.gather(
-            *(judge.judge(plan_row(plan, number), answer_to(plan, number)) for number in numbers)
+            *(checker.check(plan_row(plan, number), answer_to(plan, number)) for number in numbers)
         )
 
     verdicts = asyncio.run(scenario())
@@ -44,11 +44,11 @@ def test_many_answers_at_once_get_the_verdicts_that_each_gets_alone(plan):
 
 
 def test_other_work_goes_on_between_batches(plan):
-    """The event loop turns after each batch, so that a place that is free is used before all answers are judged."""
+    """The event loop turns after each batch, so that a place that is free is used before all answers are checked."""
 
     async def scenario() -> int:
-        judge = Judge(Context(Gates()), NearDuplicateIndex())
-        tasks = [asyncio.create_task(judge.judge(plan_row(plan, n), answer_to(plan, n))) for n in range(4 * BATCH)]
+        checker = AnswerChecker(Context(Gates()), NearDuplicateIndex())
+        tasks = [asyncio.create_task(checker.check(plan_row(plan, n), answer_to(plan, n))) for n in range(4 * BATCH)]
         turns = 0
         while not all(task.done() for task in tasks):
             turns += 1
@@ -58,12 +58,12 @@ def test_other_work_goes_on_between_batches(plan):
     assert asyncio.run(scenario()) >= 4
 
 
-def test_an_answer_whose_row_is_cut_off_is_judged_all_the_same(plan):
+def test_an_answer_whose_row_is_cut_off_is_checked_all_the_same(plan):
     """It is paid for: a process that ends at once must not lose it."""
 
     async def scenario() -> Conversation | Rejection:
-        judge = Judge(Context(Gates()), NearDuplicateIndex())
-        task = asyncio.create_task(judge.judge(plan_row(plan, 0), answer_to(plan, 0)))
+        checker = AnswerChecker(Context(Gates()), NearDuplicateIndex())
+        task = asyncio.create_task(checker.check(plan_row(plan, 0), answer_to(plan, 0)))
         await asyncio.sleep(0)
         task.cancel()
         return await task
@@ -73,8 +73,8 @@ def test_an_answer_whose_row_is_cut_off_is_judged_all_the_same(plan):
 
 def test_a_defect_of_a_gate_reaches_whoever_waits_for_the_verdict(plan):
     async def scenario() -> None:
-        judge = Judge(Context(Gates()), None)
-        await judge.judge(plan_row(plan, 0), None)  # type: ignore[arg-type]
+        checker = AnswerChecker(Context(Gates()), None)
+        await checker.check(plan_row(plan, 0), None)  # type: ignore[arg-type]
 
     with pytest.raises(AttributeError):
         asyncio.run(scenario())
@@ -93,7 +93,7 @@ def test_names_that_are_only_reported_stand_in_the_rows_meta(plan):
     """A name that the knowledge does not hold costs no answer; it must be found again by whoever reads the set."""
     reference = make_reference(parse_knowledge("# Zed\n- Maker: Ada\n\n## A\n- Zed is a helper.\n", where="k"))
     gates = Gates(off=frozenset({"identity"}))
-    verdict = asyncio.run(Judge(Context(gates, reference), None).judge(plan_row(plan, 0), answer_to(plan, 0)))
+    verdict = asyncio.run(AnswerChecker(Context(gates, reference), None).check(plan_row(plan, 0), answer_to(plan, 0)))
     assert isinstance(verdict, Conversation)
     assert "Karpathy" in verdict.meta["reported"]["grounding/unknown_name"]
     tally = Tally()

@@ -1,7 +1,7 @@
 """Answers become conversations or rejections: parsed, put through the gates, compared with all accepted before.
 
-Answers are judged in small batches, between which the event loop turns: of 256 answers that come at once, the first
-one's place is asked for anew before the last one is judged, and near-duplicates are hashed 16 at a time (54 µs each
+Answers are checked in small batches, between which the event loop turns: of 256 answers that come at once, the first
+one's place is asked for anew before the last one is checked, and near-duplicates are hashed 16 at a time (54 µs each
 instead of 248).
 """
 
@@ -32,8 +32,8 @@ Verdict = Conversation | Rejection
 _Waiting = tuple[PlanRow, Answer, asyncio.Future[Verdict]]
 
 
-class Judge:
-    """Judges the answers of one process. Used from one event loop.
+class AnswerChecker:
+    """Checks the answers of one process. Used from one event loop.
 
     Args:
         context: Gates and what they check against.
@@ -45,22 +45,22 @@ class Judge:
         self._index = index
         self._waiting: deque[_Waiting] = deque()
 
-    async def judge(self, row: PlanRow, answer: Answer) -> Verdict:
+    async def check(self, row: PlanRow, answer: Answer) -> Verdict:
         """The conversation, folded as the gates say and with what they report in its meta, or why there is none."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Verdict] = loop.create_future()
         if not self._waiting:
-            loop.call_soon(self._judge_some)
+            loop.call_soon(self._check_some)
         self._waiting.append((row, answer, future))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             return await future  # the process ends, but the answer is paid for: a moment, and it is kept
 
-    def _judge_some(self) -> None:
+    def _check_some(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._judge_some)
+            asyncio.get_running_loop().call_soon(self._check_some)
         try:
             verdicts = self._compare([check_answer(row, answer, self._context) for row, answer, _ in batch])
         except Exception as exc:  # noqa: BLE001 - a defect of a gate: it ends the run where the answer is awaited
