@@ -180,13 +180,12 @@ async def _run_shard(
     limit = make_limit(settings, work.template)
     budget = _open_budget(work, state, attempt)
     is_complete = False
-    async with open_provider(settings, plan, work.template, limit) as ask:
+    async with open_provider(settings, plan, work.template, limit, budget) as ask:
         maker = RowMaker(
             plan_row=partial(plan_row, plan),
             ask=ask,
             retries=retries,
             checker=AnswerChecker(work.context, index),
-            budget=budget,
             row_timeout_s=settings.row_timeout_s,
             source=source_name(settings),
         )

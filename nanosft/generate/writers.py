@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 import orjson
@@ -18,9 +19,12 @@ from nanosft.generate.provider import (
     ChatClient,
     ChatRequest,
     ClientOptions,
+    Meter,
     PromptTemplate,
     Usage,
+    make_post,
     narrow_schema,
+    read_generation_cost,
     read_key,
     response_format,
     serve_local_model,
@@ -122,9 +126,9 @@ def is_from_memory(settings: GenerateSettings) -> bool:
 
 @asynccontextmanager
 async def open_provider(
-    settings: GenerateSettings, plan: Plan, template: PromptTemplate, limit: AdaptiveLimit
+    settings: GenerateSettings, plan: Plan, template: PromptTemplate, limit: AdaptiveLimit, budget: Meter | None
 ) -> AsyncIterator[Ask]:
-    """Who is asked for rows, while the context is open.
+    """Who is asked for rows, while the context is open; under the budget, where there is one.
 
     Raises:
         ConfigError: The provider cannot be used as set up.
@@ -136,8 +140,8 @@ async def open_provider(
         is_local = settings.provider == "local"
         base_url = stack.enter_context(serve_local_model()) if is_local else settings.base_url
         key = "" if is_local else read_key(settings.openrouter_api_key)
-        post = await stack.enter_async_context(
-            provider.open_post(
+        send = await stack.enter_async_context(
+            provider.open_http(
                 base_url,
                 key=key,
                 num_connections=limit.ceiling,
@@ -157,7 +161,9 @@ async def open_provider(
             tokens_per_minute=settings.tokens_per_minute,
             secret=key,
         )
-        yield _ask_client(ChatClient(post, options, limit=limit), settings, template)
+        read_cost = partial(read_generation_cost, send) if options.openrouter else None
+        client = ChatClient(make_post(send), options, limit=limit, meter=budget, read_cost=read_cost)
+        yield _ask_client(client, settings, template)
 
 
 def request_seed(row: PlanRow, attempt: int) -> int:

@@ -21,10 +21,10 @@ from nanosft.generate.provider import (
     ChatRequest,
     ClientOptions,
     open_post,
+    read_generation_cost,
     speaks_openrouter,
 )
-from nanosft.generate.provider.client import parse_retry_after
-from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError
+from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError, parse_retry_after
 
 REQUEST = ChatRequest([{"role": "user", "content": "hi"}], {"type": "json_object"}, 64, 0.5, 7, num_tokens=100)
 OK = HttpReply(200, {}, b'{"choices":[{"finish_reason":"stop","message":{"content":"{}"}}],"usage":{"cost":0.5}}')
@@ -398,3 +398,54 @@ def test_every_error_of_the_client_is_one_line():
         with pytest.raises(NanosftError) as raised:
             asked.run()
         assert "\n" not in str(raised.value)
+
+
+def test_what_a_lost_answer_cost_is_asked_for_by_its_id_where_one_came():
+    asked = Asked(LostError("broke", timed_out=False, generation_id="gen-7"), LostError("broke", timed_out=False), OK)
+    told: list[str] = []
+
+    async def read_cost(generation_id: str) -> float:
+        told.append(generation_id)
+        return 0.25
+
+    asked.client = ChatClient(
+        asked.fake,
+        ClientOptions(models=("a",), endpoint="http://x/v1"),
+        limit=asked.limit,
+        read_cost=read_cost,
+        random_uniform=asked.draw,
+    )
+    assert asked.run().usage.cost_usd == 0.5
+    assert told == ["gen-7"]
+    assert [failure.usage.cost_usd for failure in asked.failures] == [0.25, None]
+
+
+def test_a_generations_cost_is_looked_for_until_the_provider_has_it():
+    replies = [status(404), HttpReply(200, {}, b'{"data":{"total_cost":0.0031}}')]
+    paths: list[str] = []
+
+    async def send(method: str, path: str, _body: bytes, _headers: object) -> HttpReply:
+        paths.append(f"{method} {path}")
+        return replies.pop(0)
+
+    assert asyncio.run(read_generation_cost(send, "gen-7")) == 0.0031
+    assert paths == ["GET /generation?id=gen-7"] * 2
+
+
+@pytest.mark.parametrize("head", [b"x-generation-id: gen-9", b"x-other: 1"])
+def test_over_http_an_answer_that_breaks_off_tells_its_id(head):
+    async def handler(reader, writer):
+        await read_request(reader)
+        body = b'{"id":"gen-9","choices":['
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b"\r\ncontent-length: 400\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def scenario() -> str | None:
+        async with serving(handler) as url:
+            with pytest.raises(LostError) as raised:
+                await post_once(url)
+            return raised.value.generation_id
+
+    assert asyncio.run(scenario()) == "gen-9"

@@ -270,6 +270,17 @@ def test_at_the_limit_of_the_budget_all_is_flushed_and_a_larger_one_goes_on(out,
     assert stub.read_bill()["num_billed"] - num_before == 100
 
 
+def test_answers_that_are_billed_and_lost_do_not_pass_the_budget(out):
+    """A bill of 4 times the budget was seen: the client's resends were not admitted."""
+    budget_usd = 30 * PRICE_USD
+    with run_stub(num=100, dropped=0.5) as losing:
+        options = ask_stub(losing, num=100, budget_usd=budget_usd, openrouter_fields=True)
+        with pytest.raises(CreditError, match="the budget is reached"):
+            run_generate(settings(out, **options))
+        billed_usd = losing.read_bill()["billed_usd"]
+    assert 0.9 * budget_usd < billed_usd <= 1.01 * budget_usd + 8 * PRICE_USD
+
+
 def test_a_budget_that_nothing_could_be_held_against_is_refused_before_anything_is_written(out, stub):
     with pytest.raises(ConfigError, match="may state no cost"):
         run_generate(settings(out, budget_usd=1.0, **ask_stub(stub)))

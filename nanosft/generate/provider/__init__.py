@@ -1,16 +1,17 @@
 """The chat API: prompts in, answers out.
 
-`prompts` writes what is asked; `client` asks, within `limits`, through a `transport`, which `http` is in production;
-`answers` tells what came back; `local` serves the packaged small model to the same client; `catalogue` tells what an
-endpoint offers. `open_post` and `Catalogue` are looked up when they are first used: until a connection is opened, no
-HTTP library is loaded.
+`prompts` writes what is asked; `client` sends a `request`, within `limits`, through a `transport`, which `http` is in
+production; `answers` tells what came back, `generation` what a lost answer cost; `local` serves the packaged small
+model to the same client; `catalogue` tells what an endpoint offers. `open_http` and `Catalogue` are looked up when they
+are first used: until a connection is opened, no HTTP library is loaded.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nanosft.generate.provider.answers import MAX_COST_USD, Answer, BadAnswerError, Usage, parse_messages
-from nanosft.generate.provider.client import ChatClient, ChatRequest, ClientOptions
+from nanosft.generate.provider.client import ChatClient, ClientOptions, Meter
+from nanosft.generate.provider.generation import read_generation_cost
 from nanosft.generate.provider.limits import AdaptiveLimit
 from nanosft.generate.provider.local import LOCAL_MODEL, narrow_schema, serve_local_model
 from nanosft.generate.provider.prompts import (
@@ -22,11 +23,12 @@ from nanosft.generate.provider.prompts import (
     write_draft_messages,
     write_messages,
 )
-from nanosft.generate.provider.transport import read_key, require_key, speaks_openrouter
+from nanosft.generate.provider.request import ChatRequest, encode_request, request_fields
+from nanosft.generate.provider.transport import Send, make_post, read_key, require_key, speaks_openrouter
 
 if TYPE_CHECKING:
     from nanosft.generate.provider.catalogue import Catalogue
-    from nanosft.generate.provider.http import open_post
+    from nanosft.generate.provider.http import open_http, open_post
 
 __all__ = [
     "LOCAL_MODEL",
@@ -38,15 +40,22 @@ __all__ = [
     "ChatClient",
     "ChatRequest",
     "ClientOptions",
+    "Meter",
     "PromptTemplate",
+    "Send",
     "Usage",
+    "encode_request",
     "estimate_row_tokens",
+    "make_post",
     "make_template",
     "narrow_schema",
+    "open_http",
     "open_post",
     "parse_draft",
     "parse_messages",
+    "read_generation_cost",
     "read_key",
+    "request_fields",
     "require_key",
     "response_format",
     "serve_local_model",
@@ -56,7 +65,7 @@ __all__ = [
 ]
 
 
-_LAZY = {"open_post": "http", "Catalogue": "catalogue"}
+_LAZY = {"open_http": "http", "open_post": "http", "Catalogue": "catalogue"}
 
 
 def __getattr__(name: str) -> Any:

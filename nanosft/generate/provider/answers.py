@@ -232,7 +232,7 @@ def _parse_usage(value: object) -> Usage:
         prompt_tokens=_count(value.get("prompt_tokens")),
         cached_tokens=_count(cached),
         completion_tokens=_count(value.get("completion_tokens")),
-        cost_usd=_cost(value.get("cost")),
+        cost_usd=parse_cost(value.get("cost")),
     )
 
 
@@ -240,6 +240,7 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and 0 < value <= _MAX_TOKENS else 0
 
 
-def _cost(value: Any) -> float | None:
+def parse_cost(value: Any) -> float | None:
+    """A cost in US dollars as a provider states it; None for what no answer costs."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and 0 <= value <= MAX_COST_USD else None

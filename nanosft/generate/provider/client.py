@@ -11,15 +11,13 @@ told to `on_failure`, so that nothing paid for goes unrecorded.
 """
 
 import asyncio
-import email.utils
 import logging
 import random
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final, Protocol
 
 import orjson
 import stamina
@@ -27,7 +25,17 @@ import stamina
 from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate.provider.answers import Answer, error_message, never_received, parse_answer, request_refused
 from nanosft.generate.provider.limits import AdaptiveLimit, RateLimit
-from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError, Post
+from nanosft.generate.provider.request import ChatRequest, encode_request
+from nanosft.generate.provider.transport import (
+    HttpReply,
+    LostError,
+    NotSentError,
+    Post,
+    find_generation_id,
+    match_secret,
+    parse_retry_after,
+    redact,
+)
 
 _RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUSES: Final = frozenset({408, 429})
@@ -38,18 +46,6 @@ _WAIT_MAX_S: Final = 60.0
 
 # stamina tells every retry to its logger; without a handler that would go to standard error.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """What is asked; `num_tokens` is an estimate of prompt and answer, for the tokens-per-minute limit."""
-
-    messages: Sequence[Mapping[str, Any]]
-    response_format: Mapping[str, Any] | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    seed: int | None = None
-    num_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +77,19 @@ class ClientOptions:
     secret: str = field(default="", repr=False)
 
 
+class Meter(Protocol):
+    """Keeps a budget."""
+
+    async def admit(self) -> None:
+        """Reserve what one request may cost, or raise; it counts as in flight until `withdraw`."""
+
+    def spend(self, cost_usd: float | None) -> None:
+        """Count what an admitted request cost; None: it may have been billed, and nobody knows how much."""
+
+    def withdraw(self) -> None:
+        """Count an admitted request as ended."""
+
+
 class ChatClient:
     """Asks one chat API.
 
@@ -88,6 +97,8 @@ class ChatClient:
         post: Sends one request.
         options: How to ask.
         limit: Told of successes and overloads; whoever calls `ask` holds one of its places.
+        meter: Admits each request before it is sent, resends too, and is told what it cost; None: no limit.
+        read_cost: Asks what an answer that was lost has cost, by its id; None where the provider has no such thing.
         random_uniform: Draws the jitter.
     """
 
@@ -97,13 +108,17 @@ class ChatClient:
         options: ClientOptions,
         *,
         limit: AdaptiveLimit,
+        meter: Meter | None = None,
+        read_cost: Callable[[str], Awaitable[float | None]] | None = None,
         random_uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.limit = limit
         self._post = post
         self._options = options
         self._random_uniform = random_uniform
-        self._secret = _match_secret(options.secret)
+        self._meter = meter
+        self._read_cost = read_cost
+        self._secret = match_secret(options.secret)
         self._num_served = 0
         self._requests = _rate(options.requests_per_minute)
         self._tokens = _rate(options.tokens_per_minute)
@@ -133,7 +148,7 @@ class ChatClient:
         raise ProviderError(f"{self._options.endpoint}: {failed}: try again later") from failed
 
     async def _ask_model(self, model: str, request: ChatRequest, on_failure: Callable[[Answer], None]) -> Answer:
-        body = _encode(request, model, openrouter=self._options.openrouter)
+        body = encode_request(request, model, openrouter=self._options.openrouter)
         try:
             return await self._exchange(body, model, request.num_tokens, on_failure)
         except _RetryableError as exc:
@@ -162,37 +177,64 @@ class ChatClient:
             await self._requests.acquire()
         if self._tokens is not None:
             await self._tokens.acquire(num_tokens)
+        if self._meter is None:
+            return await self._send(body, model, num_tokens, on_failure)
+        await self._meter.admit()
+        try:
+            return await self._send(body, model, num_tokens, on_failure)
+        finally:
+            self._meter.withdraw()
+
+    async def _send(self, body: bytes, model: str, num_tokens: int, on_failure: Callable[[Answer], None]) -> Answer:
+        """Send one request that was admitted; whatever it cost is told to the meter before it ends."""
         generation = self.limit.generation
         try:
             reply = await self._post(body)
         except asyncio.CancelledError:
-            on_failure(never_received("given up before the answer came", model=model))
+            self._fail(never_received("given up before the answer came", model=model), on_failure)
             raise
         except LostError as exc:
             if exc.timed_out:
                 self.limit.record_overload(generation)
-            on_failure(never_received(str(exc), model=model))
+            lost = await self._look_up(never_received(str(exc), model=model), exc.generation_id, on_failure)
+            self._fail(lost, on_failure)
             raise _RetryableError(str(exc)) from exc
         except NotSentError as exc:
             raise _RetryableError(str(exc)) from exc
-        reply = self._redact(reply)
-        if reply.status == HTTPStatus.OK:
-            return self._judge(reply, model, num_tokens, generation, on_failure)
-        raise self._error(reply.status, reply, generation, _message_of(reply.body))
-
-    def _judge(
-        self, reply: HttpReply, model: str, num_tokens: int, generation: int, on_failure: Callable[[Answer], None]
-    ) -> Answer:
+        reply = redact(reply, self._secret)
+        if reply.status != HTTPStatus.OK:
+            raise self._error(reply.status, reply, generation, _message_of(reply.body))
         answer = self._priced(parse_answer(reply.body, model=model))
         if self._tokens is not None:
             self._tokens.give_back(num_tokens - answer.usage.prompt_tokens - answer.usage.completion_tokens)
         problem = answer.problem
-        if problem is not None and (problem.kind == "error_in_200" or problem.kind in _RETRIED_KINDS):
-            on_failure(answer)
-            raise self._error(answer.status or 502, reply, generation, problem.detail)
-        self._num_served += 1
-        self.limit.record_success()
-        return answer
+        if problem is None or not (problem.kind == "error_in_200" or problem.kind in _RETRIED_KINDS):
+            self._num_served += 1
+            self.limit.record_success()
+            self._spend(answer)
+            return answer
+        answer = await self._look_up(answer, find_generation_id(reply.headers, reply.body), on_failure)
+        self._fail(answer, on_failure)
+        raise self._error(answer.status or 502, reply, generation, problem.detail)
+
+    async def _look_up(self, answer: Answer, generation_id: str | None, on_failure: Callable[[Answer], None]) -> Answer:
+        """The answer with the cost that the provider tells of it by its id, where it states none itself."""
+        if answer.usage.cost_usd is not None or generation_id is None or self._read_cost is None:
+            return answer
+        try:
+            cost_usd = await self._read_cost(generation_id)
+        except asyncio.CancelledError:
+            self._fail(answer, on_failure)
+            raise
+        return answer if cost_usd is None else answer.with_cost(cost_usd)
+
+    def _fail(self, answer: Answer, on_failure: Callable[[Answer], None]) -> None:
+        self._spend(answer)
+        on_failure(answer)
+
+    def _spend(self, answer: Answer) -> None:
+        if self._meter is not None:
+            self._meter.spend(answer.usage.cost_usd)
 
     def _priced(self, answer: Answer) -> Answer:
         """The answer with a cost: the provider's own, or that of its tokens; none where nothing readable came."""
@@ -220,11 +262,6 @@ class ChatClient:
             return _RetryableError(text, parse_retry_after(reply.headers.get("retry-after"), now_s=time.time()))
         return _ModelError(text)
 
-    def _redact(self, reply: HttpReply) -> HttpReply:
-        """The reply without our key, which a provider may repeat: bodies go into messages and into rejects."""
-        body = self._secret.sub(b"***", reply.body) if self._secret is not None else reply.body
-        return reply if body == reply.body else replace(reply, body=body)
-
 
 class _RetryableError(Exception):
     """May pass; not before `retry_after_s` seconds."""
@@ -238,53 +275,12 @@ class _ModelError(Exception):
     """The endpoint does not take the request; another model may."""
 
 
-def _match_secret(secret: str) -> re.Pattern[bytes] | None:
-    r"""A secret as a body may hold it: as it is, or any of its characters as `\u0073`, in JSON inside JSON too."""
-    if not secret:
-        return None
-    pieces = (rf"(?:{re.escape(char)}|\\+u(?i:{ord(char):04x}))" for char in secret)
-    return re.compile("".join(pieces).encode())
-
-
-def parse_retry_after(value: str | None, *, now_s: float) -> float:
-    """Seconds to wait: of a number of seconds, or of an HTTP date; 0 where there is none.
-
-    Source: RFC 9110, section 10.2.3.
-    """
-    if not value:
-        return 0.0
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now_s)
-    except ValueError:
-        return 0.0
-
-
 def _message_of(body: bytes) -> str:
     try:
         message = error_message(orjson.loads(body))
     except orjson.JSONDecodeError:
         message = error_message(body.decode("utf-8", "replace"))
     return message or "no message"
-
-
-def _encode(request: ChatRequest, model: str, *, openrouter: bool) -> bytes:
-    body: dict[str, Any] = {"model": model, "messages": request.messages}
-    optional = {
-        "response_format": request.response_format,
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "seed": request.seed,
-    }
-    body.update((key, value) for key, value in optional.items() if value is not None)
-    if openrouter:
-        body["usage"] = {"include": True}
-        if request.response_format is not None:
-            body["provider"] = {"require_parameters": True}
-    return orjson.dumps(body)
 
 
 def _rate(per_minute: float | None) -> RateLimit | None:

@@ -5,7 +5,7 @@
 
 import os
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,7 +16,15 @@ from aiohttp.http_exceptions import BadHttpMessage
 from httpx_aiohttp import AiohttpTransport
 
 from nanosft.errors import ConfigError
-from nanosft.generate.provider.transport import HttpReply, LostError, NotSentError, Post
+from nanosft.generate.provider.transport import (
+    HttpReply,
+    LostError,
+    NotSentError,
+    Post,
+    Send,
+    find_generation_id,
+    make_post,
+)
 
 _KEEPALIVE_S: Final = 20.0
 MAX_BODY_BYTES: Final = 1 << 25
@@ -25,10 +33,16 @@ _MAX_REASON_CHARS: Final = 200
 
 
 @asynccontextmanager
-async def open_post(
-    base_url: str, *, key: str, num_connections: int, connect_timeout_s: float, read_timeout_s: float
-) -> AsyncIterator[Post]:
-    """A `Post` over HTTP. `HTTP_PROXY` and its like are honoured.
+async def open_http(
+    base_url: str,
+    *,
+    key: str,
+    num_connections: int,
+    connect_timeout_s: float,
+    read_timeout_s: float,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> AsyncIterator[Send]:
+    """A `Send` over HTTP. `HTTP_PROXY` and its like are honoured.
 
     Args:
         base_url: Without `/chat/completions`.
@@ -36,6 +50,7 @@ async def open_post(
         num_connections: Most open connections.
         connect_timeout_s: Until the connection stands.
         read_timeout_s: Between two pieces of the answer; of one that is not streamed, nearly all of it.
+        max_body_bytes: A longer answer counts as lost.
 
     Raises:
         ConfigError: The URL is none.
@@ -48,35 +63,50 @@ async def open_post(
     options = {"timeout": timeout.as_dict()}
     limits = httpx.Limits(max_connections=num_connections, keepalive_expiry=_KEEPALIVE_S)
     # The transport itself: httpx's client above it would add cookies, redirects and 0.1 ms a request.
-    transport = AiohttpTransport(limits=limits, proxy=_proxy_of(url))
+    transport = AiohttpTransport(limits=limits, proxy=_proxy_of(httpx.URL(url)))
 
-    async def post(body: bytes) -> HttpReply:
-        request = httpx.Request("POST", url, headers=headers, content=body, extensions=options)
+    async def send(method: str, path: str, body: bytes, more: Mapping[str, str]) -> HttpReply:
+        request = httpx.Request(method, url + path, headers={**headers, **more}, content=body, extensions=options)
+        reply: httpx.Response | None = None
+        content = bytearray()
         try:
             reply = await transport.handle_async_request(request)
             try:
-                content = await _read(reply)
+                await _read(reply, content, max_body_bytes)
             finally:
                 await reply.aclose()
-        except httpx.HTTPError as exc:
-            raise _lost_or_not_sent(exc, connect_timeout_s, read_timeout_s) from exc
-        except (OSError, ClientError, BadHttpMessage, ValueError) as exc:  # what the transport does not map
-            reason = " ".join(str(exc).split())[:_MAX_REASON_CHARS] or type(exc).__name__
-            raise LostError(f"the connection broke ({reason})", timed_out=False) from exc
-        return HttpReply(reply.status_code, reply.headers, content)
+        except (httpx.HTTPError, OSError, ClientError, BadHttpMessage, ValueError, LostError) as exc:
+            failed = _lost_or_not_sent(exc, connect_timeout_s, read_timeout_s)
+            if isinstance(failed, LostError) and reply is not None:
+                failed.generation_id = find_generation_id(reply.headers, bytes(content))
+            raise failed from exc
+        return HttpReply(reply.status_code, reply.headers, bytes(content))
 
     async with transport:
-        yield post
+        yield send
 
 
-async def _read(reply: httpx.Response) -> bytes:
-    """The body, decompressed; raises LostError where it is longer than any answer."""
-    content = bytearray()
+@asynccontextmanager
+async def open_post(
+    base_url: str, *, key: str, num_connections: int, connect_timeout_s: float, read_timeout_s: float
+) -> AsyncIterator[Post]:
+    """A `Post` over HTTP: `open_http` that asks for chat completions alone."""
+    async with open_http(
+        base_url,
+        key=key,
+        num_connections=num_connections,
+        connect_timeout_s=connect_timeout_s,
+        read_timeout_s=read_timeout_s,
+    ) as send:
+        yield make_post(send)
+
+
+async def _read(reply: httpx.Response, content: bytearray, max_body_bytes: int) -> None:
+    """Append the body, decompressed; raises LostError where it is longer than any answer."""
     async for piece in reply.aiter_bytes():
         content += piece
-        if len(content) > MAX_BODY_BYTES:
-            raise LostError(f"the answer has more than {MAX_BODY_BYTES >> 20} MiB", timed_out=False)
-    return bytes(content)
+        if len(content) > max_body_bytes:
+            raise LostError(f"the answer has more than {max_body_bytes >> 20} MiB", timed_out=False)
 
 
 def _proxy_of(url: httpx.URL) -> httpx.Proxy | None:
@@ -87,7 +117,12 @@ def _proxy_of(url: httpx.URL) -> httpx.Proxy | None:
     return httpx.Proxy(proxy) if proxy else None
 
 
-def _lost_or_not_sent(exc: httpx.HTTPError, connect_timeout_s: float, read_timeout_s: float) -> Exception:
+def _lost_or_not_sent(exc: Exception, connect_timeout_s: float, read_timeout_s: float) -> Exception:
+    if isinstance(exc, LostError):
+        return exc
+    if not isinstance(exc, httpx.HTTPError):  # what the transport does not map
+        reason = " ".join(str(exc).split())[:_MAX_REASON_CHARS] or type(exc).__name__
+        return LostError(f"the connection broke ({reason})", timed_out=False)
     # The transport maps a connection that broke after sending to ConnectTimeout: only the cause tells them apart.
     if isinstance(exc.__cause__, ClientConnectorError):
         failed = exc.__cause__
@@ -104,8 +139,8 @@ def _reason(exc: OSError) -> str:
     return os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
 
 
-def _checked_url(base_url: str) -> httpx.URL:
+def _checked_url(base_url: str) -> str:
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"--base-url {base_url!r} is no http:// or https:// URL")
-    return httpx.URL(base_url.rstrip("/") + "/chat/completions")
+    return base_url.rstrip("/")

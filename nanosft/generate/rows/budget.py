@@ -8,6 +8,11 @@ leaves at most one step reserved and not spent. A pod that ends well puts what i
 So all pods together overspend by no more than the requests in flight. Where the store cannot put if absent, a budget is
 refused before anything is spent.
 
+Whatever may be billed is admitted before it is sent: each request of a row, those that the client sends again among
+them. An answer that never came counts with the mean of those that did; until one has come, with the estimate; and with
+one step where no price is known. Requests in flight are reserved for as dearly: where they leave nothing for one more,
+it waits until one of them has ended, and only where none is in flight the budget is reached.
+
 What other numbers of shards have reserved, and what was spent without any budget, is taken off the budget first.
 """
 
@@ -98,7 +103,7 @@ class Budget:
         attempt: Name of this process.
         share: What `split_budget` returned.
         entry: The shard's latest ledger entry, if it has any.
-        mean_cost_usd: What an answer is taken to cost until one has come.
+        mean_cost_usd: What an answer is taken to cost until one has come; 0: nobody knows, and a step is taken.
     """
 
     def __init__(
@@ -117,13 +122,14 @@ class Budget:
         self._attempt = attempt
         self._share = share
         self._entry = entry or LedgerEntry()
-        self._first_cost_usd = mean_cost_usd
+        self._first_cost_usd = mean_cost_usd or share.step_usd
         self._known_usd = 0.0
-        self._unknown_usd = 0.0
+        self._num_unknown = 0
         self._reserved_usd = 0.0  # by this process
         self._num_billed = 0
         self._num_in_flight = 0
         self._lock = asyncio.Lock()
+        self._one_ended = asyncio.Event()
 
     @property
     def mean_cost_usd(self) -> float:
@@ -132,7 +138,7 @@ class Budget:
 
     @property
     def _spent_usd(self) -> float:
-        return self._known_usd + self._unknown_usd
+        return self._known_usd + self._num_unknown * self.mean_cost_usd
 
     async def admit(self) -> None:
         """Reserve what one more request needs; it counts as in flight until `withdraw`.
@@ -144,13 +150,19 @@ class Budget:
         if self._lacks() > _ROUND_USD:
             async with self._lock:
                 while (lacking_usd := self._lacks()) > _ROUND_USD:
-                    await asyncio.to_thread(self._reserve, lacking_usd)
+                    self._one_ended.clear()
+                    try:
+                        await asyncio.to_thread(self._reserve, lacking_usd)
+                    except CreditError:
+                        if not self._num_in_flight and not self._one_ended.is_set():
+                            raise
+                        await self._one_ended.wait()
         self._num_in_flight += 1
 
     def spend(self, cost_usd: float | None) -> None:
         """An answer was paid for; None: it never came and may have been, and the mean is taken."""
         if cost_usd is None:
-            self._unknown_usd += self.mean_cost_usd
+            self._num_unknown += 1
         else:
             self._known_usd += cost_usd
             self._num_billed += cost_usd > 0
@@ -158,6 +170,7 @@ class Budget:
     def withdraw(self) -> None:
         """An admitted request has ended; what it cost was told to `spend`."""
         self._num_in_flight -= 1
+        self._one_ended.set()
 
     def close(self) -> None:
         """Put back what was reserved and not spent. Blocking."""

@@ -17,7 +17,6 @@ from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import Answer
 from nanosft.generate.records import RowState, reject_record, row_meta
-from nanosft.generate.rows.budget import Budget
 from nanosft.generate.rows.checker import AnswerChecker, Rejection
 
 Ask = Callable[[PlanRow, int, Sequence[str], Callable[[Answer], None]], Awaitable[Answer]]
@@ -63,7 +62,6 @@ class RowMaker:
         ask: Who writes.
         retries: How often a row is tried.
         checker: Who accepts.
-        budget: None: no limit.
         row_timeout_s: Seconds for all answers to one row together, retries and waits of the client included.
         source: What accepted conversations name as their `meta.source`.
     """
@@ -72,7 +70,6 @@ class RowMaker:
     ask: Ask
     retries: RetryPolicy
     checker: AnswerChecker
-    budget: Budget | None
     row_timeout_s: float
     source: str
 
@@ -114,27 +111,16 @@ class RowMaker:
 
         def on_failure(answer: Answer) -> None:
             assert answer.problem is not None, "a failure has a problem"
-            self._spend(answer)
             on_reject(_reject(row, None, answer, Rejection((answer.problem.kind,), answer.problem.detail)))
 
         async with open_slot():
-            if self.budget is not None:
-                await self.budget.admit()
             started_s = time.monotonic()
             try:
                 async with asyncio.timeout(timeout_s):
                     answer = await self.ask(row, state.num_rejected, state.details, on_failure)
             except TimeoutError as exc:
                 raise ProviderError(f"row {row.row} took longer than {self.row_timeout_s:g} s") from exc
-            finally:
-                if self.budget is not None:
-                    self.budget.withdraw()
-        self._spend(answer)
         return answer, time.monotonic() - started_s
-
-    def _spend(self, answer: Answer) -> None:
-        if self.budget is not None:
-            self.budget.spend(answer.usage.cost_usd)
 
     def _meta(self, row: PlanRow, state: RowState, answer: Answer) -> dict[str, Any]:
         return row_meta(

@@ -21,7 +21,7 @@ def open_budget(store: Store, share_usd: float, attempt: str = "a", mean_cost_us
     return Budget(store, SHARD, attempt=attempt, share=share, entry=entry, mean_cost_usd=mean_cost_usd)
 
 
-async def spend_until_refused(budget: Budget, cost_usd: float, most: int = 10_000) -> int:
+async def spend_until_refused(budget: Budget, cost_usd: float | None, most: int = 10_000) -> int:
     """Requests that were admitted, one after the other."""
     for number in range(most):
         try:
@@ -48,7 +48,7 @@ def test_what_other_shard_counts_and_unbudgeted_runs_took_is_taken_off():
 
 
 def test_a_step_is_one_put_and_stands_before_the_money_is_spent(store):
-    budget = open_budget(store, 1.0)
+    budget = open_budget(store, 1.0, mean_cost_usd=0.001)
     asyncio.run(budget.admit())
     assert read_ledgers(store)[SHARD].reserved_usd == pytest.approx(0.01)
     assert asyncio.run(spend_until_refused(budget, 0.001, most=9)) == 9
@@ -62,20 +62,39 @@ def test_spending_ends_at_the_share(store):
         asyncio.run(budget.admit())
 
 
-def test_requests_in_flight_count_with_the_mean_cost(store):
+def test_requests_in_flight_count_with_the_mean_cost_and_one_more_waits_for_the_end_of_one(store):
     async def scenario() -> int:
         budget = open_budget(store, 1.0)
         await budget.admit()
         budget.spend(0.1)
         budget.withdraw()
-        for number in range(1000):
-            try:
-                await budget.admit()
-            except CreditError:
-                return number
-        return 1000
+        for _ in range(9):
+            await budget.admit()
+        waiting = asyncio.create_task(budget.admit())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        budget.withdraw()  # it cost nothing
+        await waiting
+        for _ in range(9):
+            budget.spend(0.1)
+            budget.withdraw()
+        with pytest.raises(CreditError, match="the budget is reached"):
+            await budget.admit()
+        return len(list(store.list("budget/")))
 
-    assert asyncio.run(scenario()) == 9
+    assert asyncio.run(scenario()) <= 100
+
+
+def test_where_no_price_is_known_an_answer_that_never_came_counts_as_one_step(store):
+    """None of them ever told a cost, and they were sent without end."""
+    assert asyncio.run(spend_until_refused(open_budget(store, 1.0), None)) == 100
+
+
+def test_answers_that_never_came_are_counted_anew_once_one_has_told_its_cost(store):
+    budget = open_budget(store, 1.0, mean_cost_usd=0.3)
+    budget.spend(None)
+    budget.spend(0.1)
+    assert asyncio.run(spend_until_refused(budget, 0.1)) == 8
 
 
 def test_an_answer_that_never_came_counts_with_the_mean_cost(store):

@@ -52,7 +52,6 @@ def make_row(
         ask=author,
         retries=RetryPolicy(answers_per_prompt=2, num_prompts=2),
         checker=AnswerChecker(Context(Gates()), index),
-        budget=None,
         row_timeout_s=row_timeout_s,
         source="generate",
     )
