@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, cast, get_args
 import orjson
 
 from nanosft.errors import DataError
+from nanosft.foreign import quote
 
 Role = Literal["system", "user", "assistant"]
 PartType = Literal["text", "python", "python_output"]
@@ -191,7 +192,7 @@ def _detect(value: object, where: str) -> Format:
             return "sharegpt"
         if "instruction" in value and "output" in value:
             return "alpaca"
-        keys = ", ".join(sorted(map(repr, value))[:8]) or "none"
+        keys = ", ".join(quote(key) for key in sorted(value)[:8]) or "none"
         raise DataError(
             f"{where}: no known conversation format: its keys are {keys}; expected 'messages', 'conversations', "
             "'instruction' with 'output', or a JSON list"
@@ -208,13 +209,13 @@ def _from_messages(value: dict[str, Any], where: str, *, canonical: bool) -> Con
     if not canonical:
         return Conversation(messages, _foreign_meta(value, {"messages"}))
     if extras := value.keys() - {"id", "messages", "meta"}:
-        raise DataError(f"{where}: unknown key {min(extras)!r} beside id, messages and meta")
+        raise DataError(f"{where}: unknown key {quote(min(extras))} beside id, messages and meta")
     meta = value.get("meta", {})
     if not isinstance(meta, dict):
         raise DataError(f"{where}: 'meta' must be an object, found {_kind(meta)}")
     conversation = Conversation(messages, meta)
     if value.get("id") != conversation.id:
-        raise DataError(f"{where}: id {value.get('id')!r} is not the hash of its messages ({conversation.id})")
+        raise DataError(f"{where}: id {quote(value.get('id'))} is not the hash of its messages ({conversation.id})")
     return conversation
 
 
@@ -281,7 +282,7 @@ def _message(value: object, where: str) -> Message:
     name = value.get(role_key)
     role = _ROLE_NAMES.get(name) if isinstance(name, str) else None
     if role is None:
-        raise DataError(f"{where} has {role_key} {name!r}; known are {', '.join(_ROLE_NAMES)}")
+        raise DataError(f"{where} has {role_key} {quote(name)}; known are {', '.join(_ROLE_NAMES)}")
     if content_key not in value:
         raise DataError(f"{where} has no {content_key!r}")
     content = value[content_key]
@@ -299,7 +300,7 @@ def _part(value: object, where: str) -> Part:
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         raise DataError(f"{where} must be an object with a 'type' and a 'text'")
     if value.get("type") not in _PART_TYPES:
-        raise DataError(f"{where} has type {value.get('type')!r}; known are {', '.join(sorted(_PART_TYPES))}")
+        raise DataError(f"{where} has type {quote(value.get('type'))}; known are {', '.join(sorted(_PART_TYPES))}")
     return Part(cast("PartType", value["type"]), value["text"])
 
 

@@ -14,6 +14,7 @@ from nanosft.manifest import EVALUATION_KEY, MANIFEST_KEY, Manifest, Parent, par
 from nanosft.store import MissingObjectError, Store, open_object, open_store
 
 _SCORES_KEY = "scores.json"
+_MAX_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Ancestor:
         manifest: What is there; None where the state is any but "as recorded".
         state: "as recorded"; "changed since" (another manifest lies there now); "not checked" (data without a manifest
             is there: a base checkpoint, a file); "as shipped" (the knowledge base that comes with this nanosft);
-            "gone"; or "cannot be read: " with the reason.
+            "told above" (its manifest stands before in the tree, which is therefore no larger than the manifests
+            are); "not followed" (a hundred generations back); "gone"; or "cannot be read: " with the reason.
         parents: What it was made from.
         made_s: When its manifest was put, in seconds since 1970; None where nothing tells.
     """
@@ -74,7 +76,13 @@ def read_lineage(uri: str) -> Ancestor:
 
 def trace_parents(uri: str, manifest: Manifest, *, made_s: float | None = None) -> Ancestor:
     """The ancestry of what a manifest at hand is of, such as that of a saved state; raises nothing."""
-    return Ancestor(uri, manifest, "as recorded", tuple(map(_read_ancestor, manifest.parents)), made_s)
+    return _trace(uri, manifest, made_s, set(), 0)
+
+
+def _trace(uri: str, manifest: Manifest, made_s: float | None, told: set[str], depth: int) -> Ancestor:
+    """The tree; `told` has the hashes of the manifests that stand in it already."""
+    parents = tuple(_read_ancestor(parent, told, depth + 1) for parent in manifest.parents)
+    return Ancestor(uri, manifest, "as recorded", parents, made_s)
 
 
 def _made_s(store: Store) -> float | None:
@@ -88,8 +96,10 @@ def _prefix(uri: str) -> str:
     return (above or slash or ".") if name == MANIFEST_KEY else uri
 
 
-def _read_ancestor(parent: Parent) -> Ancestor:
+def _read_ancestor(parent: Parent, told: set[str], depth: int) -> Ancestor:
     """What lies at a parent's URI. Only the manifest that was recorded is followed, so no lineage has a loop."""
+    if parent.sha256 in told or depth > _MAX_DEPTH:
+        return Ancestor(parent.uri, None, "told above" if parent.sha256 in told else "not followed")
     if parent.uri == SHIPPED and read_knowledge().sha256 == parent.sha256:
         return Ancestor(parent.uri, None, "as shipped")
     try:
@@ -103,7 +113,8 @@ def _read_ancestor(parent: Parent) -> Ancestor:
         manifest = parse_manifest(content, where=store.uri_of(MANIFEST_KEY))
     except NanosftError as exc:
         return Ancestor(parent.uri, None, f"cannot be read: {exc}")
-    return trace_parents(parent.uri, manifest, made_s=_made_s(store))
+    told.add(parent.sha256)
+    return _trace(parent.uri, manifest, _made_s(store), told, depth)
 
 
 def _is_there(uri: str) -> bool:

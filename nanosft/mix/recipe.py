@@ -16,10 +16,9 @@ What a source adds is said by one of `ratio`, `epochs` and `rest`; without any o
 `recipe.example.toml` beside this module shows every key.
 """
 
-import tomllib
 from collections import Counter
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -27,6 +26,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from nanosft.conversation import Format
 from nanosft.dedup import DEFAULT_THRESHOLD
 from nanosft.errors import ConfigError
+from nanosft.foreign import parse_toml
 from nanosft.settings.gates import WIDER_GATES, GateName
 
 Unit = Literal["rows", "tokens", "supervised_tokens"]
@@ -52,7 +52,7 @@ def _refuse_empty(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-_MAX_EPOCHS: Final = 10_000
+MAX_EPOCHS: Final = 10_000
 _MAX_TOKENS: Final = 1 << 50
 _MAX_ROWS: Final = 1 << 40
 """Of any number of rows, turns or characters: beyond it is a slip, and far below what 64 bits hold."""
@@ -113,7 +113,7 @@ class Source(_Table):
     fields: dict[str, str] = Field(default_factory=dict)
     roles: dict[str, Literal["system", "user", "assistant"]] = Field(default_factory=dict)
     ratio: float | None = Field(default=None, gt=0)
-    epochs: float | None = Field(default=None, gt=0, le=_MAX_EPOCHS)
+    epochs: float | None = Field(default=None, gt=0, le=MAX_EPOCHS)
     rest: bool = False
     max_rows: Count | None = None
     synthetic: bool = False
@@ -209,7 +209,7 @@ class Recipe(_Table):
     synthetic_share: float | None = Field(default=None, gt=0, lt=1)
     total_rows: Count | None = None
     total_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS)
-    max_epochs: float = Field(default=1.0, gt=0, le=_MAX_EPOCHS)
+    max_epochs: float = Field(default=1.0, gt=0, le=MAX_EPOCHS)
     warn_epochs: float = Field(default=4.0, gt=0)
     tokenizer: str | None = None
     shard_rows: Count = 50_000
@@ -311,10 +311,7 @@ def parse_recipe(data: bytes, *, where: str) -> Recipe:
     Raises:
         ConfigError: It is not TOML, or a key is unknown, missing or wrong; the message names the key.
     """
-    try:
-        table: dict[str, Any] = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{where}: not TOML: {exc}") from exc
+    table = parse_toml(data, where=where)
     try:
         return Recipe.model_validate(table)
     except ValidationError as exc:

@@ -13,6 +13,7 @@ import tiktoken
 from nanosft.conversation import Conversation, Message, role_problem
 from nanosft.data import read_manifest
 from nanosft.errors import ConfigError, DataError
+from nanosft.foreign import quote
 from nanosft.nanochat.encoding_pickle import NUM_BYTES, read_encoding
 from nanosft.nanochat.layout import find_tokenizer
 from nanosft.nanochat.verified import read_verified
@@ -81,8 +82,17 @@ class Tokenizer:
         return self.encoding.encode_single_token(name)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ordinary text: a special token spelled out in it stays plain text."""
-        return self.encoding.encode_ordinary(text)
+        """Ids of ordinary text: a special token spelled out in it stays plain text.
+
+        Raises:
+            DataError: tiktoken cannot split it, as where a hundred thousand spaces follow one another.
+        """
+        try:
+            return self.encoding.encode_ordinary(text)
+        except BaseException as exc:
+            if type(exc).__name__ != "PanicException":  # Rust's, which no module exports and no `Exception` is above
+                raise
+            raise DataError(f"{self.where}: cannot encode a text of {len(text):,} characters: {quote(text)}") from None
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
@@ -110,7 +120,7 @@ class Tokenizer:
         problem = _find_role_problem(conversation.messages)
         if problem is not None:
             raise DataError(f"conversation {conversation.id}: {problem}")
-        encode = self.encoding.encode_ordinary
+        encode = self.encode
         ids = [self.bos_id]
         mask = [0]
         for message in join_system(conversation.messages):
@@ -165,7 +175,7 @@ class Tokenizer:
     def _render_parts(self, message: Message, ids: list[int], mask: list[int]) -> None:
         for part in message.content:
             assert not isinstance(part, str)
-            text = self.encoding.encode_ordinary(part.text)
+            text = self.encode(part.text)
             supervised = 1
             if part.type == "python":
                 text = [self.python_start_id, *text, self.python_end_id]

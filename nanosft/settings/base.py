@@ -16,19 +16,23 @@ A list is given as a repeated option, or with commas in a variable.
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nanosft.errors import ConfigError
+from nanosft.foreign import parse_toml
 
 ENV_PREFIX = "NANOSFT_"
 _PASSWORD_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]*@")
+
+_MAX_INTEGER: Final = (1 << 64) - 1
+_MAX_REAL: Final = 1e9
+"""Of seconds, rates and prices alike; single precision and the system's clocks hold ten times as much."""
 
 Step = int | Literal["best", "last"]
 """Which checkpoint of a run: a number, the one with the lowest validation loss, or the newest."""
@@ -68,6 +72,16 @@ class StageSettings(BaseSettings):
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and _PASSWORD_URL.match(text):
                 raise ValueError("holds a password: a URL of a setting is kept and shown; give the key by its variable")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _check_numbers(cls, value: Any) -> Any:
+        """Refuse numbers that torch, JSON or a clock cannot hold."""
+        if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+            raise ValueError("is out of bounds: whole numbers have 64 bits")
+        if isinstance(value, float) and not abs(value) <= _MAX_REAL:
+            raise ValueError(f"is out of bounds: at most {_MAX_REAL:g} is meant by nobody")
         return value
 
     def content(self) -> dict[str, Any]:
@@ -153,11 +167,11 @@ def _from_file(cls: type[StageSettings], config: str | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        table = tomllib.loads(Path(config).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigError(f"--config {config}: cannot be read: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"--config {config}: not TOML: {exc}") from exc
+        data = Path(config).read_bytes()
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise ConfigError(f"--config {config}: cannot be read: {reason}") from exc
+    table = parse_toml(data, where=f"--config {config}")
     top_level = {key: value for key, value in table.items() if not isinstance(value, dict)}
     commands = {other.command.split()[0] for other in StageSettings.__subclasses__() if other.command}
     for name in table.keys() - top_level.keys() - commands:

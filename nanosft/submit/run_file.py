@@ -1,12 +1,12 @@
 """What a run file says, checked against the stages' own settings. Pure."""
 
 import re
-import tomllib
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from nanosft.errors import ConfigError
+from nanosft.foreign import parse_toml
 from nanosft.settings.base import StageSettings
 from nanosft.settings.evaluate import EvalSettings
 from nanosft.settings.generate import GenerateSettings
@@ -111,14 +111,13 @@ def parse_run(text: str, *, where: str) -> RunFile:
     Raises:
         ConfigError: A key is unknown, missing or out of bounds; the message names it.
     """
+    table = parse_toml(text, where=where)
     try:
-        run = RunFile.model_validate(tomllib.loads(text))
+        run = RunFile.model_validate(table)
         _check(GenerateSettings, {"out": run.prefix, **run.generate}, "generate")
         _check(MixSettings, {"recipe": RECIPE_PATH, "out": run.prefix, **run.mix}, "mix")
         _check(TrainSettings, {"base": "base", "data": "data", "out": run.prefix, **run.train}, "train")
         _check(EvalSettings, {"model": "model", "out": run.prefix, **run.eval}, "eval")
-    except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{where}: not TOML: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -140,3 +140,22 @@ def test_json_has_the_manifests_whole(tmp_path: Path, capsys: pytest.CaptureFixt
     assert found["uri"] == (tmp_path / "mixture").as_uri()
     assert found["manifest"] == orjson.loads((tmp_path / "mixture" / "manifest.json").read_bytes())
     assert [parent["state"] for parent in found["parents"]] == ["as recorded"]
+
+
+def test_a_lineage_of_26_sets_that_name_a_parent_twice_is_told_at_once(tmp_path: Path) -> None:
+    parent = finish(tmp_path / "0")
+    for number in range(1, 27):
+        parent = finish(tmp_path / str(number), parent, parent)
+    found = flatten(read_lineage(str(tmp_path / "26")))
+    assert len(found) == 1 + 2 * 26
+    assert [state for _, state in found].count("told above") == 26
+
+
+def test_a_long_chain_of_sets_is_followed_a_hundred_back(tmp_path: Path, capsys: Any) -> None:
+    parent = finish(tmp_path / "0")
+    for number in range(1, 110):
+        parent = finish(tmp_path / str(number), parent)
+    found = flatten(read_lineage(str(tmp_path / "109")))
+    assert [state for _, state in found] == ["as recorded"] * 101 + ["not followed"]
+    run_describe(DescribeSettings(uri=str(tmp_path / "109"), json_output=True))
+    assert orjson.loads(capsys.readouterr().out)["state"] == "as recorded"

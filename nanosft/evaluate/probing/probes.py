@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nanosft.conversation import Message
 from nanosft.errors import ConfigError
 from nanosft.evaluate.probing.questions import ask_by_grammar
+from nanosft.foreign import clip, parse_toml
 from nanosft.knowledge import Fact, Knowledge
 from nanosft.knowledge.keys import Key, alter, cut_before, find_key, leave_gap
 from nanosft.knowledge.quantities import find_quantities
@@ -127,9 +128,10 @@ def read_personas(uri: str | None) -> tuple[str, ...]:
         store, key = open_object(uri)
         data = store.read(key)
     try:
-        found = _Personas.model_validate(tomllib.loads(data.decode("utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as exc:
-        raise ConfigError(f"{uri}: no dimensions with [[personas]] and their descriptions: {exc}") from exc
+        found = _Personas.model_validate(parse_toml(data, where=str(uri)))
+    except ValidationError as exc:
+        problem = clip(str(exc))
+        raise ConfigError(f"{uri}: no dimensions with [[personas]] and their descriptions: {problem}") from exc
     return tuple(persona.description for persona in found.personas)
 
 

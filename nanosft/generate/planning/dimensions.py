@@ -5,7 +5,6 @@ headings of the knowledge base. `--dimensions URI` puts another file in its plac
 """
 
 import hashlib
-import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from importlib.resources import files
@@ -15,6 +14,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nanosft.errors import ConfigError, DataError
+from nanosft.foreign import parse_toml
 from nanosft.knowledge import Knowledge
 from nanosft.store import open_object
 
@@ -208,10 +208,7 @@ def parse_dimensions(data: bytes, *, where: str) -> Dimensions:
     Raises:
         ConfigError: It is no TOML, or a key is missing, unknown or wrong; the message names the key.
     """
-    try:
-        table = tomllib.loads(data.decode("utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise ConfigError(f"{where}: not TOML: {exc}") from exc
+    table = parse_toml(data, where=where)
     try:
         return Dimensions.model_validate(table)
     except ValidationError as exc:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from nanosft.errors import ConfigError
-from nanosft.mix.recipe import Recipe
+from nanosft.mix.recipe import MAX_EPOCHS, Recipe
 from nanosft.mix.selecting.apportion import Demand, apportion
 
 
@@ -55,4 +55,10 @@ def apportion_sources(recipe: Recipe, available: Mapping[int, int]) -> list[int]
     )
     if not any(amounts):
         raise ConfigError("the mixture is empty: no source has a train row left; look at --dry-run with fewer filters")
+    for index, (source, amount) in enumerate(zip(recipe.sources, amounts, strict=True)):
+        if amount > MAX_EPOCHS * available.get(index, 0):
+            raise ConfigError(
+                f"source {source.name!r} would be repeated {amount // available[index]:,} times: {MAX_EPOCHS:,} passes "
+                "are the most; lower the total"
+            )
     return amounts

@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -30,8 +30,10 @@ DEFAULT_SOURCE: Final = "data"
 """The source of conversations that name none."""
 
 _CHUNK_LINES: Final = 256
+_CHUNK_BYTES: Final = 4 << 20
 _SERIAL_LINES: Final = 2048
-"""Data sets up to this many lines are tokenised in this process: starting others takes longer."""
+_SERIAL_BYTES: Final = 16 << 20
+"""Data sets up to so many lines and bytes are tokenised in this process: starting others takes longer."""
 _CACHE_FORMAT: Final = 1
 _MAGIC: Final = b"nanosft tokens\n"
 _ALIGNMENT: Final = 64
@@ -105,8 +107,13 @@ def tokenize(
         StoreError: A process that shares the work died, most likely of too little memory.
     """
     chunks = _cut(iter(lines))
-    head = list(islice(chunks, _SERIAL_LINES // _CHUNK_LINES))
-    is_small = len(head) < _SERIAL_LINES // _CHUNK_LINES
+    head, num_bytes, is_small = list[list[Line]](), 0, True
+    for chunk in chunks:
+        head.append(chunk)
+        num_bytes += sum(len(line) for _, line in chunk)
+        if len(head) == _SERIAL_LINES // _CHUNK_LINES or num_bytes >= _SERIAL_BYTES:
+            is_small = False
+            break
     results: list[_Rendered] = []
     with Workers(1 if is_small else num_workers, _set_up, tokenizer_pickle, capacity, overlong) as workers:
         for result in workers.map(_render, ((chunk,) for chunk in chain(head, chunks))):
@@ -273,7 +280,15 @@ def _render(lines: Sequence[Line]) -> _Rendered:
 
 
 def _cut(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    while chunk := list(islice(lines, _CHUNK_LINES)):
+    """Some lines at a time, as many as a process gets; one of the longest may come on top of `_CHUNK_BYTES`."""
+    chunk, num_bytes = list[Line](), 0
+    for line in lines:
+        chunk.append(line)
+        num_bytes += len(line[1])
+        if len(chunk) == _CHUNK_LINES or num_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, num_bytes = [], 0
+    if chunk:
         yield chunk
 
 
