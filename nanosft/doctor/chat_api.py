@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 
 from nanosft.doctor.finding import Finding, look
 from nanosft.errors import ConfigError, CreditError
-from nanosft.generate.provider import Catalogue, read_key, speaks_openrouter
+from nanosft.generate.provider import SOON_DAYS, Catalogue, ModelCard, read_key, speaks_openrouter
 from nanosft.settings.doctor import DoctorSettings
 
 _KEYS_URL = "https://openrouter.ai/settings/keys"
 _CREDITS_URL = "https://openrouter.ai/settings/credits"
 _LEAST_USD = 1.0
-_SOON_DAYS = 30
 
 
 def check_chat_api(settings: DoctorSettings) -> Iterator[Finding]:
@@ -54,7 +53,22 @@ def _check_model(catalogue: Catalogue, slug: str) -> Finding | str:
         remedy = f"--model {near[0]}" if near else "--model SLUG, of those that the endpoint lists"
         others = f"; there are {', '.join(near)}" if near else f"; there are {len(offers)} others"
         return Finding("model", "error", f"{slug} is not offered{others}", remedy, ConfigError.exit_code)
-    ends = offers[slug]
-    if ends is not None and (ends - datetime.now(UTC)).days < _SOON_DAYS:
-        return Finding("model", "warning", f"{slug} is offered until {ends:%Y-%m-%d}", "--model SLUG, before then")
-    return f"{slug} is offered"
+    card = offers[slug]
+    if card.expires_within(SOON_DAYS, now=datetime.now(UTC)):
+        return Finding(
+            "model", "warning", f"{slug} is offered until {card.expires:%Y-%m-%d}", "--model SLUG, before then"
+        )
+    if not card.supports("structured_outputs"):
+        return Finding(
+            "model", "warning", f"{slug} does not bind its answers to a schema", "nanosft models lists those that do"
+        )
+    return f"{slug} is offered{_tell_card(card)}"
+
+
+def _tell_card(card: ModelCard) -> str:
+    told = [
+        f"{card.context_length:,} tokens of context" if card.context_length else "",
+        card.prices.per_million() if card.prices else "",
+        f"in batches {card.batch_prices.per_million()}" if card.batch_prices else "",
+    ]
+    return "".join(f"; {text}" for text in told if text)

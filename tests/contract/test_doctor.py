@@ -138,7 +138,14 @@ def serving(answers):
         server.shutdown()
 
 
-MODELS = {"data": [{"id": "a/one"}, {"id": "a/old", "expiration_date": "2000-01-01"}, {"id": "a/two"}]}
+MODELS = {
+    "data": [
+        {"id": "a/one"},
+        {"id": "a/old", "expiration_date": "2000-01-01"},
+        {"id": "a/two"},
+        {"id": "a/prose", "supported_parameters": []},
+    ]
+}
 
 
 def ask(monkeypatch, answers, *, model="a/one", key="sesame"):
@@ -177,7 +184,12 @@ def test_a_key_that_is_refused_is_never_shown(monkeypatch):
 
 @pytest.mark.parametrize(
     ("model", "status", "remedy"),
-    [("a/oen", "error", "--model a/one"), ("x", "error", "--model SLUG"), ("a/old", "warning", "--model SLUG")],
+    [
+        ("a/oen", "error", "--model a/one"),
+        ("x", "error", "--model SLUG"),
+        ("a/old", "warning", "--model SLUG"),
+        ("a/prose", "warning", "nanosft models"),
+    ],
 )
 def test_a_model_that_is_gone_or_going(monkeypatch, model, status, remedy):
     _, found = ask(monkeypatch, key_says(usage=0), model=model)
@@ -192,6 +204,16 @@ def test_a_model_that_is_gone_or_going(monkeypatch, model, status, remedy):
 def test_an_endpoint_that_answers_something_else(monkeypatch, answer, code):
     _, model = ask(monkeypatch, {**key_says(usage=0), "/v1/models": answer})
     assert (model.status, model.exit_code) == ("error", code)
+
+
+def test_a_model_is_told_with_its_context_and_prices(monkeypatch):
+    card = {"id": "a/one", "context_length": 1_000_000, "pricing": {"prompt": "3e-7", "completion": "0.0000025"}}
+    half = {"id": "a/one:batch", "pricing": {"prompt": "0.00000015", "completion": "0.00000125"}}
+    _, model = ask(monkeypatch, {**key_says(usage=0), "/v1/models": (200, {"data": [card, half]})})
+    assert model.found == (
+        "a/one is offered; 1,000,000 tokens of context; 0.30 and 2.50 dollars per million tokens; "
+        "in batches 0.15 and 1.25 dollars per million tokens"
+    )
 
 
 def test_an_endpoint_that_is_not_there_and_one_without_a_key():

@@ -2,14 +2,15 @@
 
 `prompts` writes what is asked; `client` sends a `request`, within `limits`, through a `transport`, which `http` is in
 production; `answers` tells what came back, `generation` what a lost answer cost; `local` serves the packaged small
-model to the same client; `catalogue` tells what an endpoint offers. `open_http` and `Catalogue` are looked up when they
-are first used: until a connection is opened, no HTTP library is loaded.
+model to the same client; `catalogue` tells what an endpoint offers, as `cards` with prices. `open_http` and `Catalogue`
+are looked up when they are first used: until a connection is opened, no HTTP library is loaded.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nanosft.generate.provider.answers import MAX_COST_USD, Answer, BadAnswerError, Usage, parse_messages
+from nanosft.generate.provider.cards import SOON_DAYS, ModelCard, Prices
 from nanosft.generate.provider.client import ChatClient, ClientOptions, Meter
 from nanosft.generate.provider.generation import read_generation_cost
 from nanosft.generate.provider.limits import AdaptiveLimit
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCAL_MODEL",
     "MAX_COST_USD",
+    "SOON_DAYS",
     "AdaptiveLimit",
     "Answer",
     "BadAnswerError",
@@ -41,6 +43,8 @@ __all__ = [
     "ChatRequest",
     "ClientOptions",
     "Meter",
+    "ModelCard",
+    "Prices",
     "PromptTemplate",
     "Send",
     "Usage",

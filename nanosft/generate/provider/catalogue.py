@@ -1,17 +1,25 @@
 """What a chat API tells of itself without writing anything: its models, and what is left on a key."""
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import httpx
+import orjson
 
 from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate.provider.answers import error_message
+from nanosft.generate.provider.cards import ModelCard, parse_cards
 
 _REFUSED_KEY: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN})
 _MAY_PASS: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_MAX_BODY_BYTES: Final = 1 << 25
+"""Of one page: some thirty times what OpenRouter's whole list has."""
+_MAX_PAGES: Final = 20
+_MAX_USD: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Catalogue:
     Args:
         base_url: Without `/models`.
         key: Sent as a bearer token; empty: none is.
-        timeout_s: Seconds for each answer.
+        timeout_s: Seconds for each answer, from its request to its last byte.
     """
 
     def __init__(self, base_url: str, *, key: str, timeout_s: float) -> None:
@@ -36,63 +44,82 @@ class Catalogue:
         self._key = key
         self._timeout_s = timeout_s
 
-    def read_models(self) -> dict[str, datetime | None]:
-        """Slugs of the models on offer, each with the time at which it ends, where one is known.
+    def read_models(self) -> dict[str, ModelCard]:
+        """The models on offer by slug; a batch entry stands in the card of its model.
 
         Raises:
             ConfigError: The endpoint has no such list.
             CreditError: The key is refused.
             ProviderError: The endpoint does not answer.
         """
-        items = self._get("/models")
-        if not isinstance(items, list):
-            raise ConfigError(f"{self._base_url}/models: not a list of models: check --base-url")
-        rows = [item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
-        return {item["id"]: _parse_time(item.get("expiration_date")) for item in rows}
+        items: list[object] = []
+        for page in self._pages(f"{self._base_url}/models"):
+            if not isinstance(page, list):
+                raise ConfigError(f"{self._base_url}/models: not a list of models: check --base-url")
+            items += page
+        return parse_cards(items)
 
     def read_key(self) -> KeyStatus:
         """What is left on the key (OpenRouter alone). Raises as `read_models`."""
-        item = self._get("/key")
+        item = self._get(f"{self._base_url}/key")["data"]
         if not isinstance(item, dict):
             raise ConfigError(f"{self._base_url}/key: tells nothing of the key: check --base-url")
-        left = item.get("limit_remaining")
-        return KeyStatus(float(item.get("usage") or 0.0), None if left is None else float(left))
+        return KeyStatus(_dollars(item.get("usage")) or 0.0, _dollars(item.get("limit_remaining")))
 
-    def _get(self, path: str) -> Any:
-        """The answer's `data`."""
-        url = self._base_url + path
-        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
+    def _pages(self, url: str) -> Iterator[object]:
+        """The `data` of each page: an endpoint may give its list whole, or name the next page in `links`."""
+        for _ in range(_MAX_PAGES):
+            body = self._get(url)
+            yield body["data"]
+            links = body.get("links")
+            following = links.get("next") if isinstance(links, dict) else None
+            if not isinstance(following, str) or not following:
+                return
+            url = urljoin(url, following)
+            if not url.startswith(f"{self._base_url}/"):  # the key is for this endpoint alone
+                return
+
+    def _get(self, url: str) -> dict[str, Any]:
+        """The answer's body: an object that has `data`."""
+        status, content = self._read(url)
         try:
-            reply = httpx.get(url, headers=headers, timeout=self._timeout_s)
+            body = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            body = None
+        if status == HTTPStatus.OK:
+            if not isinstance(body, dict) or "data" not in body:
+                raise ConfigError(f"{url}: not what OpenAI's API answers: check --base-url")
+            return body
+        said = error_message(body)
+        text = f"{url}: HTTP {status}: {said.replace(self._key, '***') if self._key else said}"
+        if status in _REFUSED_KEY:
+            raise CreditError(f"{text}: check the key and its credit")
+        if status in _MAY_PASS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ProviderError(f"{text}: try again later")
+        raise ConfigError(f"{text}: check --base-url")
+
+    def _read(self, url: str) -> tuple[int, bytes]:
+        """Status and body, neither endless nor awaited for ever."""
+        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        ends_s = time.monotonic() + self._timeout_s
+        content = bytearray()
+        try:
+            with httpx.stream("GET", url, headers=headers, timeout=self._timeout_s) as reply:
+                for piece in reply.iter_bytes():
+                    content += piece
+                    if len(content) > _MAX_BODY_BYTES:
+                        raise ConfigError(f"{url}: has more than {_MAX_BODY_BYTES >> 20} MiB: check --base-url")
+                    if time.monotonic() > ends_s:
+                        raise httpx.ReadTimeout("slow")
+                return reply.status_code, bytes(content)
         except httpx.TimeoutException as exc:
             raise ProviderError(f"{url}: no answer within {self._timeout_s:g} s: try again later") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise ProviderError(f"{url}: {exc}: check --base-url and the network, or try again later") from exc
-        if reply.status_code == HTTPStatus.OK:
-            try:
-                return reply.json()["data"]
-            except (ValueError, KeyError, TypeError) as exc:
-                raise ConfigError(f"{url}: not what OpenAI's API answers: check --base-url") from exc
-        said = error_message(_json_of(reply))
-        text = f"{url}: HTTP {reply.status_code}: {said.replace(self._key, '***') if self._key else said}"
-        if reply.status_code in _REFUSED_KEY:
-            raise CreditError(f"{text}: check the key and its credit")
-        if reply.status_code in _MAY_PASS or reply.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ProviderError(f"{text}: try again later")
-        raise ConfigError(f"{text}: check --base-url")
 
 
-def _json_of(reply: httpx.Response) -> Any:
-    try:
-        return reply.json()
-    except ValueError:
+def _dollars(value: object) -> float | None:
+    """A number of dollars, which may be below 0; None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-
-
-def _parse_time(value: object) -> datetime | None:
-    """A date or time in ISO's form; None for anything else."""
-    try:
-        found = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return float(value) if abs(value) <= _MAX_USD else None
