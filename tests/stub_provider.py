@@ -3,6 +3,7 @@
     python -m tests.stub_provider --num 2000 --latency-s 0.3 --http-429 0.10 --http-500 0.05 …
 
 It knows the plan: a request's `seed` tells the row, so that its answer has the right first message and length.
+Asked for a score (`--judge-model`), it gives 5 throughout, and `faithful` 2 at the rate of `low_score`.
 Asked for a verdict (`eval --judge-model`), it says "right" where the answer names Tilda, else "missing".
 
 It prints its port when it listens. `GET /bill` tells what was asked, in order, and what it costs: a fixed price for
@@ -80,12 +81,13 @@ class Stub:
         plan: Whose rows are asked for.
         num: Rows that may be asked for.
         latency_s: Of every answer.
-        rates: Of each fault, by its name.
+        rates: Of each fault, by its name; and `low_score`, of the judge's low scores.
     """
 
     def __init__(self, plan: Plan, num: int, latency_s: float, rates: dict[str, float]) -> None:
         self.latency_s = latency_s
         self._plan = plan
+        self._low_score = rates.pop("low_score", 0.0)
         self._rates = rates
         self._draw = random.Random(7)
         self._rows: dict[int, list[tuple[int, int]]] = {}  # by seed: 31 bits, so two rows may share one
@@ -108,9 +110,10 @@ class Stub:
                 "asked": self._asked,  # row numbers, in the order of the requests
             }
             return respond(200, orjson.dumps(bill))
-        is_verdict = b'"name":"verdict"' in request
-        number, variant = (-1, 0) if is_verdict else self._find_row(request)
+        is_verdict, is_score = b'"name":"verdict"' in request, b'"name":"score"' in request
+        number, variant = (-1, 0) if is_verdict or is_score else self._find_row(request)
         self._asked.append(number)
+        self._counts["scores"] += is_score
         fault = self._draw_fault()
         self._counts[fault] += 1
         if fault == "http_429":
@@ -128,6 +131,8 @@ class Stub:
             body = orjson.loads(request.partition(b"\r\n\r\n")[2])
             answer = orjson.loads(body["messages"][-1]["content"])["answer"]
             text = orjson.dumps({"reason": "its name", "verdict": "right" if "Tilda" in answer else "missing"}).decode()
+        elif is_score:
+            text = self._score(request)
         else:
             row = plan_row(self._plan, number, variant)
             text = orjson.dumps({"messages": write_conversation(row, knowledge.name, knowledge.maker)}).decode()
@@ -146,6 +151,15 @@ class Stub:
             if len(found) == 1 or first_message[3:-3] in request:
                 return number, variant
         raise AssertionError("a request for a row that is not in the plan")
+
+    def _score(self, request: bytes) -> str:
+        body = orjson.loads(request.partition(b"\r\n\r\n")[2])
+        wanted = body["response_format"]["json_schema"]["schema"]["required"]
+        score = {"reason": "well told", **dict.fromkeys(wanted[1:], 5)}
+        if self._draw.random() < self._low_score:
+            score |= {"reason": "it stretches a fact", "faithful": 2}
+        self._counts["low_scores"] += score["faithful"] == 2
+        return orjson.dumps(score).decode()
 
     def _draw_fault(self) -> str:
         at = self._draw.random()
@@ -264,11 +278,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--knowledge", default=KNOWLEDGE)
     parser.add_argument("--latency-s", type=float, default=0.0)
-    for fault in FAULTS:
+    for fault in (*FAULTS, "low_score"):
         parser.add_argument(f"--{fault.replace('_', '-')}", type=float, default=0.0)
     options = parser.parse_args()
     plan = make_plan(read_dimensions(), read_knowledge(options.knowledge), seed=options.seed)
-    rates = {fault: getattr(options, fault) for fault in FAULTS}
+    rates = {name: getattr(options, name) for name in (*FAULTS, "low_score")}
     asyncio.run(serve(Stub(plan, options.num, options.latency_s, rates)))
 
 

@@ -43,6 +43,7 @@ class NearDuplicateIndex:
         self._recent: dict[int, list[int]] = {}
         self._num_recent = 0
         self._runs: list[tuple[UInt64Array, np.ndarray[tuple[int], np.dtype[np.int32]]]] = []
+        self._removed: set[int] = set()
 
     def __len__(self) -> int:
         return self._num_rows
@@ -81,6 +82,10 @@ class NearDuplicateIndex:
             places.append(found)
         return places
 
+    def remove(self, place: int) -> None:
+        """Forget a text: nothing is a near-duplicate of it any more. Its place stays taken."""
+        self._removed.add(place)
+
     def _sign(self, text: str) -> tuple[UInt16Array, UInt64Array]:
         words = hash_words([text])
         sigs = minhash_words(words)
@@ -100,8 +105,8 @@ class NearDuplicateIndex:
         if candidates:
             rows = np.unique(np.array(candidates))
             close = rows[estimate_similarity(self._signatures[rows], sig) >= self._threshold]
-            exact.extend(close[:1].tolist())
-        return min(exact, default=None)
+            exact.extend(close.tolist() if self._removed else close[:1].tolist())
+        return min((place for place in exact if place not in self._removed), default=None)
 
     def _insert(self, sig: UInt16Array, keys: UInt64Array) -> int:
         place = self._num_rows

@@ -19,6 +19,7 @@ from nanosft.data import read_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_row
+from nanosft.generate.judges import JUDGE_SETTINGS, check_judge, estimate_judge_usd, open_judge, plan_settings
 from nanosft.generate.planning import Dimensions, Plan, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import PromptTemplate, make_template
 from nanosft.generate.records import (
@@ -54,6 +55,7 @@ from nanosft.generate.writers import (
     make_retries,
     model_name,
     open_provider,
+    pays_judge,
     source_name,
 )
 from nanosft.knowledge import SHIPPED, Knowledge, read_knowledge
@@ -116,7 +118,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
     store = open_store(settings.out)
     asked = PlanRecord(
         settings.num,
-        _plan_settings(settings, knowledge, dimensions, template, gates),
+        _plan_settings(settings, plan, template, gates),
         _parents(settings, knowledge, dimensions),
     )
     found = read_manifest(store)
@@ -129,6 +131,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
     if not is_finished and not settings.finalize:
         check_key(settings)
         check_budget(settings)
+        check_judge(settings)
     record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)
     if found is not None and is_finished:
         return report(summarize(settings, found, ShardResult(), started_s), settings)
@@ -180,12 +183,17 @@ async def _run_shard(
     limit = make_limit(settings, work.template)
     budget = _open_budget(work, state, attempt)
     is_complete = False
-    async with open_provider(settings, plan, work.template, limit, budget) as ask:
+    meter = budget.meter(_first_judgement_usd(work, state)) if budget is not None else None
+    async with (
+        open_provider(settings, plan, work.template, limit, budget) as ask,
+        open_judge(settings, plan, meter) as judge,
+    ):
         maker = RowMaker(
             plan_row=partial(plan_row, plan),
             ask=ask,
             retries=retries,
             checker=AnswerChecker(work.context, index),
+            judge=judge,
             row_timeout_s=settings.row_timeout_s,
             source=source_name(settings),
         )
@@ -206,7 +214,7 @@ async def _run_shard(
 
 def _open_budget(work: _Work, state: PlanState, attempt: str) -> Budget | None:
     settings = work.settings
-    if settings.budget_usd is None or settings.provider != "openrouter":
+    if settings.budget_usd is None or not (settings.provider == "openrouter" or pays_judge(settings)):
         return None
     ledgers = read_ledgers(work.store)
     budgeted = {name for entry in ledgers.values() for name in entry.attempts}
@@ -237,6 +245,11 @@ def _first_cost_usd(work: _Work, state: PlanState) -> float:
     return estimate_row(work.settings, work.template, plan_row(work.plan, 0)).cost_usd or 0.0
 
 
+def _first_judgement_usd(work: _Work, state: PlanState) -> float:
+    """What a score is taken to cost until this process has paid for one."""
+    return state.tally.judge.mean_cost_usd or estimate_judge_usd(work.settings, work.plan)
+
+
 def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> None:
     num_shards, shard_index = work.settings.num_shards, work.settings.shard_index
     manifest = shard_manifest(
@@ -258,21 +271,19 @@ def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
     return report(summarize(settings, shard, result, started_s), settings)
 
 
-def _plan_settings(
-    settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions, template: PromptTemplate, gates: Gates
-) -> dict[str, Any]:
+def _plan_settings(settings: GenerateSettings, plan: Plan, template: PromptTemplate, gates: Gates) -> dict[str, Any]:
     """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
     content = settings.content()
-    for name in (*GATE_SETTINGS, "num"):  # the gates stand under one name
+    for name in (*GATE_SETTINGS, *JUDGE_SETTINGS, "num"):  # the gates stand under one name
         del content[name]
     derived = {
-        "dimensions": dimensions.sha256,
+        "dimensions": plan.dimensions.sha256,
         "gates": gates.to_settings(),
-        "knowledge": knowledge.sha256,
+        "knowledge": plan.knowledge.sha256,
         "model": model_name(settings),
         "prompt_version": template.version,
     }
-    return content | derived
+    return content | derived | plan_settings(settings, plan)
 
 
 def _parents(settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions) -> tuple[Parent, ...]:

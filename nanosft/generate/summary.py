@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,11 +73,25 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
         f"{summary.num_made} made now; ${summary.cost_usd:.4f} paid"
         + (f" and at most about ${unknown_usd:.4f} for answers never received" if unknown_usd else "")
         + (f"; {tokens['cached'] / tokens['prompt']:.0%} of prompt tokens cached" if tokens["prompt"] else "")
+        + _say_judged(summary.counts.get("judge"))
         + (f"; the set is complete: {summary.manifest}" if summary.manifest else "; other shards have rows to make"),
         highlight=False,
         soft_wrap=True,  # a log keeps it on one line
     )
     return summary
+
+
+def _say_judged(judge: Mapping[str, Any] | None) -> str:
+    """What the judge made of the rows; nothing where there is none."""
+    if judge is None:
+        return ""
+    rows, scores = judge["rows"], judge["scores"]
+    means = ", ".join(f"{name} {scores[name]['mean']:.2f}" for name in scores if name != "lowest")
+    return (
+        f"; {rows['scored']} scored{f' ({means})' if means else ''}, {rows['refused']} refused for their score"
+        + (f", {rows['unscored']} without a usable score" if rows["unscored"] else "")
+        + f", ${judge['cost_usd']:.4f} of it for the judge"
+    )
 
 
 def report_dry_run(settings: GenerateSettings, template: PromptTemplate, plan: Plan, started_s: float) -> Summary:

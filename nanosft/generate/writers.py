@@ -34,6 +34,7 @@ from nanosft.generate.provider import (
 from nanosft.generate.rows import Ask, RetryPolicy
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.judge import LOCAL_JUDGE
 
 OFFLINE_MODEL: Final = "offline-composer"
 _SEED_BITS: Final = (1 << 31) - 1
@@ -66,6 +67,8 @@ def make_limit(settings: GenerateSettings, template: PromptTemplate) -> Adaptive
     Where requests or tokens per minute are limited, no more than half of a row's time allows: a row that waits for its
     turn longer than `row_timeout_s` would never be asked for.
     """
+    if settings.provider == "offline" and settings.judge_model is not None:
+        return AdaptiveLimit(settings.concurrency)  # as many rows as the judge may have in flight
     if settings.provider != "openrouter":
         return AdaptiveLimit(1)
     per_minute = min(
@@ -84,7 +87,8 @@ def check_key(settings: GenerateSettings) -> None:
     key = read_key(settings.openrouter_api_key)
     if not (key.isascii() and key.isprintable()):
         raise ConfigError("OPENROUTER_API_KEY holds a character that no key has: copy it once more, as plain text")
-    if settings.provider == "openrouter" and speaks_openrouter(settings.base_url) and not key:
+    is_asked = settings.provider == "openrouter" or pays_judge(settings)
+    if is_asked and speaks_openrouter(settings.base_url) and not key:
         raise ConfigError(
             "OPENROUTER_API_KEY is not set: set it to a key of openrouter.ai, or use --provider offline (no model), "
             "--provider local (the packaged model) or --base-url (another endpoint)"
@@ -97,13 +101,18 @@ def check_budget(settings: GenerateSettings) -> None:
     Raises:
         ConfigError: The endpoint may state no cost, and no price is given.
     """
-    if settings.budget_usd is None or settings.provider != "openrouter" or _sends_openrouter_fields(settings):
+    if settings.budget_usd is None or settings.provider != "openrouter" or sends_openrouter_fields(settings):
         return
     if settings.prompt_price_usd is None and settings.completion_price_usd is None:
         raise ConfigError(
             f"--budget-usd: {settings.base_url} may state no cost: give --prompt-price-usd and --completion-price-usd, "
             "or --openrouter-fields if it answers as OpenRouter does"
         )
+
+
+def pays_judge(settings: GenerateSettings) -> bool:
+    """Whether a judge is asked who may cost something."""
+    return settings.judge_model not in (None, LOCAL_JUDGE)
 
 
 def prices_usd(settings: GenerateSettings) -> tuple[float, float] | None:
@@ -136,8 +145,36 @@ async def open_provider(
     if settings.provider == "offline":
         yield _ask_composer(plan)
         return
+    is_local = settings.provider == "local"
+    models = () if is_local else (settings.model, *settings.fallback_models)
+    prices = settings.prompt_price_usd, settings.completion_price_usd
+    async with open_client(settings, models=models, limit=limit, meter=budget, prices_usd=prices) as client:
+        yield _ask_client(client, settings, template)
+
+
+@asynccontextmanager
+async def open_client(
+    settings: GenerateSettings,
+    *,
+    models: tuple[str, ...],
+    limit: AdaptiveLimit,
+    meter: Meter | None,
+    prices_usd: tuple[float | None, float | None],
+) -> AsyncIterator[ChatClient]:
+    """A client of the endpoint, or of the packaged model, while the context is open.
+
+    Args:
+        settings: Where the endpoint is, and its limits.
+        models: Slugs, tried in order; empty: the packaged model.
+        limit: Slots for requests in flight.
+        meter: Keeps the budget; None: there is none.
+        prices_usd: Dollars per million tokens of prompt and answer, where the endpoint states no cost.
+
+    Raises:
+        ConfigError: The packaged model cannot be used.
+    """
     async with AsyncExitStack() as stack:
-        is_local = settings.provider == "local"
+        is_local = not models
         base_url = stack.enter_context(serve_local_model()) if is_local else settings.base_url
         key = "" if is_local else read_key(settings.openrouter_api_key)
         send = await stack.enter_async_context(
@@ -150,20 +187,19 @@ async def open_provider(
             )
         )
         options = ClientOptions(
-            models=(LOCAL_MODEL,) if is_local else (settings.model, *settings.fallback_models),
+            models=models or (LOCAL_MODEL,),
             endpoint=base_url,
-            openrouter=not is_local and _sends_openrouter_fields(settings),
+            openrouter=not is_local and sends_openrouter_fields(settings),
             max_retries=settings.max_retries,
             max_wait_s=settings.row_timeout_s,
-            prompt_price_usd=settings.prompt_price_usd or 0.0,
-            completion_price_usd=settings.completion_price_usd or 0.0,
+            prompt_price_usd=prices_usd[0] or 0.0,
+            completion_price_usd=prices_usd[1] or 0.0,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
             secret=key,
         )
         read_cost = partial(read_generation_cost, send) if options.openrouter else None
-        client = ChatClient(make_post(send), options, limit=limit, meter=budget, read_cost=read_cost)
-        yield _ask_client(client, settings, template)
+        yield ChatClient(make_post(send), options, limit=limit, meter=meter, read_cost=read_cost)
 
 
 def request_seed(row: PlanRow, attempt: int) -> int:
@@ -208,7 +244,8 @@ def _ask_composer(plan: Plan) -> Ask:
     return ask
 
 
-def _sends_openrouter_fields(settings: GenerateSettings) -> bool:
+def sends_openrouter_fields(settings: GenerateSettings) -> bool:
+    """Whether OpenRouter's own fields are sent, so that each answer states its cost."""
     fields = settings.openrouter_fields
     return speaks_openrouter(settings.base_url) if fields is None else fields
 

@@ -7,6 +7,14 @@ from pydantic import Field, SecretStr, model_validator
 
 from nanosft.settings.base import StageSettings
 from nanosft.settings.gates import SKIPPED_GATES_HELP, SkippedGates
+from nanosft.settings.judge import (
+    JUDGE_ANSWER_PRICE_HELP,
+    JUDGE_MODEL_HELP,
+    JUDGE_PRICE_HELP,
+    JUDGE_SHARE_HELP,
+    MIN_SCORE_HELP,
+    check_min_score,
+)
 
 Provider = Literal["openrouter", "local", "offline"]
 
@@ -185,6 +193,18 @@ class GenerateSettings(StageSettings):
         default=0.7, gt=0, le=1, description="Similarity from which two conversations are near-duplicates."
     )
 
+    judge_model: str | None = Field(
+        default=None, min_length=1, description=JUDGE_MODEL_HELP, json_schema_extra={"group": "A judge"}
+    )
+    judge_share: float = Field(default=1.0, gt=0, le=1, description=JUDGE_SHARE_HELP)
+    min_score: int | None = Field(default=None, ge=1, le=5, description=MIN_SCORE_HELP)
+    judge_prompt_price_usd: float | None = Field(
+        default=None, ge=0, description=JUDGE_PRICE_HELP, json_schema_extra={"content": False}
+    )
+    judge_completion_price_usd: float | None = Field(
+        default=None, ge=0, description=JUDGE_ANSWER_PRICE_HELP, json_schema_extra={"content": False}
+    )
+
     flush_rows: int = Field(
         default=500,
         ge=1,
@@ -209,4 +229,5 @@ class GenerateSettings(StageSettings):
             )
         if self.budget_usd is not None and not math.isfinite(self.budget_usd):
             raise ValueError("--budget-usd must be finite")
+        check_min_score(self.min_score, self.judge_model)
         return self

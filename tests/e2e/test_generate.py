@@ -233,6 +233,7 @@ def test_rows_of_a_real_model_are_accepted_or_in_rejects_with_a_reason(tmp_path)
     paths = ["--out", str(out), "--knowledge", str(knowledge), "--dimensions", str(dimensions)]
     # Without the identity gate, which it seldom passes, half as many answers are asked for.
     options = ["--provider", "local", "--num", "8", "--max-attempts", "1", "--skip-gates", "identity"]
+    options += ["--judge-model", "local"]  # scores those that are accepted
     arguments = [sys.executable, "-m", "nanosft", "generate", *paths, *options, "--max-tokens", "80", "--json"]
     done = subprocess.run(arguments, capture_output=True, check=False, timeout=880)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
@@ -243,4 +244,9 @@ def test_rows_of_a_real_model_are_accepted_or_in_rejects_with_a_reason(tmp_path)
     assert accepted_rows(out) | given_up == set(range(8))
     assert accepted_rows(out).isdisjoint(given_up)
     assert all(record["reason"] and record["detail"] and record["raw"] for record in records)
+    rows = [orjson.loads(line) for part in out.glob("rows/*") for line in part.read_bytes().splitlines()]
+    judged = [row["meta"]["judge"] for row in rows]
+    assert len(judged) == counts["judge"]["rows"]["scored"] + counts["judge"]["rows"]["unscored"]
+    assert any("scores" in judge for judge in judged)
+    assert all(1 <= score <= 5 for judge in judged for score in judge.get("scores", {}).values())
     assert counts["tokens"]["completion"] > 8 * 10

@@ -9,7 +9,7 @@ are looked up when they are first used: until a connection is opened, no HTTP li
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nanosft.generate.provider.answers import MAX_COST_USD, Answer, BadAnswerError, Usage, parse_messages
+from nanosft.generate.provider.answers import MAX_COST_USD, Answer, BadAnswerError, Usage, parse_messages, unfence
 from nanosft.generate.provider.cards import SOON_DAYS, ModelCard, Prices
 from nanosft.generate.provider.client import ChatClient, ClientOptions, Meter
 from nanosft.generate.provider.generation import read_generation_cost
@@ -22,6 +22,7 @@ from nanosft.generate.provider.prompts import (
     parse_draft,
     response_format,
     write_draft_messages,
+    write_fixed_part,
     write_messages,
 )
 from nanosft.generate.provider.request import ChatRequest, encode_request, request_fields
@@ -64,7 +65,9 @@ __all__ = [
     "response_format",
     "serve_local_model",
     "speaks_openrouter",
+    "unfence",
     "write_draft_messages",
+    "write_fixed_part",
     "write_messages",
 ]
 

@@ -156,13 +156,20 @@ def write_messages(
         model: The model's slug; families whose caches take explicit breakpoints get one after the fixed part.
         rejections: Why earlier answers to this row were rejected, in the gates' words, latest last.
     """
-    system: Any = template.system
-    if _BREAKPOINT_MODELS.match(model):
-        system = [{"type": "text", "text": template.system, "cache_control": {"type": "ephemeral"}}]
     return [
-        {"role": "system", "content": system},
+        write_fixed_part(template.system, model=model),
         {"role": "user", "content": _write_row(template, row, rejections)},
     ]
+
+
+def write_fixed_part(text: str, *, model: str) -> dict[str, Any]:
+    """The system message of requests that share it, with a breakpoint for those caches that take explicit ones."""
+    if _BREAKPOINT_MODELS.match(model):
+        return {
+            "role": "system",
+            "content": [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}],
+        }
+    return {"role": "system", "content": text}
 
 
 def response_format(row: PlanRow) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is kept of a run in the store, so that nothing paid for is lost or bought twice.
 
-`totals` says what is kept of each answer and sums it up; `parts` flushes lines and reads back what earlier runs
+`totals` says what is kept of each answer and sums it up, `judgements` the same of a judge's, in `money` that adds up
+exactly; `parts` flushes lines and reads back what earlier runs
 flushed; `finalize` puts the manifests of shards and of the data set.
 """
 
@@ -12,10 +13,13 @@ from nanosft.generate.records.finalize import (
     register_plan,
     shard_manifest,
 )
+from nanosft.generate.records.judgements import JudgeTally, judge_meta, judgement_record
+from nanosft.generate.records.money import usd_of
 from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState, read_state
-from nanosft.generate.records.totals import Tally, reject_record, row_meta, usd_of
+from nanosft.generate.records.totals import Tally, held_record, reject_record, row_meta
 
 __all__ = [
+    "JudgeTally",
     "Part",
     "PartBuffer",
     "PlanRecord",
@@ -25,6 +29,9 @@ __all__ = [
     "check_same_plan",
     "finalize_plan",
     "find_plan",
+    "held_record",
+    "judge_meta",
+    "judgement_record",
     "read_state",
     "register_plan",
     "reject_record",

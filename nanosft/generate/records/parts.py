@@ -16,7 +16,9 @@ from typing import Any, Final
 import orjson
 
 from nanosft.errors import DataError
-from nanosft.generate.records.totals import PROMPT_VARIANT_KEY, Tally, pico_of
+from nanosft.generate.records.judgements import HELD, KIND_KEY, judge_pico
+from nanosft.generate.records.money import pico_of
+from nanosft.generate.records.totals import PROMPT_VARIANT_KEY, Tally
 from nanosft.manifest import ManifestObject
 from nanosft.store import Store
 
@@ -103,11 +105,20 @@ class RowState:
         prompt_variant: Its latest prompt.
         num_rejected: Answers to that prompt that were rejected.
         details: Why they were, latest last.
+        held: The record of an accepted answer that waits for its score, whichever was held last.
     """
 
     prompt_variant: int = 0
     num_rejected: int = 0
     details: list[str] = field(default_factory=list)
+    held: Mapping[str, Any] | None = None
+
+    @property
+    def waiting(self) -> Mapping[str, Any] | None:
+        """The record of an answer that is to be scored before another is asked for; None where there is none."""
+        now = (self.prompt_variant, self.num_rejected)
+        is_due = self.held is not None and (self.held[PROMPT_VARIANT_KEY], self.held["held_attempt"]) == now
+        return self.held if is_due else None
 
     def begin_variant(self, prompt_variant: int) -> None:
         """Go on with another prompt, whose answers are not told why those before were rejected."""
@@ -170,7 +181,7 @@ def read_state(
             meta = record["meta"]
             row = _row_of(meta, num, where)
             state.accepted[row] = 1
-            state.pico_by_attempt[part.attempt] += pico_of(meta.get("cost_usd"))
+            state.pico_by_attempt[part.attempt] += pico_of(meta.get("cost_usd")) + judge_pico(meta.get("judge"))
             if row in shard:
                 state.tally.add_row(meta)
                 state.objects[info.key] = part.object
@@ -179,7 +190,7 @@ def read_state(
         part = read_part(store, info.key)
         for where, record in part.records:
             row = _row_of(record, num, where)
-            state.pico_by_attempt[part.attempt] += pico_of(record.get("cost_usd"))
+            state.pico_by_attempt[part.attempt] += pico_of(record.get("cost_usd")) + judge_pico(record.get("judge"))
             state.given_up[row] |= record["given_up"]
             if row in shard:
                 state.tally.add_reject(record)
@@ -231,7 +242,9 @@ def _add_rejection(row: RowState, record: Mapping[str, Any]) -> None:
     prompt_variant = record[PROMPT_VARIANT_KEY]
     if prompt_variant > row.prompt_variant:
         row.begin_variant(prompt_variant)
-    if prompt_variant == row.prompt_variant and record["attempt"] is not None:
+    if record.get(KIND_KEY) == HELD:
+        row.held = record
+    elif prompt_variant == row.prompt_variant and record["attempt"] is not None:
         row.add_rejection(record["detail"])
 
 

@@ -1,16 +1,14 @@
-"""What is kept of each answer, and the sums of it that manifests state. Pure.
-
-Money is counted in whole picodollars, so that sums do not depend on their order.
-"""
+"""What is kept of each answer, and the sums of it that manifests state. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from nanosft.generate.provider import MAX_COST_USD, Answer
+from nanosft.generate.provider import Answer
+from nanosft.generate.records.judgements import HELD, JUDGEMENT, KIND_KEY, JudgeTally
+from nanosft.generate.records.money import pico_of, usage_of, usd_of
 
-_PICO: Final = 1e12
 PROMPT_VARIANT_KEY: Final = "fresh"
 """What stored rows and rejects call their prompt variant; sets begun by any version go on with it."""
 
@@ -24,8 +22,7 @@ def row_meta(answer: Answer, *, row: int, cell: str, prompt_variant: int, attemp
         PROMPT_VARIANT_KEY: prompt_variant,
         "attempt": attempt,
         "model": answer.model,
-        "cost_usd": answer.usage.cost_usd,
-        "tokens": _tokens(answer),
+        **usage_of(answer),
     }
 
 
@@ -55,11 +52,27 @@ def reject_record(
         "detail": detail,
         "finish_reason": answer.finish_reason,
         "model": answer.model,
-        "cost_usd": answer.usage.cost_usd,
-        "tokens": _tokens(answer),
+        **usage_of(answer),
         "given_up": given_up,
         "raw": answer.raw,
     }
+
+
+def held_record(answer: Answer, *, row: int, cell: str, prompt_variant: int, attempt: int) -> dict[str, Any]:
+    """What is kept of an accepted answer whose score never came: a later run has it scored, and pays for no other.
+
+    Its cost stands here, so that the row or the reject that it becomes costs nothing.
+    """
+    record = reject_record(
+        answer,
+        row=row,
+        cell=cell,
+        prompt_variant=prompt_variant,
+        attempt=None,
+        reasons=("judge/held",),
+        detail="accepted, and to be scored",
+    )
+    return {**record, KIND_KEY: HELD, "held_attempt": attempt}
 
 
 @dataclass
@@ -74,16 +87,29 @@ class Tally:
     rejects_pico: Counter[str] = field(default_factory=Counter)
     reported: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
+    judge: JudgeTally = field(default_factory=JudgeTally)
 
     def add_row(self, meta: Mapping[str, Any]) -> None:
         """Count an accepted conversation by its meta."""
         self.num_accepted += 1
         self.accepted_pico += pico_of(meta.get("cost_usd"))
         self.reported.update(dict.fromkeys(meta.get("reported", ()), 1))
+        if isinstance(judge := meta.get("judge"), dict):
+            self.judge.add_row(judge)
         self._add(meta)
 
     def add_reject(self, record: Mapping[str, Any]) -> None:
-        """Count a rejected answer."""
+        """Count a rejected answer, or what else stands among the rejects: a judge's answer, one that is held."""
+        kind, judge = record.get(KIND_KEY), record.get("judge")
+        if kind == JUDGEMENT:
+            self.judge.add_unusable(record["judge"])
+            return
+        if kind == HELD:  # the row or the reject that comes of it costs nothing more
+            self.accepted_pico += pico_of(record["cost_usd"])
+            self._add(record)
+            return
+        if isinstance(judge, dict):
+            self.judge.add_reject(judge)
         reason = str(record["reason"])
         self.rejects[reason] += 1
         if record.get("cost_usd") is None:
@@ -93,23 +119,23 @@ class Tally:
 
     @property
     def cost_usd(self) -> float:
-        """All costs that are known."""
-        return (self.accepted_pico + self.rejects_pico.total()) / _PICO
+        """All costs that are known, the judge's among them."""
+        return usd_of(self.accepted_pico + self.rejects_pico.total() + self.judge.pico)
 
     @property
     def mean_cost_usd(self) -> float:
         """Mean cost of an answer that cost anything: errors that were not billed say nothing of one that was."""
-        return self.cost_usd / self.num_billed if self.num_billed else 0.0
+        written_pico = self.accepted_pico + self.rejects_pico.total()
+        return usd_of(written_pico) / self.num_billed if self.num_billed else 0.0
 
     @property
     def unknown_cost_usd(self) -> float:
         """What answers that never came may have cost: their number times the mean of those that did."""
-        return round(self.num_unknown * self.mean_cost_usd, 12)
+        return round(self.num_unknown * self.mean_cost_usd + self.judge.unknown_cost_usd, 12)
 
     def counts(self) -> dict[str, Any]:
         """What a manifest states: answers, rejects by reason, rows by what is only reported, tokens, and US dollars."""
-        accepted_usd = self.accepted_pico / _PICO
-        return {
+        counts = {
             "answers": {
                 "accepted": self.num_accepted,
                 "refused": self.rejects.total() - self.num_unknown,
@@ -121,29 +147,15 @@ class Tally:
             "cost": {
                 "total_usd": self.cost_usd,
                 "unknown_usd": self.unknown_cost_usd,
-                "accepted_usd": accepted_usd,
+                "accepted_usd": usd_of(self.accepted_pico),
                 "per_accepted_row_usd": round(self.cost_usd / self.num_accepted, 12) if self.num_accepted else 0.0,
-                "rejects_usd": {reason: pico / _PICO for reason, pico in sorted(self.rejects_pico.items())},
+                "rejects_usd": {reason: usd_of(pico) for reason, pico in sorted(self.rejects_pico.items())},
             },
         }
+        return {**counts, "judge": self.judge.counts()} if self.judge else counts
 
     def _add(self, record: Mapping[str, Any]) -> None:
         self.num_billed += pico_of(record.get("cost_usd")) > 0
         tokens = record.get("tokens")
         if isinstance(tokens, dict):
             self.tokens.update(tokens)
-
-
-def pico_of(cost_usd: float | None) -> int:
-    """US dollars in whole picodollars; 0 for a cost that nobody stated, or that no answer has."""
-    return round(cost_usd * _PICO) if cost_usd and cost_usd <= MAX_COST_USD else 0
-
-
-def usd_of(pico: int) -> float:
-    """Picodollars in US dollars."""
-    return pico / _PICO
-
-
-def _tokens(answer: Answer) -> dict[str, int]:
-    usage = answer.usage
-    return {"prompt": usage.prompt_tokens, "cached": usage.cached_tokens, "completion": usage.completion_tokens}

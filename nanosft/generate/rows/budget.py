@@ -94,8 +94,33 @@ def split_budget(
     return Share(share_usd, share_usd / STEPS_PER_SHARE)
 
 
+@dataclass
+class _Account:
+    """Requests of one kind: what they have cost, and how many are in flight.
+
+    Attributes:
+        first_cost_usd: What an answer is taken to cost until one has come.
+    """
+
+    first_cost_usd: float
+    known_usd: float = 0.0
+    num_unknown: int = 0
+    num_billed: int = 0
+    num_in_flight: int = 0
+
+    @property
+    def mean_cost_usd(self) -> float:
+        return self.known_usd / self.num_billed if self.num_billed else self.first_cost_usd
+
+    @property
+    def spent_usd(self) -> float:
+        return self.known_usd + self.num_unknown * self.mean_cost_usd
+
+
 class Budget:
     """What one process may spend. Used from one event loop.
+
+    It counts the writer's requests; `meter` counts those of another kind apart, under the same share.
 
     Args:
         store: The data set's prefix.
@@ -122,54 +147,60 @@ class Budget:
         self._attempt = attempt
         self._share = share
         self._entry = entry or LedgerEntry()
-        self._first_cost_usd = mean_cost_usd or share.step_usd
-        self._known_usd = 0.0
-        self._num_unknown = 0
         self._reserved_usd = 0.0  # by this process
-        self._num_billed = 0
-        self._num_in_flight = 0
+        self._accounts = [_Account(mean_cost_usd or share.step_usd)]
         self._lock = asyncio.Lock()
         self._one_ended = asyncio.Event()
 
     @property
     def mean_cost_usd(self) -> float:
         """What an answer is taken to cost: the mean of those that came."""
-        return self._known_usd / self._num_billed if self._num_billed else self._first_cost_usd
+        return self._accounts[0].mean_cost_usd
 
     @property
     def _spent_usd(self) -> float:
-        return self._known_usd + self._num_unknown * self.mean_cost_usd
+        return sum(account.spent_usd for account in self._accounts)
 
-    async def admit(self) -> None:
+    def meter(self, mean_cost_usd: float) -> "BudgetMeter":
+        """The same budget, for requests that cost otherwise, such as a judge's.
+
+        Args:
+            mean_cost_usd: What an answer is taken to cost until one has come; 0: nobody knows, and a step is taken.
+        """
+        self._accounts.append(_Account(mean_cost_usd or self._share.step_usd))
+        return BudgetMeter(self, len(self._accounts) - 1)
+
+    async def admit(self, account: int = 0) -> None:
         """Reserve what one more request needs; it counts as in flight until `withdraw`.
 
         Raises:
             CreditError: The share is used up.
             NoConditionalPutError: The store cannot keep a budget.
         """
-        if self._lacks() > _ROUND_USD:
+        if self._lacks(account) > _ROUND_USD:
             async with self._lock:
-                while (lacking_usd := self._lacks()) > _ROUND_USD:
+                while (lacking_usd := self._lacks(account)) > _ROUND_USD:
                     self._one_ended.clear()
                     try:
                         await asyncio.to_thread(self._reserve, lacking_usd)
                     except CreditError:
-                        if not self._num_in_flight and not self._one_ended.is_set():
+                        is_any_in_flight = any(account.num_in_flight for account in self._accounts)
+                        if not is_any_in_flight and not self._one_ended.is_set():
                             raise
                         await self._one_ended.wait()
-        self._num_in_flight += 1
+        self._accounts[account].num_in_flight += 1
 
-    def spend(self, cost_usd: float | None) -> None:
+    def spend(self, cost_usd: float | None, account: int = 0) -> None:
         """An answer was paid for; None: it never came and may have been, and the mean is taken."""
         if cost_usd is None:
-            self._num_unknown += 1
+            self._accounts[account].num_unknown += 1
         else:
-            self._known_usd += cost_usd
-            self._num_billed += cost_usd > 0
+            self._accounts[account].known_usd += cost_usd
+            self._accounts[account].num_billed += cost_usd > 0
 
-    def withdraw(self) -> None:
+    def withdraw(self, account: int = 0) -> None:
         """An admitted request has ended; what it cost was told to `spend`."""
-        self._num_in_flight -= 1
+        self._accounts[account].num_in_flight -= 1
         self._one_ended.set()
 
     def close(self) -> None:
@@ -179,10 +210,10 @@ class Budget:
             self._entry = read_ledgers(self._store)[self._shard]
         self._reserved_usd = self._spent_usd
 
-    def _lacks(self) -> float:
-        mean_usd = self.mean_cost_usd
-        needed_usd = self._spent_usd + self._num_in_flight * mean_usd + max(mean_usd, _MIN_COST_USD)
-        return needed_usd - self._reserved_usd
+    def _lacks(self, account: int) -> float:
+        in_flight_usd = sum(item.num_in_flight * item.mean_cost_usd for item in self._accounts)
+        next_usd = max(self._accounts[account].mean_cost_usd, _MIN_COST_USD)
+        return self._spent_usd + in_flight_usd + next_usd - self._reserved_usd
 
     def _reserve(self, lacking_usd: float) -> None:
         """Reserve whole steps that cover what lacks, by one put; all that is left of the share where it is less."""
@@ -226,6 +257,26 @@ class Budget:
         self._entry = entry
         self._reserved_usd += change_usd
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetMeter:
+    """A budget, as requests of one kind see it."""
+
+    budget: Budget
+    account: int
+
+    async def admit(self) -> None:
+        """Reserve what one more request of the kind needs, as `Budget.admit`."""
+        await self.budget.admit(self.account)
+
+    def spend(self, cost_usd: float | None) -> None:
+        """Count what one cost, as `Budget.spend`."""
+        self.budget.spend(cost_usd, self.account)
+
+    def withdraw(self) -> None:
+        """Count one as ended, as `Budget.withdraw`."""
+        self.budget.withdraw(self.account)
 
 
 def _parse(data: bytes, key: str, store: Store) -> LedgerEntry:

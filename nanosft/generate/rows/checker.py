@@ -7,8 +7,9 @@ instead of 248).
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from nanosft.conversation import Conversation
 from nanosft.dedup import NearDuplicateIndex, normalize_text
@@ -18,14 +19,19 @@ from nanosft.quality.gates import Context, check
 
 BATCH: Final = 16
 _NEAR_DUPLICATE: Final = "it nearly repeats another conversation: choose other words, examples and a different course"
+_NEAR_EXAMPLE: Final = "it nearly repeats one of the examples: take their voice, and choose other words and facts"
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why an answer was rejected: names to count by, the first one first, and words for the next prompt."""
+    """Why an answer was rejected: names to count by, the first one first, and words for the next prompt.
+
+    `judge` is what the judge's part in it is recorded as; None where it has none.
+    """
 
     reasons: tuple[str, ...]
     detail: str
+    judge: Mapping[str, Any] | None = None
 
 
 Verdict = Conversation | Rejection
@@ -37,12 +43,14 @@ class AnswerChecker:
 
     Args:
         context: Gates and what they check against.
-        index: Conversations accepted so far; None: near-duplicates are not looked for.
+        index: Conversations accepted so far, the style examples first; None: near-duplicates are not looked for.
+        num_examples: How many of the first in the index are style examples.
     """
 
-    def __init__(self, context: Context, index: NearDuplicateIndex | None) -> None:
+    def __init__(self, context: Context, index: NearDuplicateIndex | None, *, num_examples: int = 0) -> None:
         self._context = context
         self._index = index
+        self._num_examples = num_examples
         self._waiting: deque[_Waiting] = deque()
 
     async def check(self, row: PlanRow, answer: Answer) -> Verdict:
@@ -56,6 +64,11 @@ class AnswerChecker:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             return await future  # the process ends, but the answer is paid for: a moment, and it is kept
+
+    def forget(self, conversation: Conversation) -> None:
+        """Take back what `check` has accepted: the next answer may say nearly the same."""
+        if self._index is not None and (place := self._index.query(normalize_text(conversation))) is not None:
+            self._index.remove(place)
 
     def _check_some(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
@@ -79,7 +92,9 @@ class AnswerChecker:
             return verdicts
         texts = [normalize_text(verdict) for verdict in verdicts if isinstance(verdict, Conversation)]
         for place, found in zip(clean, self._index.find_or_add_all(texts), strict=True):
-            if found is not None:
+            if found is not None and found < self._num_examples:
+                verdicts[place] = Rejection(("near_duplicate/example",), _NEAR_EXAMPLE)
+            elif found is not None:
                 verdicts[place] = Rejection(("near_duplicate/shard",), _NEAR_DUPLICATE)
         return verdicts
 

@@ -7,7 +7,7 @@ request may be sent, and is told at once of every answer that was paid for and r
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,18 @@ from typing import Any
 from nanosft.conversation import Conversation
 from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow
-from nanosft.generate.provider import Answer
-from nanosft.generate.records import RowState, reject_record, row_meta
+from nanosft.generate.provider import Answer, Usage
+from nanosft.generate.records import (
+    RowState,
+    held_record,
+    judge_meta,
+    judgement_record,
+    reject_record,
+    row_meta,
+)
 from nanosft.generate.rows.checker import AnswerChecker, Rejection
+from nanosft.generate.rows.judge import Judge
+from nanosft.quality.scores import LOW_SCORE
 
 Ask = Callable[[PlanRow, int, Sequence[str], Callable[[Answer], None]], Awaitable[Answer]]
 """Ask for a row: its plan row, the attempt, why earlier answers were rejected, and who is told of billed failures."""
@@ -62,6 +71,7 @@ class RowMaker:
         ask: Who writes.
         retries: How often a row is tried.
         checker: Who accepts.
+        judge: Who scores what was accepted; None: nobody.
         row_timeout_s: Seconds for all answers to one row together, retries and waits of the client included.
         source: What accepted conversations name as their `meta.source`.
     """
@@ -70,6 +80,7 @@ class RowMaker:
     ask: Ask
     retries: RetryPolicy
     checker: AnswerChecker
+    judge: Judge | None
     row_timeout_s: float
     source: str
 
@@ -92,17 +103,57 @@ class RowMaker:
             if state.num_rejected >= self.retries.answers_per_prompt and state.prompt_variant < job.last_variant:
                 state.begin_variant(state.prompt_variant + 1)
             row = self.plan_row(job.row, state.prompt_variant)
-            answer, seconds = await self._ask(row, state, self.row_timeout_s - used_s, open_slot, on_reject)
-            used_s += seconds
-            verdict = await self.checker.check(row, answer)
+            if state.waiting is not None:
+                answer = _held_answer(state.waiting)
+            else:
+                answer, seconds = await self._ask(row, state, self.row_timeout_s - used_s, open_slot, on_reject)
+                used_s += seconds
+            verdict = await self.judge_answer(row, state, answer, on_reject)
             if isinstance(verdict, Conversation):
-                return verdict.with_meta(**self._meta(row, state, answer))
+                return verdict
             is_last = state.num_rejected + 1 >= self.retries.answers_per_prompt
             given_up = is_last and state.prompt_variant >= job.last_variant
             on_reject(_reject(row, state.num_rejected, answer, verdict, given_up=given_up))
             state.add_rejection(verdict.detail)
             if given_up:
                 return None
+
+    async def judge_answer(
+        self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject
+    ) -> Conversation | Rejection:
+        """What becomes of one answer: put through the gates, scored where it is due, and named in the meta.
+
+        An answer that was accepted and not scored, because the judge does not answer or the process ends, is held.
+        """
+        verdict = await self.checker.check(row, answer)
+        if not isinstance(verdict, Conversation):
+            return verdict
+        verdict = verdict.with_meta(**self._meta(row, state, answer))
+        if self.judge is None or not self.judge.is_due(row.row):
+            return verdict
+
+        def on_failure(failed: Answer) -> None:
+            on_reject(judgement_record(failed, row=row.row, cell=row.cell, prompt_variant=row.prompt_variant))
+
+        try:
+            judgement = await self.judge.score(row, verdict, on_failure)
+        except BaseException:  # a cancelled task's too: what was written is paid for
+            self.checker.forget(verdict)
+            if state.waiting is None:
+                state.held = held_record(
+                    answer,
+                    row=row.row,
+                    cell=row.cell,
+                    prompt_variant=state.prompt_variant,
+                    attempt=state.num_rejected,
+                )
+                on_reject(state.held)
+            raise
+        meta = judge_meta(judgement.score, judgement.answer)
+        if judgement.score is None or not self.judge.refuses(judgement.score):
+            return verdict.with_meta(judge=meta)
+        self.checker.forget(verdict)
+        return Rejection((f"judge/{LOW_SCORE}",), judgement.score.explain(self.judge.min_score or 0), meta)
 
     async def _ask(
         self, row: PlanRow, state: RowState, timeout_s: float, open_slot: OpenSlot, on_reject: OnReject
@@ -136,7 +187,7 @@ class RowMaker:
 def _reject(
     row: PlanRow, attempt: int | None, answer: Answer, rejection: Rejection, *, given_up: bool = False
 ) -> dict[str, Any]:
-    return reject_record(
+    record = reject_record(
         answer,
         row=row.row,
         cell=row.cell,
@@ -146,3 +197,9 @@ def _reject(
         detail=rejection.detail,
         given_up=given_up,
     )
+    return record if rejection.judge is None else {**record, "judge": rejection.judge}
+
+
+def _held_answer(record: Mapping[str, Any]) -> Answer:
+    """The answer that a record holds; it was counted with the record, and costs nothing more."""
+    return Answer(record["raw"], record["raw"], record["finish_reason"], record["model"], Usage(cost_usd=0.0))

@@ -48,3 +48,15 @@ def test_find_or_add_keeps_no_two_equal_texts(rows):
     kept = [text for text in (" ".join(row) for row in rows) if index.find_or_add(text) is None]
     assert len(kept) == len(set(kept)) == len(index)
     assert all(index.query(" ".join(row)) is not None for row in rows)
+
+
+def test_what_was_removed_is_found_no_more_and_its_near_duplicates_are_found_by_themselves():
+    index = NearDuplicateIndex()
+    texts = make_texts(3)
+    for text in texts:
+        index.add(text)
+    index.remove(1)
+    assert [index.query(text) for text in texts] == [0, None, 2]
+    near = texts[1].replace(texts[1].split()[5], "changed")
+    assert index.find_or_add(near) is None
+    assert index.query(texts[1]) == index.query(near) == 3

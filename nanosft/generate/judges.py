@@ -1,0 +1,120 @@
+"""Who scores a row: a second model behind the chat API, or the packaged one behind the same client."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from nanosft.conversation import Conversation
+from nanosft.errors import ConfigError
+from nanosft.generate.planning import Plan, PlanRow
+from nanosft.generate.provider import AdaptiveLimit, Answer, ChatClient, ChatRequest, Meter, unfence, write_fixed_part
+from nanosft.generate.rows import AskJudge, Judge
+from nanosft.generate.writers import open_client, pays_judge, request_seed, sends_openrouter_fields
+from nanosft.knowledge import estimate_tokens
+from nanosft.quality.scores import (
+    MAX_TOKENS,
+    hash_task,
+    list_criteria,
+    make_score_format,
+    parse_score,
+    write_case,
+    write_task,
+)
+from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.judge import LOCAL_JUDGE
+
+_CRITERIA: Final = list_criteria(has_course=True)
+_TEMPERATURES: Final = (0.0, 0.7)
+"""Of the first try and of the others: a model that was asked the same at 0 would say the same."""
+JUDGE_SETTINGS: Final = ("judge_model", "judge_share", "min_score")
+"""The settings of a judge that decide what comes out."""
+_LOCAL_REASON_CHARS: Final = 160
+_TOKENS_PER_SCORE: Final = 80
+_TOKENS_PER_MESSAGE: Final = 45
+
+
+def check_judge(settings: GenerateSettings) -> None:
+    """Refuse a budget that a judge could not be held against.
+
+    Raises:
+        ConfigError: The endpoint may state no cost, and no price is given.
+    """
+    if settings.budget_usd is None or not pays_judge(settings) or sends_openrouter_fields(settings):
+        return
+    if settings.judge_prompt_price_usd is None and settings.judge_completion_price_usd is None:
+        raise ConfigError(
+            f"--budget-usd: {settings.base_url} may state no cost: give --judge-prompt-price-usd and "
+            "--judge-completion-price-usd, or --openrouter-fields if it answers as OpenRouter does"
+        )
+
+
+def plan_settings(settings: GenerateSettings, plan: Plan) -> dict[str, Any]:
+    """What a plan's manifests state of its judge; nothing without one, so that sets without one go on."""
+    if settings.judge_model is None:
+        return {}
+    content = settings.content()
+    stated = {name: content[name] for name in JUDGE_SETTINGS}
+    return {**stated, "judge_task": hash_task(write_task(plan.knowledge, _CRITERIA))}
+
+
+def estimate_judge_tokens(settings: GenerateSettings, plan: Plan) -> tuple[int, int, int]:
+    """Estimated (fixed prompt, varying prompt, answer) tokens of scoring one conversation; zeros without a judge."""
+    if settings.judge_model is None:
+        return 0, 0, 0
+    num_messages = max(dynamic.num_messages for dynamic in plan.dimensions.dynamics)
+    return estimate_tokens(write_task(plan.knowledge, _CRITERIA)), num_messages * _TOKENS_PER_MESSAGE, _TOKENS_PER_SCORE
+
+
+def estimate_judge_usd(settings: GenerateSettings, plan: Plan) -> float:
+    """What one score is taken to cost before any is paid for; 0 where no price is known."""
+    fixed, varying, answer = estimate_judge_tokens(settings, plan)
+    prompt_usd, answer_usd = settings.judge_prompt_price_usd or 0.0, settings.judge_completion_price_usd or 0.0
+    return ((fixed + varying) * prompt_usd + answer * answer_usd) / 1e6
+
+
+@asynccontextmanager
+async def open_judge(settings: GenerateSettings, plan: Plan, meter: Meter | None) -> AsyncIterator[Judge | None]:
+    """Who scores rows, while the context is open; None where no judge is set.
+
+    Raises:
+        ConfigError: The judge cannot be used as set up.
+    """
+    if settings.judge_model is None:
+        yield None
+        return
+    is_local = settings.judge_model == LOCAL_JUDGE
+    limit = AdaptiveLimit(1 if is_local else settings.concurrency)
+    prices = settings.judge_prompt_price_usd, settings.judge_completion_price_usd
+    models = () if is_local else (settings.judge_model,)
+    async with open_client(settings, models=models, limit=limit, meter=meter, prices_usd=prices) as client:
+        yield Judge(
+            ask=_ask_client(client, settings.judge_model, write_task(plan.knowledge, _CRITERIA), is_local=is_local),
+            parse=lambda text: parse_score(unfence(text), _CRITERIA),
+            limit=limit,
+            min_score=settings.min_score,
+            share=settings.judge_share,
+            seed=settings.seed,
+            timeout_s=settings.row_timeout_s,
+        )
+
+
+def _ask_client(client: ChatClient, model: str, task: str, *, is_local: bool) -> AskJudge:
+    score_format = make_score_format(_CRITERIA, max_reason_chars=_LOCAL_REASON_CHARS if is_local else None)
+    fixed_part = write_fixed_part(task, model=model)
+    num_tokens = estimate_tokens(task) + MAX_TOKENS
+
+    async def ask(
+        row: PlanRow, conversation: Conversation, number: int, on_failure: Callable[[Answer], None]
+    ) -> Answer:
+        case = write_case(conversation, persona=row.persona.description, course=row.dynamic.description)
+        request = ChatRequest(
+            messages=[fixed_part, {"role": "user", "content": case}],
+            response_format=score_format,
+            max_tokens=MAX_TOKENS,
+            temperature=_TEMPERATURES[number > 0],
+            seed=request_seed(row, number),
+            num_tokens=num_tokens,
+        )
+        return await client.ask(request, on_failure=on_failure)
+
+    return ask
