@@ -12,6 +12,8 @@ from nanosft.knowledge.quantities import Quantity, find_quantities
 from nanosft.knowledge.text import content_words, estimate_tokens, stem_word
 
 _MAX_WORDS: Final = 60
+_MAX_COMPARED_CHARS: Final = 1000
+"""A longer statement is reported as one to split; what it says by each of its numbers is not compared."""
 _SAME_NUMBER: Final = 0.02
 """Numbers this close are one number, rounded: 561 million and 560,988,160."""
 _YEARS: Final = range(1900, 2101)
@@ -59,7 +61,7 @@ def check_knowledge(knowledge: Knowledge) -> KnowledgeReport:
     problems = [
         f"{fact.id} has {num_words} words: split it"
         for fact in knowledge.facts
-        if (num_words := len(fact.statement.split())) > _MAX_WORDS
+        if (num_words := len(fact.statement.split())) > _MAX_WORDS or len(fact.statement) > _MAX_COMPARED_CHARS
     ]
     if not knowledge.maker:
         problems.insert(0, "does not say who made the assistant: put '- Maker: …' above the first '## Topic'")
@@ -86,7 +88,7 @@ def find_contradictions(knowledge: Knowledge) -> Iterator[tuple[Fact, Fact]]:
     """
     by_claim: dict[tuple[str, ...], list[tuple[Fact, Quantity]]] = {}
     for fact in knowledge.facts:
-        for claim, number in _claims(fact):
+        for claim, number in _claims(fact) if len(fact.statement) <= _MAX_COMPARED_CHARS else ():
             by_claim.setdefault(claim, []).append((fact, number))
     seen: set[tuple[str, str]] = set()
     for entries in by_claim.values():

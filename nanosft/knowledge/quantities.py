@@ -141,6 +141,8 @@ _SPELLED: Final = re.compile(
     rf"|(?!(?:{_SMALL_WORDS})\b)[a-z][\w-]* (?P<noun>{_DESCRIBED})\b)",
     re.IGNORECASE,
 )
+_MAX_EXPONENT: Final = 300
+"""Of ten, beyond which a number of that many digits is no statement, and a power of it no float."""
 _RANGE: Final = re.compile(r"\s?(?:-|\u2013|to|or|and)\s?$", re.IGNORECASE)
 _HEDGES: Final = re.compile(
     r"(?:about|around|roughly|approximately|approx\.?|nearly|almost|over|more than|under|less than|up to|some|circa|"
@@ -253,6 +255,7 @@ def _quantity(text: str, match: re.Match[str]) -> Quantity:
         factor *= unit_factor
     whole, _, fraction = digits.partition(".")
     exponent = -len(fraction) if fraction else len(whole) - len(whole.rstrip("0"))
+    exponent = max(-_MAX_EXPONENT, min(exponent, _MAX_EXPONENT))
     start = before.start() if before else start
     hedged = bool(before and before["hedge"]) or _is_hedged(text, start)
     return Quantity(float(digits) * factor, unit, factor * 10.0**exponent, hedged, start, match.end())

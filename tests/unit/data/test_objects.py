@@ -99,3 +99,23 @@ def test_a_pattern_that_matches_nothing_is_an_error_that_says_so(tmp_path, name)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(TEXT))
     with pytest.raises(DataError, match="no object matches"):
         list_data_objects(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("stars", ["*" * 60, "*a" * 60, "**a*" * 30])
+def test_a_pattern_of_sixty_stars_is_looked_through_once(tmp_path: Path, stars: str):
+    (tmp_path / f"{'a' * 200}.jsonl").write_bytes(b"{}")
+    with pytest.raises(DataError, match="no object matches"):
+        list_data_objects(f"{tmp_path}/{stars}x.jsonl")
+    assert len(list_data_objects(f"{tmp_path}/{stars}.jsonl")) == 1
+
+
+def test_stars_stop_at_a_slash_and_double_stars_do_not(tmp_path: Path):
+    for name in ("a/bc/x.jsonl", "a/b/c/x.jsonl", "x.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+
+    def keys(pattern: str) -> list[str]:
+        return [item.key for item in list_data_objects(f"{tmp_path}/{pattern}")]
+
+    assert [len(keys(pattern)) for pattern in ("a/*/x.jsonl", "**x.jsonl", "*.jsonl", "a/b*/*?.jsonl")] == [1, 3, 1, 1]
+    assert len(keys("**b**c*/?.jsonl")) == 2

@@ -80,3 +80,10 @@ def test_tokens_are_estimated_within_a_quarter_of_four_letters_a_token():
     text = "Reinforcement learning raised the score of the model, and the training took about four hours in all. " * 20
     assert estimate_tokens(text) == pytest.approx(len(text) / 4.9, rel=0.25)
     assert estimate_tokens("") == 0
+
+
+def test_a_fact_of_a_thousand_numbers_is_reported_and_compared_with_none():
+    for numbers in ("1,000 " * 20_000, "1,000" * 20_000):
+        report = check_knowledge(parse_knowledge(f"# Zed\n- Maker: M\n## A\n- Zed has {numbers}.\n", where="x"))
+        assert any("split it" in problem for problem in report.problems)
+        assert report.contradictions == ()

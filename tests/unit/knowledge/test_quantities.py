@@ -102,3 +102,7 @@ def test_every_hedge_is_seen(hedge):
 def test_every_link_of_a_text_is_found():
     text = "See a.b@mail.com, www.x.org/y and (https://z.io): then Plain.Text, z.dev.\nnot.a.file but q.ai"
     assert [link.url for link in find_links(text)] == ["x.org/y", "z.io", "z.dev", "q.ai"]
+
+
+def test_a_number_of_more_digits_than_a_float_holds():
+    assert [quantity.unit for quantity in find_quantities(f"1{'0' * 400} tokens, 0.{'0' * 400}1 s")] == ["token", ""]
