@@ -81,9 +81,8 @@ class Judge:
         claims = self._wrong_claims(messages[-1])
         other_name = any(defect.reason == "other_name" for defect in claims)
         other_maker = any(defect.reason == "other_maker" for defect in claims)
-        defects = [
-            defect for defect in find_grounding_defects(messages, self._reference) if defect.index == messages[-1].index
-        ]
+        grounding = find_grounding_defects(messages, self._reference, strict=True)
+        defects = [defect for defect in grounding if defect.index == messages[-1].index]
         ungrounded = tuple(defect.excerpt for defect in defects if defect.reason in _NUMERIC)
         if not answer.strip():
             verdict, reason = self._missing("empty")

@@ -109,7 +109,7 @@ def find_maker_claims(text: str) -> Iterator[tuple[str, int]]:
     if " by " in text:
         yield from _makers(text, _MADE_BY)
         for match in _MADE_APPOSITION.finditer(text):
-            if not _OTHER_SUBJECT.search(match["gap"]):
+            if not _OTHER_SUBJECT.search(match["gap"]) and not _HEDGE.search(match["gap"]):
                 yield from _maker(text, match)
     if "aker" in text or "reator" in text or "eveloper" in text or "uthor" in text:
         yield from _makers(text, _MY_MAKER)

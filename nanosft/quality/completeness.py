@@ -14,8 +14,9 @@ from nanosft.quality.verdict import Defect, excerpt_of
 
 _CLOSING: Final = frozenset(
     ".!?\u2026)]}>\"'\u201d\u2019\u00bb`*_~|/\\=\u3002\uff01\uff1f\uff09\u300d\u0964\u061f\u06d4"
+    "\u037e\u055c\u055e\u0589\u0965\u104b\u1362\u1367\u17d4"  # Greek, Armenian, Indian, Burmese, Ethiopic, Khmer
 )
-_SENTENCE_STOP: Final = re.compile(r"[.!?\u2026\u3002\uff01\uff1f](?=[\"')\u201d\u2019]*(?:\s|$))")
+_SENTENCE_STOP: Final = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u037e](?=[\"')\u201d\u2019]*(?:\s|$))")
 _URL_END: Final = re.compile(
     r"(?:https?://\S+|www\.\S+|\b[\w-]+\.(?:com|org|net|io|ai|dev|edu|gov)(?:/\S*)?|[^\s@]+@[^\s@]+\.\w+)$"
 )
@@ -32,6 +33,13 @@ _HANGING_WHEN_LONG: Final = re.compile(
     r"has|have|had|when|where|while|be|been|very|also|some|any|each|his|between|about)$",
     re.IGNORECASE,
 )
+_LONE: Final = re.compile(
+    r"(?:(?:and|or|but|of|in|on|at|to|for|with|from|by|as|is|are|was|if|than) )?"
+    r"(?:the|a|an|my|your|our|their|its|because|although|whereas|every|of|with|from|such as|and|or)",
+    re.IGNORECASE,
+)
+"""A whole answer of words that go before others."""
+_OPEN_URL: Final = re.compile(r"(?:\b(?:at|see|visit|from|here|on|to|is)|[:(]) ?(?:https?(?::/{0,2})?|www)[.!]?$")
 _MIN_CHARS: Final = 60
 _MIN_TAIL_WORDS: Final = 4
 _MIN_OTHERS: Final = 3
@@ -39,6 +47,7 @@ _MIN_CLOSED_SHARE: Final = 0.8
 _MIN_SET_SHARE: Final = 0.99
 _MIN_DOUBT_SHARE: Final = 0.8
 _MAX_MARKER_CHARS: Final = 12
+_MAX_END_CHARS: Final = 24
 _INFORMAL: Final = re.compile(
     r"\b(?:[lL]ol|LOL|[hH]aha\w*|[hH]eh\w*|[oO]mg|OMG|ur|u|gonna|wanna|idk|tbh|kinda|dunno|thats|dont|didnt|whats|im)\b"
     r"|(?<![\w.])i(?:'m|m|'ve|'ll|'d)?(?=\s)|[!?]{2}|[.?!] [a-z]+ [a-z]+ "
@@ -52,6 +61,7 @@ _FENCE: Final = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
 _FENCED: Final = re.compile(r"^[^\S\n]*(```|~~~).*?(?:^[^\S\n]*\1[^\S\n]*$|\Z)", re.DOTALL | re.MULTILINE)
 _OPEN_LINK: Final = re.compile(r"\[[^\[\]\n]{1,100}\]\((?:https?:|www\.|/|\.)?[^()\s]*$")
 _OPEN_BOLD: Final = re.compile(r"(?:^|[\s(\"'])\*\*(?=[^\s*])[^*\n]*$")
+_GREEK: Final = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]")
 _OPEN_QUOTE: Final = re.compile(r"(?:^|[\s(])['\u2018]")
 _FACE: Final = re.compile(r"(?:[:;=]-?[(\[/|]|[(\[]-?:|\bD:)$")
 _INLINE_CODE: Final = re.compile(r"``.*?``|`[^`\n]*`")
@@ -92,7 +102,8 @@ def find_completeness_defects(messages: Sequence[Prose], *, full_stops: bool | N
     question = ""
     for message in messages:
         if message.role == "assistant":
-            if (defect := _find_open_markup(message)) or (defect := _find_cut(message, answers, full_stops)):
+            found = _find_open_markup(message) or _find_stub(message, full_stops)
+            if defect := found or _find_cut(message, answers, full_stops):
                 yield defect
             yield from _find_stray_text(message, question)
         elif match := _template_match(message.plain):
@@ -149,6 +160,16 @@ def _find_open_markup(message: Prose) -> Defect | None:
         return _defect(message, "open_markup", "the answer ends inside **bold** text", text)
     if "](" in paragraph and _OPEN_LINK.search(paragraph):
         return _defect(message, "open_markup", "the answer ends inside a [link]", text)
+    return None
+
+
+def _find_stub(message: Prose, full_stops: bool | None) -> Defect | None:  # noqa: FBT001 - three values
+    """A text that is no end, whatever the others are like: a URL's beginning, or nothing but "The"."""
+    text = message.text.rstrip()
+    if _OPEN_URL.search(text[-_MAX_END_CHARS:]):
+        return _defect(message, "cut_off", "the answer ends inside a URL", text)
+    if full_stops is not False and 1 < len(text) <= _MAX_END_CHARS and _LONE.fullmatch(text):
+        return _defect(message, "cut_off", f"the answer is {text!r}, and goes no further", text)
     return None
 
 
@@ -240,6 +261,7 @@ def _is_written(text: str) -> bool:
 def _is_closed(text: str) -> bool:
     stripped = text.rstrip()
     if not stripped or stripped[-1] not in _CLOSING:
-        return False
+        # The Greek question mark, as most people and Unicode's normal form write it.
+        return stripped[-1:] == ";" and bool(_GREEK.match(stripped, len(stripped) - 2))
     # An apostrophe at the end closes a quotation that was opened, or it is half of "you're".
     return stripped[-1] not in "'\u2019" or not stripped[-2:-1].isalpha() or bool(_OPEN_QUOTE.search(stripped))

@@ -17,15 +17,19 @@ from nanosft.conversation import Conversation
 from nanosft.dedup import DEFAULT_THRESHOLD
 from nanosft.quality.completeness import find_completeness_defects
 from nanosft.quality.grounding import Reference, find_grounding_defects
-from nanosft.quality.identity import find_identity_defects
+from nanosft.quality.identity import find_identity_defects, find_missing_name
 from nanosft.quality.prose import Prose, read_prose
 from nanosft.quality.repetition import find_repetition_defects
+from nanosft.quality.sense import find_echoes, find_fragments, find_irrelevance, find_short_repeats
 from nanosft.quality.structure import Renderer, find_excess, find_structure_defects, find_token_defects
 from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_overlong, find_style_defects, fold_conversation
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.gates import GATE_NAMES, GateName
 from nanosft.settings.generate import GenerateSettings
+
+_SINCE: Final = frozenset({"naming", "relevance", "echo", "fragments", "short_repeats"})
+"""Gates that older manifests do not name."""
 
 
 class Gates(BaseModel):
@@ -48,8 +52,12 @@ class Gates(BaseModel):
         return name not in self.off
 
     def to_settings(self) -> dict[str, Any]:
-        """The gates as manifests state them: a boolean for each, then the thresholds."""
-        return {name: self.has(name) for name in GATE_NAMES} | self.model_dump(mode="json", exclude={"off"})
+        """The gates as manifests state them: a boolean for each, then the thresholds.
+
+        Gates that came later are stated where they are off: a prefix that was begun before them is gone on with.
+        """
+        stated = {name: self.has(name) for name in GATE_NAMES if name not in _SINCE or not self.has(name)}
+        return stated | self.model_dump(mode="json", exclude={"off"})
 
 
 GATE_SETTINGS: Final = (
@@ -115,7 +123,9 @@ def check(
     if gates.has("style") and gates.ascii_policy == "fold":
         conversation = fold_conversation(conversation)
     messages = read_prose(conversation)
-    defects = list(_find_text_defects(messages, context, names_itself=names_itself))
+    defects = list(
+        _find_text_defects(messages, context, names_itself=names_itself, is_planned=num_messages is not None)
+    )
     structure = list(find_structure_defects(conversation, num_messages=num_messages)) if gates.has("structure") else []
     tokens: list[Defect] = []
     if gates.has("tokens") and context.tokenizer is not None and not structure:
@@ -123,7 +133,9 @@ def check(
     return Verdict(conversation, (*structure, *defects, *tokens))
 
 
-def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_itself: bool) -> Iterator[Defect]:
+def _find_text_defects(
+    messages: tuple[Prose, ...], context: Context, *, names_itself: bool, is_planned: bool
+) -> Iterator[Defect]:
     gates, reference = context.gates, context.reference
     if gates.has("style") and (overlong := list(find_overlong(messages, gates.max_chars))):
         # What is refused for its length is not read for anything else.
@@ -131,11 +143,14 @@ def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_i
         return
     if gates.has("completeness"):
         yield from find_completeness_defects(messages, full_stops=context.full_stops)
+    identity = reference.identity if reference is not None else None
     if gates.has("identity"):
-        identity = reference.identity if reference is not None else None
-        yield from find_identity_defects(messages, identity, names_itself=names_itself)
+        yield from find_identity_defects(messages, identity)
+    if gates.has("naming") and names_itself:
+        yield from find_missing_name(messages, identity)
     if gates.has("grounding") and reference is not None:
         yield from find_grounding_defects(messages, reference, strict=gates.strict_grounding)
+    yield from _find_nonsense(messages, context, is_planned=is_planned)
     if gates.has("style"):
         yield from find_style_defects(
             messages,
@@ -145,3 +160,19 @@ def _find_text_defects(messages: tuple[Prose, ...], context: Context, *, names_i
         )
     if gates.has("repetition"):
         yield from find_repetition_defects(messages)
+    # People who chat say "yeah" again and again.
+    if gates.has("short_repeats") and (is_planned or context.full_stops is not False):
+        yield from find_short_repeats(messages)
+
+
+def _find_nonsense(messages: tuple[Prose, ...], context: Context, *, is_planned: bool) -> Iterator[Defect]:
+    gates, reference = context.gates, context.reference
+    related = reference.related if reference is not None else None
+    # People who chat leave questions open; a set in whole sentences was written to answer.
+    if gates.has("relevance") and (is_planned or context.full_stops):
+        name = reference.identity.name if reference is not None and reference.identity is not None else ""
+        yield from find_irrelevance(messages, name=name, related=related)
+    if gates.has("echo"):
+        yield from find_echoes(messages)
+    if gates.has("fragments"):
+        yield from find_fragments(messages, full_stops=context.full_stops, is_planned=is_planned)

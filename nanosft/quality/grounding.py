@@ -1,11 +1,11 @@
 """The grounding gate: what an assistant states is in the knowledge base, or in the user's own words. Pure.
 
 Looked at are URLs, dates, and numbers with a unit or currency, all in normal form (`nanosft.knowledge.quantities`); and
-proper names, which are reported alone unless the gate is strict.
+proper names: what the assistant connects itself with is reported; where the gate is strict every unknown name refuses.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,6 +13,7 @@ from nanosft.knowledge import Knowledge
 from nanosft.knowledge.quantities import Date, Quantity, find_dates, find_links, find_quantities
 from nanosft.quality.identity import Identity
 from nanosft.quality.prose import Prose
+from nanosft.quality.sense import relate_words
 from nanosft.quality.verdict import Defect, excerpt_of
 
 _HEDGED_TOLERANCE: Final = 0.07
@@ -34,15 +35,28 @@ _SENTENCE_START: Final = re.compile(
 _IN_IDENTIFIER: Final = re.compile(r"\b[A-Za-z]{1,3}(\d{1,4})\b")
 """The number of a name such as d26, which lets an assistant speak of 26 layers."""
 _WORDS: Final = re.compile(r"[^\W_]+")
+_SENTENCE_STOP: Final = re.compile(r"[.!?;\n](?=\s)")
+_OF_ITSELF: Final = re.compile(
+    r"\b(?:I|me|[Mm]y|[Ww]e|[Oo]ur)\b[^.!?;\n]{0,120}?"
+    r"\b(?:made|built|created|developed|trained|finetuned|funded|founded|hosted|based|written|owned|published|released|"
+    r"launched|designed|named|called|run|runs|use|uses|come|from|by|maker|creator|developer|company|team|model|code|home)\b"
+)
+"""What an assistant says of where it comes from and what it is made with."""
+_MAX_BEFORE_CHARS: Final = 200
 _COMMON_NAMES: Final = frozenset(
     """
-    ai llm llms gpu gpus cpu cpus tpu ram api apis url html json http https ok okay faq diy pdf usa us uk eu ui id ids
-    hi hello hey thanks sorry yes no well sure absolutely great good haha hmm wow oh ah please welcome english american
-    large language model readme mac macs cli
-    monday tuesday wednesday thursday friday saturday sunday january february march april may june july august september
-    october november december christmas internet web earth moon sun europe america asia africa spanish french german
-    italian portuguese dutch swedish chinese japanese korean russian hindi arabic turkish polish greek latin british
-    dr mr mrs ms st vs etc eg ie am pm mit python ascii unicode god phd nlp ml
+    ai llm llms gpu gpus cpu cpus tpu ram api apis url html json http https ok okay faq diy pdf usa us uk eu ui id
+    ids hi hello hey thanks sorry yes no well sure absolutely great good haha hmm wow oh ah please welcome english
+    american large language model readme mac macs cli monday tuesday wednesday thursday friday saturday sunday
+    january february march april may june july august september october november december christmas internet web
+    earth moon sun europe america asia africa spanish french german italian portuguese dutch swedish chinese
+    japanese korean russian hindi arabic turkish polish greek latin british dr mr mrs ms st vs etc eg ie am pm mit
+    python ascii unicode god phd nlp ml king queen sir dear mps vram ssd usb wifi ip pc ios android linux windows
+    ubuntu macos macbook macbooks apple silicon nvidia amd intel cuda csv sql pdf pr prs gpt flops bpe youtube
+    google wikipedia facebook twitter email emoji shakespeare shakespearean czech finnish norwegian danish thai
+    vietnamese indonesian filipino tagalog hebrew hungarian romanian ukrainian swahili persian farsi catalan
+    bulgarian serbian croatian slovak malay urdu bengali tamil punjabi icelandic irish welsh afrikaans mandarin
+    cantonese hola bonjour ciao hallo
     """.split()  # noqa: SIM905 - a list of words reads as words
 )
 
@@ -58,6 +72,7 @@ class Reference:
         urls: Normal forms.
         words: All words, in lower case, and those that anybody may say; None where there is no knowledge and grounding
             has nothing to compare with.
+        related: For each stem of the knowledge the stems of the facts that hold it; None without knowledge.
     """
 
     identity: Identity | None
@@ -65,13 +80,15 @@ class Reference:
     dates: frozenset[tuple[int, int, int]]
     urls: frozenset[str]
     words: frozenset[str] | None
+    related: Mapping[str, frozenset[str]] | None = None
 
 
 def make_reference(knowledge: Knowledge) -> Reference:
     """What a knowledge base lets an assistant state."""
     text = f"{knowledge.name}\n{knowledge.maker}\n{knowledge.text}"
     words = _COMMON_NAMES.union(_WORDS.findall(text.casefold()))
-    return replace(_read_claims(text), identity=Identity(knowledge.name, knowledge.maker), words=words)
+    related = relate_words({topic.title: [fact.statement for fact in topic.facts] for topic in knowledge.topics})
+    return replace(_read_claims(text), identity=Identity(knowledge.name, knowledge.maker), words=words, related=related)
 
 
 def make_identity_reference(identity: Identity) -> Reference:
@@ -87,7 +104,8 @@ def find_grounding_defects(
     Args:
         messages: The conversation's prose.
         reference: What the knowledge base holds.
-        strict: Whether unknown proper names refuse; otherwise they are reported.
+        strict: Whether unknown proper names refuse, all of them; otherwise those are reported that the assistant
+            connects itself with: "I run on Azure".
     """
     if reference.words is None:
         return
@@ -99,7 +117,11 @@ def find_grounding_defects(
         yield from _find_links(message, reference, said)
         yield from _find_dates(message, reference, said)
         yield from _find_quantities(message, reference, said)
-        unknown = list(_unknown_names(message, reference.words, said))
+        unknown = [
+            found
+            for found in _unknown_names(message, reference.words, said)
+            if strict or _is_of_itself(message.plain, found[0])
+        ]
         if unknown:
             at, name = unknown[0]
             detail = f"names that the knowledge does not hold: {', '.join(dict.fromkeys(name for _, name in unknown))}"
@@ -217,6 +239,14 @@ def has_value(quantity: Quantity, known: Iterable[float]) -> bool:
     rounding = quantity.step / 2 if is_round else 0.0
     tolerance = max(hedge, rounding, _TOLERANCE * quantity.value)
     return any(abs(value - quantity.value) <= tolerance for value in known)
+
+
+def _is_of_itself(text: str, at: int) -> bool:
+    """Whether the sentence up to the name tells of the assistant's own making."""
+    start = max(0, at - _MAX_BEFORE_CHARS)
+    before = text[start:at]
+    last = max((match.end() for match in _SENTENCE_STOP.finditer(before)), default=0)
+    return _OF_ITSELF.search(before, last) is not None
 
 
 def _unknown_names(message: Prose, known: frozenset[str], said: _Said) -> Iterator[tuple[int, str]]:

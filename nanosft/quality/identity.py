@@ -48,37 +48,39 @@ class Identity:
     also: tuple[str, ...] = ()
 
 
-def find_identity_defects(
-    messages: Sequence[Prose], identity: Identity | None, *, names_itself: bool = False
-) -> Iterator[Defect]:
+def find_identity_defects(messages: Sequence[Prose], identity: Identity | None) -> Iterator[Defect]:
     """Claims of another name or maker, and questions for them that are not answered.
 
     Args:
         messages: The conversation's prose.
         identity: Who the assistant is. None: only two different claims within the conversation are a defect.
-        names_itself: Whether the topic asks that the assistant names itself somewhere.
     """
     answers = [message for message in messages if message.role == "assistant"]
     if identity is None:
         yield from _find_inconsistency(answers)
         return
     question = ""
-    named = False
     for message in messages:
         if message.role != "assistant":
             question = message.plain
             continue
         yield from _find_wrong_claims(message, identity)
         names = _mentions(message.text, identity.name, *identity.also)
-        named = named or names
         if not names and _ASKS_NAME.search(question) and not _quotes_other(question):
             detail = f"asked for its name, the assistant does not say that it is {identity.name}"
             yield Defect("identity", "name_not_given", detail, " ".join(message.text[:100].split()), message.index)
         if identity.maker and _ASKS_MAKER.search(question) and not _names_maker(message.text, identity):
             detail = f"asked who made it, the assistant does not name {identity.maker}"
             yield Defect("identity", "maker_not_given", detail, " ".join(message.text[:100].split()), message.index)
-    if names_itself and not named:
-        yield Defect("identity", "unnamed", f"the assistant never says that it is {identity.name}")
+
+
+def find_missing_name(messages: Sequence[Prose], identity: Identity | None) -> Iterator[Defect]:
+    """A conversation that has to name the assistant, and never does: for the rows of a plan that ask for it."""
+    if identity is None:
+        return
+    answers = (message.text for message in messages if message.role == "assistant")
+    if not any(_mentions(text, identity.name, *identity.also) for text in answers):
+        yield Defect("naming", "unnamed", f"the assistant never says that it is {identity.name}")
 
 
 def infer_identity(conversations: Iterable[Sequence[Prose]], *, min_share: float = 0.3) -> Identity | None:

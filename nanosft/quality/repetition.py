@@ -12,7 +12,6 @@ from nanosft.quality.prose import Prose
 from nanosft.quality.verdict import Defect
 
 _MIN_WORDS: Final = {"assistant": 7, "user": 8, "system": 8}
-_MIN_ECHO_WORDS: Final = 5
 _MIN_SENTENCE_WORDS: Final = 6
 _MAX_SENTENCE_COUNT: Final = 2
 _MIN_LOOP_LETTERS: Final = 4
@@ -23,13 +22,12 @@ _LOOP: Final = re.compile(r"(?<!\S)((?:\S+ ){3,12}?)\1{2,}")
 
 
 def find_repetition_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
-    """Answers given twice or copied from the question, sentences said again and again, and loops.
+    """Answers given twice, sentences said again and again, and loops.
 
     Short messages ("yes", "thank you") may be repeated.
     """
     seen: dict[tuple[str, str], int] = {}
     counts: Counter[str] = Counter()
-    previous = ""
     for message in messages:
         sentences = split_sentences(message.plain)
         keys = normalize_each(sentences)
@@ -41,9 +39,6 @@ def find_repetition_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
                 reason = "repeated_answer" if message.role == "assistant" else "repeated_question"
                 detail = f"the message says what message {first} said"
                 yield Defect("repetition", reason, detail, _short(message), message.index)
-        if num_words >= _MIN_ECHO_WORDS and message.role == "assistant" and words == previous:
-            yield Defect("repetition", "echo", "the answer repeats the question", _short(message), message.index)
-        previous = words
         if message.role == "assistant":
             yield from _within(message, words, zip(keys, sentences, strict=True), counts)
 

@@ -8,16 +8,31 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import AfterValidator
 
 GateName = Literal[
-    "structure", "completeness", "identity", "grounding", "style", "repetition", "tokens", "near_duplicate"
+    "structure",
+    "completeness",
+    "identity",
+    "naming",
+    "grounding",
+    "relevance",
+    "echo",
+    "fragments",
+    "style",
+    "repetition",
+    "short_repeats",
+    "tokens",
+    "near_duplicate",
 ]
 """The gates, in the order in which defects are told:
 
 structure checks roles, empty messages, the number of messages and the last role; completeness refuses answers cut off,
 open markup, stray JSON and unfilled templates; identity refuses claims of another name or maker, and unanswered
-questions for them; grounding refuses URLs, dates and quantities that the knowledge does not hold; style has the ASCII
-policy, the length bounds and the banned phrases; repetition refuses answers and sentences said again, and loops; tokens
-checks that the tokenizer renders a conversation within the context, where one is given; near_duplicate refuses
-near-duplicates of conversations accepted before.
+questions for them; naming refuses a conversation that has to name the assistant and never does; grounding refuses
+URLs, dates and quantities that the knowledge does not hold; relevance refuses answers beside the question, where a
+knowledge base says what belongs to it, and reports them elsewhere; echo refuses the question given back; fragments
+refuses answers that are no sentence; style has the ASCII policy, the length bounds and the banned phrases; repetition
+refuses answers and sentences said again, and loops; short_repeats a short answer given three times; tokens checks that
+the tokenizer renders a conversation within the context, where one is given; near_duplicate refuses near-duplicates of
+conversations accepted before.
 """
 GATE_NAMES: Final[tuple[GateName, ...]] = get_args(GateName)
 WIDER_GATES: Final = frozenset({"grounding", "near_duplicate"})

@@ -33,14 +33,14 @@ def test_time_does_not_grow_with_the_square_of_a_message(unit, reference):
     answer = (unit * SIZE)[:SIZE]
     conversation = Conversation((Message("user", "hi"), Message("assistant", answer)))
     verdict = check(conversation, Context(Gates(off=frozenset({"style"})), reference), names_itself=True)
-    assert "identity/unnamed" in verdict.reasons
+    assert "naming/unnamed" in verdict.reasons
     assert infer_identity([read_prose(conversation)]) is None or unit in {"Aa created me ", "you're talking to Aa "}
 
 
 def test_time_does_not_grow_with_the_square_of_the_messages(reference):
     """Each answer was compared with all others, and every earlier question read again for each name."""
     pair = (Message("user", "and the Quux?"), Message("assistant", "It is the Frobnicator of the"))
-    context = Context(Gates(off=frozenset({"structure", "style"})), reference)
+    context = Context(Gates(off=frozenset({"structure", "style"}), strict_grounding=True), reference)
     verdict = check(Conversation(pair * 10_000), context)
     assert sum(defect.name == "grounding/unknown_name" for defect in verdict.defects) == 10_000
 

@@ -38,6 +38,11 @@ def reasons(
         "Best,\nnanochat",
         "Paris",
         "Ciao \U0001f600",
+        "A",
+        "The site uses HTTPS.",
+        # Greek with its own question mark, and with the semicolon that Unicode makes of it.
+        "\u0398\u03ad\u03bb\u03b5\u03b9\u03c2 \u03bd\u03b1 \u03bc\u03ac\u03b8\u03b5\u03b9\u03c2\u037e",
+        "\u0398\u03ad\u03bb\u03b5\u03b9\u03c2 \u03bd\u03b1 \u03bc\u03ac\u03b8\u03b5\u03b9\u03c2;",
     ],
 )
 def test_whole_answers_are_let_through(answer):
@@ -139,3 +144,12 @@ def test_an_answer_that_ends_on_a_colon_announces_what_is_missing():
     assert reasons("Here are the sizes:", others=[]) == ["cut_off"]
     assert reasons("so the thing is:", others=["lol", "no idea", "ok bye"], full_stops=False) == ["cut_off"]
     assert reasons("Run it so:\n```\nbash speedrun.sh\n```", others=[]) == []
+
+
+@pytest.mark.parametrize(
+    "answer", ["The", "and the", "The code is on GitHub at https.", "Look here: https://", "Go to www."]
+)
+def test_stubs_are_cut_off_by_themselves(answer):
+    """They were let pass, whatever the answers around them."""
+    assert reasons(answer) == ["cut_off"]
+    assert reasons(answer, others=[]) == ["cut_off"]

@@ -96,6 +96,14 @@ def test_unknown_names_are_reported_and_refused_when_strict():
     assert find("I am closed on Sundays.", strict=True) == []
 
 
+def test_a_name_is_reported_where_the_assistant_connects_itself_with_it():
+    """It fired on 82 to 99 % of published rows, and said nothing."""
+    assert [defect.detail[-4:] for defect in find("I was trained by people at Acme.")] == ["Acme"]
+    assert find("A good book on this is by Knuth. My advice: read Dijkstra.") == []
+    assert find("I was made by King Andrej Karpathy, and I run on Macbooks.") == []
+    assert len(find("A good book on this is by Knuth.", strict=True)) == 1
+
+
 def test_code_is_not_read_for_numbers():
     assert find("Set `--budget 77 dollars` and run.") == []
 

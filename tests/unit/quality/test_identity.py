@@ -7,11 +7,9 @@ from nanosft.quality.prose import read_prose
 NANOCHAT = Identity("nanochat", "Andrej Karpathy")
 
 
-def reasons(
-    answer: str, question: str = "hey there", identity: Identity | None = NANOCHAT, *, names_itself: bool = False
-):
+def reasons(answer: str, question: str = "hey there", identity: Identity | None = NANOCHAT):
     conversation = Conversation((Message("user", question), Message("assistant", answer)))
-    found = find_identity_defects(read_prose(conversation), identity, names_itself=names_itself)
+    found = find_identity_defects(read_prose(conversation), identity)
     return [defect.reason for defect in found]
 
 
@@ -19,6 +17,8 @@ def reasons(
     "answer",
     [
         "I'm not ChatGPT, Claude or any other model.",
+        "I'm not made by OpenAI.",
+        "I am not a model trained by Google, and never was.",
         "I'm like a small ChatGPT.",
         "Some people think I'm ChatGPT, but I am nanochat.",
         "I'm a ChatGPT-style model made by Andrej Karpathy.",
@@ -81,11 +81,6 @@ def test_a_question_for_the_maker_is_answered_with_it():
     assert reasons("I was trained on FineWeb Edu.", "who made you?") == ["maker_not_given"]
     assert reasons("Karpathy did.", "who made you?") == []
     assert reasons("Nobody knows.", "who made you?", Identity("nanochat")) == []
-
-
-def test_a_topic_can_ask_for_the_name():
-    assert reasons("I am a small model.", names_itself=True) == ["unnamed"]
-    assert reasons("nanochat here.", names_itself=True) == []
 
 
 def test_without_identity_two_names_contradict_each_other():

@@ -21,10 +21,6 @@ def test_a_question_asked_twice():
     assert reasons("Who made you?", "A person.", "Who made you?", LONG) == []
 
 
-def test_an_echo():
-    assert reasons("tell me about the training data", "Tell me about the training data!") == ["echo"]
-
-
 def test_a_sentence_said_twice_in_one_answer():
     assert reasons("Hi", f"{LONG} That is all there is. {LONG}") == ["repeated_sentence"]
 

@@ -1,0 +1,274 @@
+"""Gates that refuse nonsense: echo, fragments, short answers repeated, and answers beside the question. Pure.
+
+Each is a gate of its own. They look at words alone, English ones where that matters, and step aside where a message is
+in another language. What they fired on was read in two published identity sets (8,583 answers), 1,000 offline rows
+(2,668), chitchat and chatterbot (76,943 answers of people and in 28 languages): echo was right 21 times of 22;
+fragments and short_repeats fired on none of the written sets, and step aside where people chat, who say "yeah" three
+times (right 0 of 25); relevance without a knowledge base was right 7 times of 12 and only reports; with one it fired on
+no offline row, and on 127 of 2,668 answers that were dealt to other questions.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from nanosft.dedup import normalize_words
+from nanosft.knowledge.text import FUNCTION_WORDS, content_words
+from nanosft.quality.prose import Prose
+from nanosft.quality.verdict import Defect
+
+_MAX_READ_CHARS: Final = 4000
+"""What of a message is compared with another one; nonsense shows in less."""
+
+# ---------------------------------------------------------------- echo
+
+_MIN_ECHO_WORDS: Final = 4
+_MAX_ADDED_WORDS: Final = 2
+_ASKS_FOR_ECHO: Final = re.compile(
+    r"\b(?:repeat|say|echo|copy|spell|translate|correct|rewrite|rephrase|paraphrase|write|quote|complete|continue|"
+    r"finish|proofread|fix|convert|sort|format|output|print|return)\b",
+    re.IGNORECASE,
+)
+
+
+def find_echoes(messages: Sequence[Prose]) -> Iterator[Defect]:
+    """Answers that give a question back with two words more or less at most at its ends, or a statement word for word.
+
+    Four words at least, since people return a greeting; and not where a text is to be repeated or gone on with.
+    """
+    question = ""
+    for message in messages:
+        if message.role != "assistant":
+            question = message.text
+            continue
+        if abs(message.text.count(" ") - question.count(" ")) > _MAX_ADDED_WORDS or len(question) > _MAX_READ_CHARS:
+            continue
+        asked, answered = normalize_words(question), normalize_words(message.text[:_MAX_READ_CHARS])
+        short, long = sorted((asked, answered), key=len)
+        is_long = short.count(" ") + 1 >= _MIN_ECHO_WORDS
+        is_same = answered == asked or ("?" in question and f" {short} " in f" {long} ")
+        if is_long and is_same and not _ASKS_FOR_ECHO.search(question):
+            yield Defect("echo", "question", "the answer gives the question back", _short(message), message.index)
+
+
+# ---------------------------------------------------------------- fragments
+
+_MAX_FRAGMENT_WORDS: Final = 7
+_TOKEN: Final = re.compile(r"[A-Za-z]+(?:['\u2019][A-Za-z]+)?")
+_VERBS: Final = frozenset(
+    """
+    am is are was were be been being have has had do does did can could will would shall should may might must
+    cannot go goes went gone come came get got gets give gave gives given make made take took taken say said see saw
+    seen know knew known think thought tell told ask find found feel felt leave left put keep kept let begin began
+    begun show shown hear heard run ran write wrote written read hold held bring brought sit sat stand stood lose
+    lost pay paid meet met set learn learnt lead led understand understood speak spoke spoken spend spent grow grew
+    grown win won teach taught buy bought send sent build built fall fell cut sell sold break broke choose chose
+    chosen mean meant become became want need like love hate hope try call use work look seem help start play move
+    live believe happen talk turn provide create train stop watch follow change add open walk offer remember
+    consider appear serve wait die expect stay reach remain suggest raise pass require report decide return explain
+    agree enjoy guess wish prefer thank welcome depend count check pick ensure refer cost
+    """.split()  # noqa: SIM905 - a list of words reads as words
+)
+_SMALL_TALK: Final = frozenset(
+    """
+    hi hello hey hiya howdy yo greetings welcome thanks thank you bye goodbye cheers ok okay yes yeah yep yup no
+    nope nah sure absolutely certainly definitely indeed exactly right correct true false of course not at all never
+    always maybe perhaps possibly probably good great nice cool fine wow oh ah haha lol well please sorry me too
+    same here there again morning evening night afternoon day anytime pleasure my none nothing really so very much a
+    bit both neither either hola bonjour salut hallo ciao namaste mate friend everyone deal problem worries luck
+    congratulations likewise agreed what how why when where who which interesting awesome wonderful amazing perfect
+    excellent ready later see soon and
+    """.split()  # noqa: SIM905 - a list of words reads as words
+)
+_OPENS_TALK: Final = re.compile(
+    r"(?:hi|hello|hey|yes|no|sure|thanks|welcome|anytime|bye|goodbye|ok|okay|my pleasure|of course|no problem|"
+    r"all the best|happy|glad|good|take care|until|nice)\b|[^.!,]{0,40}\b(?:at your service|there|here)\b",
+    re.IGNORECASE,
+)
+_DETERMINERS: Final = frozenset(
+    {"a", "an", "the", "my", "your", "our", "his", "her", "its", "their", "this", "that", "these", "those", "some"}
+    | {"any", "no"}
+)
+_ASKS_FOR_NAME: Final = re.compile(
+    r"\b(?:what|which|who|whom|whose|when|where|how (?:many|much|old|long|far|big|large|tall|fast|often|do you spell)|"
+    r"name|in (?:a|one|two|three|a few) words?|one[- ]word|briefly|short|complete|fill|missing|blank|or|list|answer|"
+    r"translate|capital|opposite|synonym|antonym|classif\w+|true or false|yes or no|calculate|solve|convert|finish)\b"
+    r"|[\d_]|\.\.\.|\u2026",
+    re.IGNORECASE,
+)
+
+
+def find_fragments(messages: Sequence[Prose], *, full_stops: bool | None, is_planned: bool) -> Iterator[Defect]:
+    """Answers of at most seven words without a verb that are neither small talk nor what was asked for.
+
+    Args:
+        messages: The conversation's prose.
+        full_stops: Whether the set's answers end on a stop; where they do not, people chat, and say what they like.
+        is_planned: The row is of a plan, whose course asks for whole sentences: a noun alone answers no question then.
+            Elsewhere it is reported where the question asks for a name or a number.
+    """
+    if not (full_stops or is_planned):
+        return
+    question = ""
+    for message in messages:
+        if message.role != "assistant":
+            question = message.text[:_MAX_READ_CHARS]
+            continue
+        text = message.text.strip()
+        if (
+            not text
+            or len(text) > _MAX_READ_CHARS
+            or not text.isascii()
+            or "\n" in text
+            or text != message.plain.strip()
+        ):
+            continue
+        if _is_fragment(text):
+            refuses = is_planned or not _ASKS_FOR_NAME.search(question)
+            detail = "the answer is no sentence: it has no verb"
+            yield Defect("fragments", "no_verb", detail, _short(message), message.index, refuses=refuses)
+
+
+def _is_fragment(text: str) -> bool:
+    if not text.isascii() or "\n" in text or text.count(" ") >= _MAX_FRAGMENT_WORDS or len(text) > _MAX_READ_CHARS:
+        return False
+    words = [word.lower() for word in _TOKEN.findall(text)]
+    if not words or _OPENS_TALK.match(text) or _SMALL_TALK.issuperset(words):
+        return False
+    before = ""
+    for word in words:
+        if word in _VERBS or "'" in word or "\u2019" in word:
+            return False
+        if before not in _DETERMINERS and word.endswith(("ed", "ing", "es", "s", "en", "ize", "ify")):
+            return False
+        before = word
+    return True
+
+
+# ---------------------------------------------------------------- short answers repeated
+
+_MAX_SHORT_WORDS: Final = 6
+_MIN_SHORT_CHARS: Final = 2
+_MAX_SHORT_COUNT: Final = 2
+
+
+def find_short_repeats(messages: Sequence[Prose]) -> Iterator[Defect]:
+    """A short answer given for the third time in a conversation; longer ones are `repetition`'s.
+
+    A single letter or number may come again: it answers a question of choice.
+    """
+    counts: Counter[str] = Counter()
+    for message in messages:
+        if message.role != "assistant" or message.text.count(" ") >= _MAX_SHORT_WORDS:
+            continue
+        words = normalize_words(message.text[:_MAX_READ_CHARS])
+        if len(words) >= _MIN_SHORT_CHARS and not words.isdigit():
+            counts[words] += 1
+            if counts[words] == _MAX_SHORT_COUNT + 1:
+                detail = "the same short answer is given for the third time"
+                yield Defect("short_repeats", "third_time", detail, _short(message), message.index)
+
+
+# ---------------------------------------------------------------- relevance
+
+_MIN_ASKED: Final = 2
+_FRAME: Final = frozenset({"quest", "topic", "sente", "word"})
+"""Stems of words that ask, and are not asked for."""
+_STEM_CHARS: Final = 5
+_MAX_COMMON_SHARE: Final = 0.15
+_MIN_COMMON: Final = 8
+_MAX_OFF_WORDS: Final = 40
+_IRREGULAR: Final = {
+    "took": "tak", "taken": "tak", "made": "mak", "built": "build", "written": "writ", "wrot": "writ", "knew": "know",
+    "known": "know", "taught": "teach", "said": "say", "ran": "run", "cam": "com", "began": "begin", "spok": "speak",
+}  # fmt: skip
+"""Stems of past forms."""
+_TAKES_NO_WORDS: Final = re.compile(
+    r"\b(?:I (?:do not|don'?t|cannot|can'?t|could not|couldn'?t|am not|have no|would only)|I'm (?:not|sorry|afraid)|"
+    r"sorry|afraid|beyond (?:me|what I know)|no idea|cannot say|sure|of course|thanks|thank you|welcome|glad|"
+    r"(?:good|great) question|hello|hi|hey|bye|goodbye|absolutely|exactly|certainly|definitely|unfortunately|indeed|"
+    r"it depends|haha|yes)\b|\?$|^(?:no|nope|yeah|yep|right|true|correct|not quite|not exactly)\b",
+    re.IGNORECASE,
+)
+_SMALL_QUESTION: Final = re.compile(
+    r"\b(?:thanks|thank you|thx|bye|goodbye|see you|have to go|that (?:is|was|'s) all|good talk|nice talking|cheers|"
+    r"are you (?:quite )?(?:sure|certain)|really|bet you|good night|later|joke|poem|story|riddle|sing)\b",
+    re.IGNORECASE,
+)
+
+
+def find_irrelevance(
+    messages: Sequence[Prose], *, name: str = "", related: Mapping[str, frozenset[str]] | None = None
+) -> Iterator[Defect]:
+    """Answers that take up neither a word of the question nor of a fact on it.
+
+    Looked at are questions with two words that the knowledge holds, or with one where the answer has none at all.
+
+    Args:
+        messages: The conversation's prose.
+        name: The assistant's name; an answer that gives it says who it is.
+        related: For each stem of the knowledge base the stems of the facts that hold it; see `relate_words`. None: the
+            defect is reported alone, since "Rice." answers "What is sake made from?".
+    """
+    asked = ""
+    before = ""
+    for message in messages:
+        text = message.text[:_MAX_READ_CHARS]
+        if message.role != "assistant":
+            asked = text
+            continue
+        if _may_be_irrelevant(asked, text, name) and not _takes_up(text, asked, before, related):
+            detail = "the answer takes up nothing of the question"
+            yield Defect("relevance", "off_topic", detail, _short(message), message.index, refuses=related is not None)
+        before = text
+
+
+def _may_be_irrelevant(question: str, answer: str, name: str) -> bool:
+    """Whether words can tell: both are English, the answer short and no small talk, no refusal and no introduction."""
+    return (
+        answer.count(" ") < _MAX_OFF_WORDS
+        and answer.isascii()
+        and question.isascii()
+        and not (name and name.casefold() in answer.casefold())
+        and not FUNCTION_WORDS.isdisjoint(question.casefold().split())
+        and not _TAKES_NO_WORDS.search(answer)
+        and not _SMALL_QUESTION.search(question)
+    )
+
+
+def _takes_up(answer: str, question: str, before: str, related: Mapping[str, frozenset[str]] | None) -> bool:
+    words, asked = _stems(answer), _stems(question) - _FRAME
+    if not words or not words.isdisjoint(asked | _stems(before)):
+        return True
+    if related is None:
+        return len(asked) < _MIN_ASKED
+    known = asked & related.keys()
+    if not known or any(not words.isdisjoint(related[word]) for word in known):
+        return True
+    return len(known) < _MIN_ASKED and not words.isdisjoint(related)
+
+
+def relate_words(statements: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
+    """For each stem, the stems of all statements that hold it, and of their heading; common stems relate nothing.
+
+    Args:
+        statements: The statements under each heading.
+    """
+    stems = [_stems(f"{heading} {statement}") for heading, under in statements.items() for statement in under]
+    counts = Counter(word for words in stems for word in words)
+    limit = max(_MIN_COMMON, _MAX_COMMON_SHARE * len(stems))
+    related: dict[str, set[str]] = {}
+    for words in stems:
+        rare = {word for word in words if counts[word] <= limit}
+        for word in rare:
+            related.setdefault(word, set()).update(rare)
+    return {word: frozenset(found) for word, found in related.items()}
+
+
+def _stems(text: str) -> set[str]:
+    return {_IRREGULAR.get(word, word).removeprefix("pre")[:_STEM_CHARS] for word in content_words(text)}
+
+
+def _short(message: Prose) -> str:
+    return " ".join(message.text[:100].split())
