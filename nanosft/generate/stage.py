@@ -19,6 +19,7 @@ from nanosft.data import read_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_row
+from nanosft.generate.examples import Examples, read_examples
 from nanosft.generate.judges import JUDGE_SETTINGS, check_judge, estimate_judge_usd, open_judge, plan_settings
 from nanosft.generate.planning import Dimensions, Plan, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import PromptTemplate, make_template
@@ -44,6 +45,7 @@ from nanosft.generate.rows import (
     Runner,
     ShardResult,
     Timing,
+    make_index,
     read_ledgers,
     split_budget,
 )
@@ -111,15 +113,16 @@ def run_generate(settings: GenerateSettings) -> Summary:
     knowledge = read_knowledge(settings.knowledge)
     dimensions = read_dimensions(settings.dimensions)
     plan = make_plan(dimensions, knowledge, seed=settings.seed)
-    template = make_template(plan, tone=settings.tone)
+    examples = read_examples(settings.examples, num=settings.num_examples, seed=settings.seed)
+    template = make_template(plan, tone=settings.tone, examples=examples.conversations)
     gates = make_gates(settings)
     if settings.dry_run:
         return report_dry_run(settings, template, plan, started_s)
     store = open_store(settings.out)
     asked = PlanRecord(
         settings.num,
-        _plan_settings(settings, plan, template, gates),
-        _parents(settings, knowledge, dimensions),
+        _plan_settings(settings, plan, template, gates, examples),
+        (*_parents(settings, knowledge, dimensions), *examples.parents),
     )
     found = read_manifest(store)
     if found is not None and found.kind != "generated":
@@ -150,7 +153,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
 
 def _make_shard(work: _Work) -> ShardResult:
     """Make the shard's missing rows and put its manifest, whole or not."""
-    index = None if work.threshold is None else NearDuplicateIndex(work.threshold)
+    index = None if work.threshold is None else make_index(work.threshold, work.template.examples)
 
     def remember(record: Mapping[str, Any], where: str) -> None:
         if index is not None:
@@ -192,7 +195,7 @@ async def _run_shard(
             plan_row=partial(plan_row, plan),
             ask=ask,
             retries=retries,
-            checker=AnswerChecker(work.context, index),
+            checker=AnswerChecker(work.context, index, num_examples=len(work.template.examples)),
             judge=judge,
             row_timeout_s=settings.row_timeout_s,
             source=source_name(settings),
@@ -271,10 +274,12 @@ def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
     return report(summarize(settings, shard, result, started_s), settings)
 
 
-def _plan_settings(settings: GenerateSettings, plan: Plan, template: PromptTemplate, gates: Gates) -> dict[str, Any]:
+def _plan_settings(
+    settings: GenerateSettings, plan: Plan, template: PromptTemplate, gates: Gates, examples: Examples
+) -> dict[str, Any]:
     """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
     content = settings.content()
-    for name in (*GATE_SETTINGS, *JUDGE_SETTINGS, "num"):  # the gates stand under one name
+    for name in (*GATE_SETTINGS, *JUDGE_SETTINGS, "examples", "num_examples", "num"):  # the gates stand under one name
         del content[name]
     derived = {
         "dimensions": plan.dimensions.sha256,
@@ -283,7 +288,7 @@ def _plan_settings(settings: GenerateSettings, plan: Plan, template: PromptTempl
         "model": model_name(settings),
         "prompt_version": template.version,
     }
-    return content | derived | plan_settings(settings, plan)
+    return content | derived | examples.plan_settings() | plan_settings(settings, plan)
 
 
 def _parents(settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions) -> tuple[Parent, ...]:

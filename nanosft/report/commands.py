@@ -104,6 +104,7 @@ def _generate_settings(manifest: Manifest) -> dict[str, Any]:
     by_hash = {parent.sha256: parent.uri for parent in manifest.parents if parent.uri != SHIPPED}
     settings["knowledge"] = by_hash.get(str(settings.get("knowledge")))
     settings["dimensions"] = by_hash.get(str(settings.get("dimensions")))
+    settings["examples"] = by_hash.get(str(settings.get("examples")))
     if settings.get("provider") != "openrouter":
         settings.pop("model", None)
     if isinstance(gates, dict):

@@ -38,6 +38,11 @@ class GenerateSettings(StageSettings):
     tone: str = Field(
         default="", description="How the assistant speaks, in a few words (default: as the knowledge says)."
     )
+    examples: str | None = Field(
+        default=None,
+        description="URI of conversations that show the wanted voice, for the part of the prompt that is cached.",
+    )
+    num_examples: int = Field(default=3, ge=1, le=50, description="Of --examples, so many are drawn by the seed.")
     num: int = Field(default=1000, ge=1, le=10_000_000, description="Conversations in the plan, over all shards.")
     seed: int = Field(default=0, ge=0, description="Seed of the plan.")
 
@@ -229,5 +234,7 @@ class GenerateSettings(StageSettings):
             )
         if self.budget_usd is not None and not math.isfinite(self.budget_usd):
             raise ValueError("--budget-usd must be finite")
+        if self.examples is not None and self.provider == "offline":
+            raise ValueError("--examples are for a model that reads prompts: --provider offline reads none")
         check_min_score(self.min_score, self.judge_model)
         return self

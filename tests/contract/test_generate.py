@@ -1,5 +1,6 @@
 """The stage over its own store: what lies there after runs that end well, early, twice, and with other settings."""
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from nanosft.conversation import to_line
 from nanosft.data import read_conversations, read_manifest
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
 from nanosft.generate.stage import run_generate
@@ -316,3 +318,23 @@ def test_the_same_on_s3(bucket, stub):
         run_generate(settings(out, num_shards=2, shard_index=index, **options))
     assert rows_of(out) == list(range(NUM))
     assert manifest_of(out).cost_usd == pytest.approx(NUM * PRICE_USD)
+
+
+def test_examples_are_a_parent_and_answers_that_nearly_repeat_one_are_refused(tmp_path, out, stub):
+    made = str(tmp_path / "made")
+    run_generate(settings(made, **ask_stub(stub), num=2))
+    wanted = tmp_path / "voice.jsonl"
+    rows = [orjson.loads(to_line(conversation)) for conversation in read_conversations(made)]
+    wanted.write_bytes(orjson.dumps(rows[0]["messages"]) + b"\n")
+    options = ask_stub(stub, examples=str(wanted), num=2)
+    summary = run_generate(settings(out, **options))
+    assert summary.num_accepted == 2
+    first = rows[0]["meta"]["row"]
+    refused = [(record["row"], record["reason"]) for record in rejects_of(out)]
+    assert set(refused) == {(first, "near_duplicate/example")}  # the stub would write it again, word for word
+    manifest = manifest_of(out)
+    assert manifest.settings["examples"] == hashlib.sha256(wanted.read_bytes()).hexdigest()
+    assert manifest.parents[-1].sha256 == manifest.settings["examples"]
+    wanted.write_bytes(orjson.dumps(rows[1]["messages"]) + b"\n")
+    with pytest.raises(ConfigError, match="examples="):
+        run_generate(settings(out, **options))

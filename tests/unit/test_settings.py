@@ -143,8 +143,8 @@ CONTENT = {
         ascii banned_phrases format knowledge maker max_chars max_context_tokens min_chars name
         near_duplicate_threshold skip_gates strict_grounding tokenizer uri""",
     GenerateSettings: """
-        ascii banned_phrases dimensions fallback_models judge_model judge_share knowledge max_chars max_context_tokens
-        max_tokens min_chars min_score model near_duplicate_threshold num provider seed
+        ascii banned_phrases dimensions examples fallback_models judge_model judge_share knowledge max_chars
+        max_context_tokens max_tokens min_chars min_score model near_duplicate_threshold num num_examples provider seed
         skip_gates strict_grounding temperature tokenizer tone""",
     MixSettings: "on_bad_row",
     TrainSettings: """
@@ -159,7 +159,7 @@ CONTENT = {
 def test_prefixes_begun_before_can_be_gone_on_with(settings):
     """Manifests state these settings: another one in the list ends every unfinished run.
 
-    Those of generate's judge are stated only where there is one (tests/contract/test_generate_judge.py).
+    Those of generate's judge and examples are stated only where there are some (tests/contract/test_generate_judge.py).
     """
     assert settings.content_names() == set(CONTENT[settings].split())
 

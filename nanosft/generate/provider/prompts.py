@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
+from nanosft.conversation import Conversation, to_dicts
 from nanosft.errors import DataError, ProviderError
 from nanosft.generate.planning import Level, Plan, PlanRow, Topic
 from nanosft.knowledge import Knowledge, estimate_tokens, parse_knowledge
@@ -52,13 +55,19 @@ of your own. Do not recite the knowledge base.
 
 # Knowledge base
 {knowledge}
-
+{examples}
 # Form of your answer
 JSON only: {{"messages": [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}, ...]}}. \
 Roles alternate, the first is user, the last is assistant, and there are exactly as many messages as the request \
 says.
 """
 
+_EXAMPLES: Final = """
+# Examples of the voice
+Take their tone, their length and their way of speaking. They are not to be repeated: take no fact, no name, no \
+question and no sentence from them.
+{examples}
+"""
 _ROW: Final = """\
 Topic: {brief} (see {sections} in the knowledge base)
 The user: {persona}
@@ -116,21 +125,24 @@ class PromptTemplate:
         system: Task, rules and knowledge base: the same bytes for every row.
         name: The assistant's name.
         maker: Who made it, or "".
-        version: 16 hex digits over all templates, knowledge and dimensions; manifests hold it.
+        version: 16 hex digits over all templates, knowledge, dimensions and examples; manifests hold it.
+        examples: Conversations that `system` shows for their voice.
     """
 
     system: str
     name: str
     maker: str
     version: str
+    examples: tuple[Conversation, ...] = ()
 
 
-def make_template(plan: Plan, *, tone: str = "") -> PromptTemplate:
+def make_template(plan: Plan, *, tone: str = "", examples: tuple[Conversation, ...] = ()) -> PromptTemplate:
     """Write the fixed part once for a plan.
 
     Args:
         plan: Whose knowledge base is put in.
         tone: How the assistant speaks, in a few words; empty: what the knowledge base says, or friendly and honest.
+        examples: Conversations in the wanted voice.
     """
     knowledge = plan.knowledge
     spoken = tone or knowledge.tone or "friendly, modest and honest, with a light touch of humor"
@@ -139,10 +151,11 @@ def make_template(plan: Plan, *, tone: str = "") -> PromptTemplate:
         maker=f" It was made by {knowledge.maker}." if knowledge.maker else "",
         tone=f"Its tone: {spoken}.",
         knowledge=knowledge.text.strip(),
+        examples=_show_examples(examples),
     )
     templates = (system, _ROW, repr(_LEVELS), _NAMING, _GREETING, _REJECTED, plan.dimensions.sha256)
     version = hashlib.sha256("\0".join(templates).encode()).hexdigest()[:16]
-    return PromptTemplate(system, knowledge.name, knowledge.maker, version)
+    return PromptTemplate(system, knowledge.name, knowledge.maker, version, examples)
 
 
 def write_messages(
@@ -234,6 +247,14 @@ def parse_draft(answer: str, *, where: str) -> Knowledge:
         return parse_knowledge(text, where=where)
     except DataError as exc:
         raise ProviderError(f"the drafted knowledge base cannot be read: {exc}: try again, or another --model") from exc
+
+
+def _show_examples(examples: Sequence[Conversation]) -> str:
+    """The examples in the form that answers have; nothing where there are none."""
+    if not examples:
+        return ""
+    lines = (orjson.dumps({"messages": to_dicts(example.messages)}).decode() for example in examples)
+    return _EXAMPLES.format(examples="\n".join(lines))
 
 
 def _fill_brief(topic: Topic, template: PromptTemplate) -> str:

@@ -5,7 +5,7 @@ rejects an answer; `judge` is the model that scores what was accepted; `budget` 
 """
 
 from nanosft.generate.rows.budget import Budget, read_ledgers, split_budget
-from nanosft.generate.rows.checker import AnswerChecker
+from nanosft.generate.rows.checker import AnswerChecker, make_index
 from nanosft.generate.rows.judge import AskJudge, Judge
 from nanosft.generate.rows.row import Ask, Job, RetryPolicy, RowMaker
 from nanosft.generate.rows.runner import Runner, ShardResult, Timing
@@ -22,6 +22,7 @@ __all__ = [
     "Runner",
     "ShardResult",
     "Timing",
+    "make_index",
     "read_ledgers",
     "split_budget",
 ]

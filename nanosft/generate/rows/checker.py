@@ -7,7 +7,7 @@ instead of 248).
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -97,6 +97,14 @@ class AnswerChecker:
             elif found is not None:
                 verdicts[place] = Rejection(("near_duplicate/shard",), _NEAR_DUPLICATE)
         return verdicts
+
+
+def make_index(threshold: float, examples: Sequence[Conversation]) -> NearDuplicateIndex:
+    """An index of accepted conversations that begins with the style examples."""
+    index = NearDuplicateIndex(threshold)
+    for example in examples:
+        index.add(normalize_text(example))
+    return index
 
 
 def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
