@@ -6,7 +6,8 @@
     ├── CreditError         4   no credit, a bad key, or the budget is reached
     ├── TrainError          5   training cannot go on: a non-finite loss, a lost rank
     ├── ProviderError      75   the chat API fails for reasons that may pass
-    └── StoreError         75   the object store fails for reasons that may pass
+    ├── StoreError         75   the object store fails for reasons that may pass
+    └── BatchesPendingError 75  batches are with the provider, and --no-wait leaves them there
 
     any other exception     1   a defect of nanosft
     SIGINT                130   everything flushed
@@ -78,6 +79,16 @@ class ProviderError(NanosftError):
 
     Start the same command again later: what was paid for is kept. Where it goes on, `nanosft doctor` tells whether
     endpoint, key and model are there; --concurrency and --requests-per-minute ask less at once.
+    """
+
+    exit_code = 75
+
+
+class BatchesPendingError(NanosftError):
+    """Batches are with the provider, and --no-wait does not wait for them.
+
+    Nothing is wrong: all is recorded. Start the same command again later, as often as it takes: it finds its batches,
+    takes the results of those that have ended, and sends what was refused once more.
     """
 
     exit_code = 75

@@ -8,7 +8,7 @@ Rows belong to the plan: row r is made by shard r modulo the number of shards, u
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,13 +21,13 @@ from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_row
 from nanosft.generate.examples import Examples, read_examples
 from nanosft.generate.judges import JUDGE_SETTINGS, check_judge, estimate_judge_usd, open_judge, plan_settings
+from nanosft.generate.modes import ModePrices, ShardBatches, choose_batch, find_batches, open_batches
 from nanosft.generate.planning import Dimensions, Plan, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import PromptTemplate, make_template
 from nanosft.generate.records import (
     PartBuffer,
     PlanRecord,
     PlanState,
-    RowState,
     check_same_plan,
     finalize_plan,
     find_plan,
@@ -39,12 +39,12 @@ from nanosft.generate.records import (
 from nanosft.generate.rows import (
     AnswerChecker,
     Budget,
-    Job,
     RetryPolicy,
     RowMaker,
     Runner,
     ShardResult,
     Timing,
+    iter_jobs,
     make_index,
     read_ledgers,
     split_budget,
@@ -80,6 +80,7 @@ class _Work:
     template: PromptTemplate
     record: PlanRecord
     context: Context
+    sends_batches: bool
 
     @property
     def shard(self) -> range:
@@ -106,6 +107,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         DataError: The knowledge base, the dimensions or a part cannot be read.
         CreditError: No credit, or the budget is reached; everything is flushed.
         ProviderError: Rows got no answer; everything is flushed.
+        BatchesPendingError: Batches are with the provider, and are not waited for; everything is recorded.
         StoreError: The store fails.
         Interrupted: After a signal; everything is flushed.
     """
@@ -135,6 +137,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         check_key(settings)
         check_budget(settings)
         check_judge(settings)
+    sends_batches = not settings.finalize and choose_batch(settings, ModePrices)
     record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)
     if found is not None and is_finished:
         return report(summarize(settings, found, ShardResult(), started_s), settings)
@@ -146,7 +149,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         tokenizer=tokenizer,
         max_tokens=settings.max_context_tokens,
     )
-    work = _Work(settings, store, plan, template, record, context)
+    work = _Work(settings, store, plan, template, record, context, sends_batches)
     result = ShardResult() if settings.finalize else _make_shard(work)
     return _finish(work, result, started_s)
 
@@ -159,27 +162,18 @@ def _make_shard(work: _Work) -> ShardResult:
         if index is not None:
             index.add(normalize_text(parse_conversation(dict(record), where=where, format="canonical")))
 
-    state = read_state(work.store, work.shard, work.record.num, on_row=remember)
+    batches = find_batches(work.settings, work.store, sends=work.sends_batches)
+    state = read_state(work.store, work.shard, work.record.num, on_row=remember, batches=batches.names)
     retries = make_retries(work.settings)
-    if next(iter_jobs(state, work.shard, retries, retry_rejects=work.settings.retry_rejects), None) is None:
+    has_jobs = next(iter_jobs(state, work.shard, retries, retry_rejects=work.settings.retry_rejects), None) is not None
+    if not has_jobs and not batches.have_rows(work.shard, state.taken):
         _put_shard_manifest(work, state, complete=True)
         return ShardResult()
-    return asyncio.run(_run_shard(work, state, index, retries))
-
-
-def iter_jobs(state: PlanState, shard: range, retries: RetryPolicy, *, retry_rejects: bool) -> Iterator[Job]:
-    """Rows of the shard that are neither in nor given up, and those given up where they are to be tried again."""
-    for row in shard:
-        if state.accepted[row] or (state.given_up[row] and not retry_rejects):
-            continue
-        earlier = state.rows.get(row, RowState())
-        first_variant = earlier.prompt_variant + 1 if state.given_up[row] else 0
-        begin = RowState(first_variant) if state.given_up[row] else earlier
-        yield Job(row, begin, first_variant + retries.num_prompts - 1)
+    return asyncio.run(_run_shard(work, state, index, retries, batches))
 
 
 async def _run_shard(
-    work: _Work, state: PlanState, index: NearDuplicateIndex | None, retries: RetryPolicy
+    work: _Work, state: PlanState, index: NearDuplicateIndex | None, retries: RetryPolicy, batches: ShardBatches
 ) -> ShardResult:
     settings, plan = work.settings, work.plan
     attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
@@ -206,7 +200,11 @@ async def _run_shard(
             buffer = PartBuffer(settings.shard_index, attempt)
             runner = Runner(maker.make, work.store, buffer, limit, timing, bar, state)
             try:
-                result = await runner.run(iter_jobs(state, work.shard, retries, retry_rejects=settings.retry_rejects))
+                async with open_batches(
+                    settings, work.template, batches, taken=state.taken, shard=work.shard, maker=maker, budget=budget
+                ) as make_some:
+                    jobs = iter_jobs(state, work.shard, retries, retry_rejects=settings.retry_rejects)
+                    result = await runner.run(jobs, make_some)
                 is_complete = True
             finally:
                 if budget is not None:

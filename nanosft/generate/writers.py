@@ -3,7 +3,7 @@
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 import orjson
@@ -207,24 +207,28 @@ def request_seed(row: PlanRow, attempt: int) -> int:
     return (row.seed + attempt) & _SEED_BITS
 
 
-def _ask_client(client: ChatClient, settings: GenerateSettings, template: PromptTemplate) -> Ask:
-    model = model_name(settings)
-    num_tokens = _request_tokens(settings, template)
+def write_request(
+    settings: GenerateSettings, template: PromptTemplate, row: PlanRow, attempt: int, rejections: Sequence[str]
+) -> ChatRequest:
+    """What a chat model is asked for a row."""
+    schema = response_format(row)
+    return ChatRequest(
+        messages=write_messages(template, row, model=model_name(settings), rejections=rejections),
+        response_format=narrow_schema(schema, row.first_message, row.num_messages)
+        if settings.provider == "local"
+        else schema,
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        seed=request_seed(row, attempt),
+        num_tokens=_request_tokens(settings, template),
+    )
 
+
+def _ask_client(client: ChatClient, settings: GenerateSettings, template: PromptTemplate) -> Ask:
     async def ask(
         row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
     ) -> Answer:
-        schema = response_format(row)
-        request = ChatRequest(
-            messages=write_messages(template, row, model=model, rejections=rejections),
-            response_format=narrow_schema(schema, row.first_message, row.num_messages)
-            if settings.provider == "local"
-            else schema,
-            max_tokens=settings.max_tokens,
-            temperature=settings.temperature,
-            seed=request_seed(row, attempt),
-            num_tokens=num_tokens,
-        )
+        request = write_request(settings, template, row, attempt, rejections)
         return await client.ask(request, on_failure=on_failure)
 
     return ask
@@ -245,11 +249,16 @@ def _ask_composer(plan: Plan) -> Ask:
 
 
 def sends_openrouter_fields(settings: GenerateSettings) -> bool:
-    """Whether OpenRouter's own fields are sent, so that each answer states its cost."""
+    """Whether the endpoint is spoken to as OpenRouter is: it states costs, and has its form of batches."""
     fields = settings.openrouter_fields
     return speaks_openrouter(settings.base_url) if fields is None else fields
 
 
+@lru_cache(maxsize=2)
+def _count_tokens(text: str) -> int:
+    return estimate_tokens(text)
+
+
 def _request_tokens(settings: GenerateSettings, template: PromptTemplate) -> int:
     """Tokens that one request may take at most: the prompt's fixed part, which is nearly all of it, and the answer."""
-    return estimate_tokens(template.system) + settings.max_tokens
+    return _count_tokens(template.system) + settings.max_tokens

@@ -17,6 +17,7 @@ from nanosft.settings.judge import (
 )
 
 Provider = Literal["openrouter", "local", "offline"]
+Mode = Literal["sync", "batch", "auto"]
 
 
 class GenerateSettings(StageSettings):
@@ -145,6 +146,38 @@ class GenerateSettings(StageSettings):
         default=10.0,
         ge=0,
         description="Seconds that answers in flight get after SIGTERM.",
+        json_schema_extra={"content": False},
+    )
+
+    mode: Mode = Field(
+        default="sync",
+        description="How rows are asked for: sync, one by one; batch, through the endpoint's batch service, which "
+        "often costs half and may take a day; or auto, whichever costs less for this plan.",
+        json_schema_extra={"group": "Batches", "content": False},
+    )
+    batch_size: int = Field(
+        default=1000,
+        ge=1,
+        le=5000,
+        description="Most rows of one batch.",
+        json_schema_extra={"content": False},
+    )
+    batch_rest: int = Field(
+        default=20,
+        ge=0,
+        description="So few refused rows, or fewer, are asked for one by one in place of a last batch.",
+        json_schema_extra={"content": False},
+    )
+    batch_poll_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds between two looks at the batches that are with the provider.",
+        json_schema_extra={"content": False},
+    )
+    wait: bool = Field(
+        default=True,
+        description="Wait for batches; --no-wait leaves with exit code 75 once they are sent, and the same command "
+        "takes their results later.",
         json_schema_extra={"content": False},
     )
 

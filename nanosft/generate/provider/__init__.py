@@ -9,7 +9,18 @@ are looked up when they are first used: until a connection is opened, no HTTP li
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nanosft.generate.provider.answers import MAX_COST_USD, Answer, BadAnswerError, Usage, parse_messages, unfence
+from nanosft.generate.provider.answers import (
+    MAX_COST_USD,
+    Answer,
+    BadAnswerError,
+    Problem,
+    Usage,
+    error_message,
+    parse_answer,
+    parse_cost,
+    parse_messages,
+    unfence,
+)
 from nanosft.generate.provider.cards import SOON_DAYS, ModelCard, Prices
 from nanosft.generate.provider.client import ChatClient, ClientOptions, Meter
 from nanosft.generate.provider.generation import read_generation_cost
@@ -26,7 +37,19 @@ from nanosft.generate.provider.prompts import (
     write_messages,
 )
 from nanosft.generate.provider.request import ChatRequest, encode_request, request_fields
-from nanosft.generate.provider.transport import Send, make_post, read_key, require_key, speaks_openrouter
+from nanosft.generate.provider.transport import (
+    HttpReply,
+    LostError,
+    NotSentError,
+    Send,
+    make_post,
+    match_secret,
+    parse_retry_after,
+    read_key,
+    redact,
+    require_key,
+    speaks_openrouter,
+)
 
 if TYPE_CHECKING:
     from nanosft.generate.provider.catalogue import Catalogue
@@ -43,23 +66,33 @@ __all__ = [
     "ChatClient",
     "ChatRequest",
     "ClientOptions",
+    "HttpReply",
+    "LostError",
     "Meter",
     "ModelCard",
+    "NotSentError",
     "Prices",
+    "Problem",
     "PromptTemplate",
     "Send",
     "Usage",
     "encode_request",
+    "error_message",
     "estimate_row_tokens",
     "make_post",
     "make_template",
+    "match_secret",
     "narrow_schema",
     "open_http",
     "open_post",
+    "parse_answer",
+    "parse_cost",
     "parse_draft",
     "parse_messages",
+    "parse_retry_after",
     "read_generation_cost",
     "read_key",
+    "redact",
     "request_fields",
     "require_key",
     "response_format",

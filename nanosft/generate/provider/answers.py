@@ -20,6 +20,7 @@ Kind = Literal[
     "body_unreadable",  # HTTP 200 whose body is no JSON object of the API
     "body_empty",  # HTTP 200 without a choice or without text
     "error_in_200",  # HTTP 200 whose body is an error
+    "batch_no_answer",  # a batch ended without an answer to the request
     "request_refused",  # HTTP 400, 404, 413, 422 of one row, where others were served
     "finish_length",  # cut at max_tokens
     "finish_content_filter",
@@ -240,7 +241,7 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and 0 < value <= _MAX_TOKENS else 0
 
 
-def parse_cost(value: Any) -> float | None:
-    """A cost in US dollars as a provider states it; None for what no answer costs."""
+def parse_cost(value: Any, *, most_usd: float = MAX_COST_USD) -> float | None:
+    """A cost in US dollars as a provider states it; None for what nothing costs."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value <= MAX_COST_USD else None
+    return float(value) if is_number and 0 <= value <= most_usd else None

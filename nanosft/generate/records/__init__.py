@@ -14,11 +14,12 @@ from nanosft.generate.records.finalize import (
     shard_manifest,
 )
 from nanosft.generate.records.judgements import JudgeTally, judge_meta, judgement_record
-from nanosft.generate.records.money import usd_of
+from nanosft.generate.records.money import pico_of, split_cost, usd_of
 from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState, read_state
-from nanosft.generate.records.totals import Tally, held_record, reject_record, row_meta
+from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, reject_record, row_meta
 
 __all__ = [
+    "BATCH_KEY",
     "JudgeTally",
     "Part",
     "PartBuffer",
@@ -32,10 +33,12 @@ __all__ = [
     "held_record",
     "judge_meta",
     "judgement_record",
+    "pico_of",
     "read_state",
     "register_plan",
     "reject_record",
     "row_meta",
     "shard_manifest",
+    "split_cost",
     "usd_of",
 ]

@@ -9,7 +9,7 @@ before its rows.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import orjson
 from nanosft.errors import DataError
 from nanosft.generate.records.judgements import HELD, KIND_KEY, judge_pico
 from nanosft.generate.records.money import pico_of
-from nanosft.generate.records.totals import PROMPT_VARIANT_KEY, Tally
+from nanosft.generate.records.totals import BATCH_KEY, PROMPT_VARIANT_KEY, Tally
 from nanosft.manifest import ManifestObject
 from nanosft.store import Store
 
@@ -141,6 +141,7 @@ class PlanState:
         tally: Counts and costs of the shard's rows.
         objects: Parts that hold rows of the shard, by key.
         pico_by_attempt: Known cost of each process's parts, in picodollars.
+        taken: Rows whose answers of a batch are in, by the batch's name; of the batches that were asked for.
     """
 
     accepted: bytearray
@@ -149,6 +150,7 @@ class PlanState:
     tally: Tally = field(default_factory=Tally)
     objects: dict[str, ManifestObject] = field(default_factory=dict)
     pico_by_attempt: Counter[str] = field(default_factory=Counter)
+    taken: dict[str, set[int]] = field(default_factory=dict)
 
     def count(self, rows: range) -> tuple[int, int]:
         """How many of the rows are in, and how many were given up and are not."""
@@ -162,6 +164,7 @@ def read_state(
     num: int,
     *,
     on_row: Callable[[Mapping[str, Any], str], None] = lambda _record, _where: None,
+    batches: Iterable[str] = (),
 ) -> PlanState:
     """Read all parts, one in memory at a time.
 
@@ -170,11 +173,12 @@ def read_state(
         shard: The rows of the shard.
         num: Rows of the plan.
         on_row: Gets each accepted line of the shard's rows, with its URI and line number.
+        batches: Names of those whose rows are looked for.
 
     Raises:
         DataError: A part holds a row that the plan does not have, or a line that nanosft did not write.
     """
-    state = PlanState(bytearray(num), bytearray(num))
+    state = PlanState(bytearray(num), bytearray(num), taken={name: set() for name in batches})
     for info in store.list(ROWS):
         part = read_part(store, info.key)
         for where, record in part.records:
@@ -182,6 +186,7 @@ def read_state(
             row = _row_of(meta, num, where)
             state.accepted[row] = 1
             state.pico_by_attempt[part.attempt] += pico_of(meta.get("cost_usd")) + judge_pico(meta.get("judge"))
+            _add_taken(state, meta, row)
             if row in shard:
                 state.tally.add_row(meta)
                 state.objects[info.key] = part.object
@@ -191,6 +196,7 @@ def read_state(
         for where, record in part.records:
             row = _row_of(record, num, where)
             state.pico_by_attempt[part.attempt] += pico_of(record.get("cost_usd")) + judge_pico(record.get("judge"))
+            _add_taken(state, record, row)
             state.given_up[row] |= record["given_up"]
             if row in shard:
                 state.tally.add_reject(record)
@@ -236,6 +242,11 @@ def _record_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str,
 
 def _is_row(record: Mapping[str, Any]) -> bool:
     return isinstance(record.get("meta"), dict) and "row" in record["meta"]
+
+
+def _add_taken(state: PlanState, record: Mapping[str, Any], row: int) -> None:
+    if (taken := state.taken.get(record.get(BATCH_KEY, ""))) is not None:
+        taken.add(row)
 
 
 def _add_rejection(row: RowState, record: Mapping[str, Any]) -> None:

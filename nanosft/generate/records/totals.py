@@ -9,6 +9,8 @@ from nanosft.generate.provider import Answer
 from nanosft.generate.records.judgements import HELD, JUDGEMENT, KIND_KEY, JudgeTally
 from nanosft.generate.records.money import pico_of, usage_of, usd_of
 
+BATCH_KEY: Final = "batch"
+"""What stored rows and rejects call the batch that their answer came with; absent where it was asked for alone."""
 PROMPT_VARIANT_KEY: Final = "fresh"
 """What stored rows and rejects call their prompt variant; sets begun by any version go on with it."""
 

@@ -1,7 +1,5 @@
 """The budget: money is reserved in the store before it is spent.
 
-    budget/<num shards>/<shard>-<sequence>.json    a shard's ledger; each entry holds the sum reserved so far
-
 A shard may spend its share: the budget times its part of the plan's rows. It reserves the share step by step (1 % each)
 by putting the ledger's next entry if absent, so two pods on one index reserve from one share, and a pod that was killed
 leaves at most one step reserved and not spent. A pod that ends well puts what it did not spend back, by another entry.
@@ -13,85 +11,27 @@ them. An answer that never came counts with the mean of those that did; until on
 one step where no price is known. Requests in flight are reserved for as dearly: where they leave nothing for one more,
 it waits until one of them has ended, and only where none is in flight the budget is reached.
 
+For a batch all is reserved at once, and held until the batch has ended, through the end of this process and into the
+next one.
+
 What other numbers of shards have reserved, and what was spent without any budget, is taken off the budget first.
 """
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
-from nanosft.errors import CreditError, DataError
+from nanosft.errors import CreditError
+from nanosft.generate.rows.ledger import BUDGET, LedgerEntry, Share, read_ledgers
 from nanosft.store import NoConditionalPutError, Store
 
-BUDGET: Final = "budget/"
-STEPS_PER_SHARE: Final = 100
 _ROUND_USD: Final = 1e-9
 _MIN_COST_USD: Final = 1e-6
 """A request is taken to cost at least this, so that none is admitted without a reservation."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """The latest entry of a shard's ledger.
-
-    Attributes:
-        sequence: Its number, from 0; -1 before the first.
-        reserved_usd: Reserved by all attempts so far, less what was put back.
-        attempts: Processes that reserved.
-    """
-
-    sequence: int = -1
-    reserved_usd: float = 0.0
-    attempts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What a shard may spend over all its attempts, and how it is reserved."""
-
-    usd: float
-    step_usd: float
-
-
-def read_ledgers(store: Store) -> dict[tuple[int, int], LedgerEntry]:
-    """The latest entry of each shard's ledger, by (number of shards, shard index)."""
-    latest: dict[tuple[int, int], str] = {}
-    for info in store.list(BUDGET):
-        try:
-            num_shards, name = info.key.removeprefix(BUDGET).removesuffix(".json").split("/")
-            latest[int(num_shards), int(name.split("-")[0])] = info.key
-        except ValueError as exc:
-            raise DataError(f"{store.uri_of(info.key)}: not a budget's ledger entry: remove it") from exc
-    return {shard: _parse(store.read(key), key, store) for shard, key in latest.items()}
-
-
-def split_budget(
-    budget_usd: float,
-    *,
-    num_rows: int,
-    num_shards: int,
-    shard_index: int,
-    ledgers: Mapping[tuple[int, int], LedgerEntry],
-    unbudgeted_usd: float,
-) -> Share:
-    """A shard's share of the budget: by its rows, of what other numbers of shards and unbudgeted runs left.
-
-    Args:
-        budget_usd: The budget of the whole data set.
-        num_rows: Rows of the plan.
-        num_shards: Shards of this run.
-        shard_index: This process's shard.
-        ledgers: What `read_ledgers` returned.
-        unbudgeted_usd: Spent by processes that reserved nothing.
-    """
-    elsewhere_usd = sum(entry.reserved_usd for (other, _), entry in ledgers.items() if other != num_shards)
-    left_usd = max(0.0, budget_usd - elsewhere_usd - unbudgeted_usd)
-    share_usd = left_usd * len(range(shard_index, num_rows, num_shards)) / num_rows
-    return Share(share_usd, share_usd / STEPS_PER_SHARE)
 
 
 @dataclass
@@ -148,6 +88,7 @@ class Budget:
         self._share = share
         self._entry = entry or LedgerEntry()
         self._reserved_usd = 0.0  # by this process
+        self._held_usd = 0.0  # of it, for batches that have not ended
         self._accounts = [_Account(mean_cost_usd or share.step_usd)]
         self._lock = asyncio.Lock()
         self._one_ended = asyncio.Event()
@@ -203,17 +144,55 @@ class Budget:
         self._accounts[account].num_in_flight -= 1
         self._one_ended.set()
 
+    async def hold(self, most: int) -> tuple[int, float]:
+        """Reserve for a batch: how many of at most `most` requests the share allows, and the dollars held for them.
+
+        The dollars are held through the end of this process: whoever learns what the batch cost calls `settle`.
+
+        Raises:
+            CreditError: The share allows none.
+            NoConditionalPutError: The store cannot keep a budget.
+        """
+        cost_usd = max(self.mean_cost_usd, _MIN_COST_USD)
+        async with self._lock:
+            while True:
+                left_usd = self._share.usd - self._entry.reserved_usd - self._lacks(num=0)
+                num = min(most, max(1, int((left_usd + _ROUND_USD) / cost_usd)))
+                if (lacking_usd := self._lacks(num=num)) <= _ROUND_USD:
+                    break
+                try:
+                    await asyncio.to_thread(self._reserve, lacking_usd)
+                except CreditError:  # or another process has reserved meanwhile: then for fewer
+                    if num == 1:
+                        raise
+            self._held_usd += num * cost_usd
+        return num, num * cost_usd
+
+    def adopt(self, held_usd: float) -> None:
+        """Take over what an earlier process of the shard has held for a batch."""
+        self._reserved_usd += held_usd
+        self._held_usd += held_usd
+
+    def settle(self, held_usd: float, costs_usd: Iterable[float | None]) -> None:
+        """A batch has ended: what its requests cost takes the place of what was held."""
+        self._held_usd -= held_usd
+        for cost_usd in costs_usd:
+            self.spend(cost_usd)
+        self._one_ended.set()
+
     def close(self) -> None:
-        """Put back what was reserved and not spent. Blocking."""
-        change_usd = self._spent_usd - self._reserved_usd
+        """Put back what was reserved and neither spent nor held. Blocking."""
+        used_usd = self._spent_usd + self._held_usd
+        change_usd = used_usd - self._reserved_usd
         while abs(change_usd) > _ROUND_USD and not self._put(change_usd):
             self._entry = read_ledgers(self._store)[self._shard]
-        self._reserved_usd = self._spent_usd
+        self._reserved_usd = used_usd
 
-    def _lacks(self, account: int) -> float:
+    def _lacks(self, account: int = 0, num: int = 1) -> float:
+        """What is not reserved yet of all that is spent, held and in flight, and of `num` more requests."""
         in_flight_usd = sum(item.num_in_flight * item.mean_cost_usd for item in self._accounts)
-        next_usd = max(self._accounts[account].mean_cost_usd, _MIN_COST_USD)
-        return self._spent_usd + in_flight_usd + next_usd - self._reserved_usd
+        next_usd = num * max(self._accounts[account].mean_cost_usd, _MIN_COST_USD)
+        return self._spent_usd + self._held_usd + in_flight_usd + next_usd - self._reserved_usd
 
     def _reserve(self, lacking_usd: float) -> None:
         """Reserve whole steps that cover what lacks, by one put; all that is left of the share where it is less."""
@@ -277,12 +256,3 @@ class BudgetMeter:
     def withdraw(self) -> None:
         """Count one as ended, as `Budget.withdraw`."""
         self.budget.withdraw(self.account)
-
-
-def _parse(data: bytes, key: str, store: Store) -> LedgerEntry:
-    try:
-        record = orjson.loads(data)
-        sequence = int(key.removesuffix(".json").rpartition("-")[2])
-        return LedgerEntry(sequence, float(record["reserved_usd"]), tuple(record["attempts"]))
-    except (ValueError, KeyError, TypeError) as exc:
-        raise DataError(f"{store.uri_of(key)}: not a budget's ledger entry: remove it") from exc

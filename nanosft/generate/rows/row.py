@@ -7,7 +7,7 @@ request may be sent, and is told at once of every answer that was paid for and r
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,8 @@ from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.records import (
+    BATCH_KEY,
+    PlanState,
     RowState,
     held_record,
     judge_meta,
@@ -62,6 +64,22 @@ class Job:
     last_variant: int
 
 
+def iter_jobs(state: PlanState, shard: range, retries: RetryPolicy, *, retry_rejects: bool) -> Iterator[Job]:
+    """Rows of the shard that are neither in nor given up, and those given up where they are to be tried again."""
+    for row in shard:
+        if state.accepted[row] or (state.given_up[row] and not retry_rejects):
+            continue
+        earlier = state.rows.get(row, RowState())
+        first_variant = earlier.prompt_variant + 1 if state.given_up[row] else 0
+        begin = RowState(first_variant) if state.given_up[row] else earlier
+        yield Job(row, begin, first_variant + retries.num_prompts - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """An answer was rejected, and the row is to be asked for once more."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowMaker:
     """Makes rows, each independently of all others.
@@ -97,29 +115,54 @@ class RowMaker:
             ProviderError: No answer came, or none in time.
             NanosftError: The provider or the budget fails.
         """
-        state = job.state
         used_s = 0.0
         while True:
-            if state.num_rejected >= self.retries.answers_per_prompt and state.prompt_variant < job.last_variant:
-                state.begin_variant(state.prompt_variant + 1)
-            row = self.plan_row(job.row, state.prompt_variant)
-            if state.waiting is not None:
-                answer = _held_answer(state.waiting)
+            row = self.next_prompt(job)
+            if job.state.waiting is not None:
+                answer = _held_answer(job.state.waiting)
             else:
-                answer, seconds = await self._ask(row, state, self.row_timeout_s - used_s, open_slot, on_reject)
+                answer, seconds = await self._ask(row, job.state, self.row_timeout_s - used_s, open_slot, on_reject)
                 used_s += seconds
-            verdict = await self.judge_answer(row, state, answer, on_reject)
-            if isinstance(verdict, Conversation):
-                return verdict
-            is_last = state.num_rejected + 1 >= self.retries.answers_per_prompt
-            given_up = is_last and state.prompt_variant >= job.last_variant
-            on_reject(_reject(row, state.num_rejected, answer, verdict, given_up=given_up))
-            state.add_rejection(verdict.detail)
-            if given_up:
-                return None
+            outcome = await self.take(job, row, answer, on_reject)
+            if not isinstance(outcome, AskAgain):
+                return outcome
+
+    def next_prompt(self, job: Job) -> PlanRow:
+        """What the row is asked with next; its state goes on to another prompt where one has had all its answers."""
+        state = job.state
+        if state.num_rejected >= self.retries.answers_per_prompt and state.prompt_variant < job.last_variant:
+            state.begin_variant(state.prompt_variant + 1)
+        return self.plan_row(job.row, state.prompt_variant)
+
+    async def take(
+        self, job: Job, row: PlanRow, answer: Answer, on_reject: OnReject, *, batch: str | None = None
+    ) -> Conversation | AskAgain | None:
+        """Put an answer through the gates, then the judge: the conversation, AskAgain, or None of a row given up.
+
+        Args:
+            job: The row; its state is changed where the answer is rejected.
+            row: What `next_prompt` returned.
+            answer: The answer to it.
+            on_reject: Gets the record of a rejected answer.
+            batch: Name of the batch that the answer came with; None: it was asked for alone.
+        """
+        state = job.state
+        verdict = await self.judge_answer(row, state, answer, on_reject, batch=batch)
+        if isinstance(verdict, Conversation):
+            return verdict
+        is_last = state.num_rejected + 1 >= self.retries.answers_per_prompt
+        given_up = is_last and state.prompt_variant >= job.last_variant
+        on_reject(_reject(row, state.num_rejected, answer, verdict, given_up=given_up, batch=batch))
+        state.add_rejection(verdict.detail)
+        return None if given_up else AskAgain()
+
+    def release(self, row: PlanRow, answer: Answer, on_reject: OnReject, *, batch: str) -> None:
+        """Record that a batch brought the row no answer: the row loses no attempt by it."""
+        assert answer.problem is not None, "a stand-in for an answer has a problem"
+        on_reject(_reject(row, None, answer, Rejection((answer.problem.kind,), answer.problem.detail), batch=batch))
 
     async def judge_answer(
-        self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject
+        self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject, *, batch: str | None = None
     ) -> Conversation | Rejection:
         """What becomes of one answer: put through the gates, scored where it is due, and named in the meta.
 
@@ -128,7 +171,7 @@ class RowMaker:
         verdict = await self.checker.check(row, answer)
         if not isinstance(verdict, Conversation):
             return verdict
-        verdict = verdict.with_meta(**self._meta(row, state, answer))
+        verdict = verdict.with_meta(**self._meta(row, state, answer, batch))
         if self.judge is None or not self.judge.is_due(row.row):
             return verdict
 
@@ -140,13 +183,14 @@ class RowMaker:
         except BaseException:  # a cancelled task's too: what was written is paid for
             self.checker.forget(verdict)
             if state.waiting is None:
-                state.held = held_record(
+                held = held_record(
                     answer,
                     row=row.row,
                     cell=row.cell,
                     prompt_variant=state.prompt_variant,
                     attempt=state.num_rejected,
                 )
+                state.held = _named(held, batch)
                 on_reject(state.held)
             raise
         meta = judge_meta(judgement.score, judgement.answer)
@@ -173,8 +217,8 @@ class RowMaker:
                 raise ProviderError(f"row {row.row} took longer than {self.row_timeout_s:g} s") from exc
         return answer, time.monotonic() - started_s
 
-    def _meta(self, row: PlanRow, state: RowState, answer: Answer) -> dict[str, Any]:
-        return row_meta(
+    def _meta(self, row: PlanRow, state: RowState, answer: Answer, batch: str | None) -> dict[str, Any]:
+        meta = row_meta(
             answer,
             row=row.row,
             cell=row.cell,
@@ -182,10 +226,17 @@ class RowMaker:
             attempt=state.num_rejected,
             source=self.source,
         )
+        return _named(meta, batch)
 
 
 def _reject(
-    row: PlanRow, attempt: int | None, answer: Answer, rejection: Rejection, *, given_up: bool = False
+    row: PlanRow,
+    attempt: int | None,
+    answer: Answer,
+    rejection: Rejection,
+    *,
+    given_up: bool = False,
+    batch: str | None = None,
 ) -> dict[str, Any]:
     record = reject_record(
         answer,
@@ -197,7 +248,14 @@ def _reject(
         detail=rejection.detail,
         given_up=given_up,
     )
-    return record if rejection.judge is None else {**record, "judge": rejection.judge}
+    if rejection.judge is not None:
+        record["judge"] = rejection.judge
+    return _named(record, batch)
+
+
+def _named(record: dict[str, Any], batch: str | None) -> dict[str, Any]:
+    """A record that names the batch that its answer came with."""
+    return record if batch is None else {**record, BATCH_KEY: batch}
 
 
 def _held_answer(record: Mapping[str, Any]) -> Answer:

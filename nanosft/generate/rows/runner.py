@@ -28,6 +28,8 @@ _NUM_REASONS_SHOWN: Final = 3
 
 MakeRow = Callable[[Job, OpenSlot, OnReject], Awaitable[Conversation | None]]
 """Make one row, as `RowMaker.make` does."""
+MakeSome = Callable[[Iterable[Job], "Runner"], Awaitable[Iterable[Job]]]
+"""Make some of the rows, handing what comes of them to the runner; returns the rows that are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,12 @@ class Runner:
         # Rows in flight, and as many whose answers wait to be checked.
         self._row_slots = asyncio.Semaphore(2 * self.limit.ceiling)
 
-    async def run(self, jobs: Iterable[Job]) -> ShardResult:
+    async def run(self, jobs: Iterable[Job], first: MakeSome | None = None) -> ShardResult:
         """Make all rows; every part is flushed when it returns or raises.
+
+        Args:
+            jobs: The rows.
+            first: Makes some of them in another way, and returns those that it leaves.
 
         Raises:
             Interrupted: After SIGTERM or SIGINT, with everything saved.
@@ -100,7 +106,7 @@ class Runner:
         with _infrequent_gc(), calling(self._stop_by_signal):
             flusher = asyncio.create_task(self._flush_regularly())
             try:
-                await self._until_stopped(self._make_all(jobs))
+                await self._until_stopped(self._make_all(jobs, first))
             finally:
                 self._is_stopping = True
                 async with self._flushing:  # not in the midst of a part: nobody would learn what became of it
@@ -129,12 +135,13 @@ class Runner:
                 task.cancel()
         self.stop(Interrupted(signum))
 
-    async def _make_all(self, jobs: Iterable[Job]) -> None:
-        await self._make_each(jobs)
+    async def _make_all(self, jobs: Iterable[Job], first: MakeSome | None) -> None:
+        await self.make_each(await first(jobs, self) if first is not None else jobs)
         again, self._unanswered = self._unanswered, []
-        await self._make_each(again)  # once more for rows that a passing failure left out
+        await self.make_each(again)  # once more for rows that a passing failure left out
 
-    async def _make_each(self, jobs: Iterable[Job]) -> None:
+    async def make_each(self, jobs: Iterable[Job]) -> None:
+        """Ask for rows one by one, as many at a time as there are slots."""
         for job in jobs:
             await self._row_slots.acquire()
             task = asyncio.create_task(self._make(job))
@@ -149,7 +156,7 @@ class Runner:
 
     async def _make(self, job: Job) -> None:
         try:
-            conversation = await self.make_row(job, self._open_slot, self._add_reject)
+            conversation = await self.make_row(job, self._open_slot, self.add_reject)
         except ShuttingDown:
             return
         except ProviderError as exc:
@@ -159,10 +166,14 @@ class Runner:
             self.stop(exc)
             return
         self._num_unanswered_in_a_row = 0
+        self.end_row(job.row, conversation)
+
+    def end_row(self, row: int, conversation: Conversation | None) -> None:
+        """Keep the row's conversation; None: the row is given up."""
         if conversation is None:
-            self.state.given_up[job.row] = 1
+            self.state.given_up[row] = 1
         else:
-            self._add_row(job.row, conversation)
+            self._add_row(row, conversation)
         self.bar.advance(**self._shown())
 
     @asynccontextmanager
@@ -176,6 +187,10 @@ class Runner:
         finally:
             self.limit.release()
 
+    def show(self, **fields: Any) -> None:
+        """Show more beside the progress."""
+        self.bar.advance(0, **fields)
+
     def _add_row(self, row: int, conversation: Conversation) -> None:
         self.buffer.add_row(to_line(conversation))
         self.state.tally.add_row(conversation.meta)
@@ -184,7 +199,8 @@ class Runner:
         if self.buffer.num_rows >= self.timing.flush_rows:
             self._flush_now.set()
 
-    def _add_reject(self, record: Mapping[str, Any]) -> None:
+    def add_reject(self, record: Mapping[str, Any]) -> None:
+        """Keep the record of an answer that was rejected or never came."""
         self.buffer.add_reject(record)
         self.state.tally.add_reject(record)
         self._rejects[record["reason"]] += 1
@@ -220,6 +236,16 @@ class Runner:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._flush()
+
+    async def flush(self) -> None:
+        """Put all lines that wait; they are in the store when it returns.
+
+        Raises:
+            NanosftError: The store fails.
+        """
+        await self._flush()
+        if self._flush_failed is not None:
+            raise self._flush_failed
 
     async def _flush_regularly(self) -> None:
         while True:

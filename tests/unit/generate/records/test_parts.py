@@ -7,7 +7,7 @@ from nanosft.errors import DataError
 from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.records import reject_record, row_meta
 from nanosft.generate.records.parts import PartBuffer, RowState, read_state
-from nanosft.generate.stage import iter_jobs
+from nanosft.generate.rows import iter_jobs
 from nanosft.generate.writers import make_retries
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store

@@ -4,7 +4,8 @@ import errno
 import pytest
 
 from nanosft.errors import ConfigError, CreditError, DataError
-from nanosft.generate.rows.budget import Budget, LedgerEntry, Share, read_ledgers, split_budget
+from nanosft.generate.rows.budget import Budget
+from nanosft.generate.rows.ledger import LedgerEntry, Share, read_ledgers, split_budget
 from nanosft.store import Store, open_store
 
 SHARD = (4, 2)

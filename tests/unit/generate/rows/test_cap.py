@@ -10,7 +10,8 @@ import pytest
 from nanosft.errors import CreditError, ProviderError
 from nanosft.generate.provider import AdaptiveLimit, Answer, ChatClient, ChatRequest, ClientOptions
 from nanosft.generate.provider.transport import HttpReply, LostError
-from nanosft.generate.rows.budget import Budget, Share, read_ledgers
+from nanosft.generate.rows.budget import Budget
+from nanosft.generate.rows.ledger import Share, read_ledgers
 from nanosft.store import Store, open_store
 
 BUDGET_USD = 0.03
@@ -25,12 +26,18 @@ class Biller:
 
     def __init__(self, lost_share: float) -> None:
         self.billed_usd = 0.0
+        self.num_until_kill = 0
+        self.victim: asyncio.Task[None] | None = None
         self._lost_share = lost_share
         self._draw = random.Random(3)
 
     async def __call__(self, _body: bytes) -> HttpReply:
         cost_usd = PRICE_USD * self._draw.uniform(0.8, 1.2)
         self.billed_usd += cost_usd
+        if self.victim is not None:
+            self.num_until_kill -= 1
+            if self.num_until_kill == 0:
+                self.victim.cancel()
         await asyncio.sleep(0)
         if self._draw.random() < self._lost_share:
             raise LostError("the connection broke", timed_out=False)
@@ -73,13 +80,15 @@ def test_resends_whose_answers_are_lost_do_not_pass_the_cap(tmp_path, lost_share
 def test_processes_killed_with_requests_in_flight_do_not_pass_the_cap(tmp_path, lost_share):
     store, post = open_store(str(tmp_path)), Biller(lost_share)
 
-    async def run_for_a_while(attempt: int) -> None:
-        budget = open_budget(store, f"a{attempt}")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.004):  # the budget is never closed: as killed
-                await ask_until_the_budget_is_reached(post, budget)
+    async def kill_at(num_posts: int) -> None:
+        """The budget is never closed, as of a process that is killed."""
+        post.num_until_kill = num_posts
+        post.victim = asyncio.create_task(ask_until_the_budget_is_reached(post, open_budget(store, f"a{num_posts}")))
+        with suppress(asyncio.CancelledError):
+            await post.victim
 
-    for attempt in range(40):
-        asyncio.run(run_for_a_while(attempt))
+    for num_posts in range(1, 9):
+        asyncio.run(kill_at(num_posts))
+    post.victim = None
     asyncio.run(ask_until_the_budget_is_reached(post, open_budget(store, "last")))
-    assert 0 < post.billed_usd <= BUDGET_USD + BUDGET_USD / 100 + NUM_IN_FLIGHT * PRICE_USD
+    assert BUDGET_USD / 2 < post.billed_usd <= BUDGET_USD + BUDGET_USD / 100 + NUM_IN_FLIGHT * PRICE_USD

@@ -1,0 +1,150 @@
+"""Batches in the store: each is written down before the provider learns of it, and again with all that follows.
+
+    batches/<num shards>/<shard>-<sequence>.json           its record: key and rows, put if absent, before it is sent
+    batches/<num shards>/<shard>-<sequence>.sent.json      the provider's id of it
+    batches/<num shards>/<shard>-<sequence>.results.jsonl  a result a row, with its cost; deleted when all are in parts
+    batches/<num shards>/<shard>-<sequence>.done.json      all its rows are in parts: nothing is left to do
+
+All methods block.
+"""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from nanosft.errors import DataError
+from nanosft.generate.batches.record import (
+    BatchRecord,
+    RowRequest,
+    RowResult,
+    encode_results,
+    parse_record,
+    parse_results,
+)
+from nanosft.store import NoConditionalPutError, Store
+
+BATCHES: Final = "batches/"
+_RECORD: Final = ".json"
+_SENT: Final = ".sent.json"
+_RESULTS: Final = ".results.jsonl"
+_DONE: Final = ".done.json"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBatch:
+    """A batch that is not done: its record, and how far it has come.
+
+    Attributes:
+        record: As it was put.
+        batch_id: The provider's; None: nobody knows whether it was sent.
+        has_results: They are in the store.
+    """
+
+    record: BatchRecord
+    batch_id: str | None = None
+    has_results: bool = False
+
+
+@dataclass
+class Journal:
+    """The batches of one data set.
+
+    Attributes:
+        store: The data set's prefix.
+        shard: Number of shards, and index of this process's.
+    """
+
+    store: Store
+    shard: tuple[int, int]
+    _next: int = field(default=0, init=False)
+
+    def read_open(self) -> list[OpenBatch]:
+        """All batches of any shard that are not done, in order of their names.
+
+        Raises:
+            DataError: An object is not one of a batch.
+        """
+        suffixes: dict[str, set[str]] = {}
+        for info in self.store.list(BATCHES):
+            name, suffix = _split(info.key, self.store)
+            suffixes.setdefault(name, set()).add(suffix)
+        own = f"{self.shard[0]}/{self.shard[1]:05d}-"
+        numbers = [int(name.removeprefix(own)) for name in suffixes if name.startswith(own)]
+        self._next = max(numbers, default=-1) + 1
+        for name, found in suffixes.items():
+            if {_DONE, _RESULTS} <= found:  # killed between the two
+                self.store.delete(BATCHES + name + _RESULTS)
+        is_open = {name: _RECORD in found and _DONE not in found for name, found in suffixes.items()}
+        return [self._read(name, suffixes[name]) for name in sorted(suffixes) if is_open[name]]
+
+    def put(self, model: str, requests: Sequence[RowRequest], held_usd: float) -> BatchRecord | None:
+        """Record a batch that is about to be sent; None where another process of the shard has recorded one."""
+        name = f"{self.shard[0]}/{self.shard[1]:05d}-{self._next:06d}"
+        record = BatchRecord(name, uuid.uuid4().hex, model, time.time(), held_usd, tuple(requests))
+        try:
+            if not self.store.write_if_absent(BATCHES + name + _RECORD, record.to_bytes()):
+                return None
+        except NoConditionalPutError:
+            self.store.write(BATCHES + name + _RECORD, record.to_bytes())
+        self._next += 1
+        return record
+
+    def put_sent(self, record: BatchRecord, batch_id: str) -> None:
+        """Keep the provider's id of a batch."""
+        self.store.write(BATCHES + record.name + _SENT, orjson.dumps({"id": batch_id}))
+
+    def put_results(self, record: BatchRecord, results: Sequence[RowResult]) -> list[RowResult]:
+        """Keep the results of a batch; returns those that another process has kept before, if one has."""
+        key = BATCHES + record.name + _RESULTS
+        try:
+            if not self.store.write_if_absent(key, encode_results(results)):
+                return self.read_results(record)
+        except NoConditionalPutError:
+            self.store.write(key, encode_results(results))
+        return list(results)
+
+    def read_results(self, record: BatchRecord) -> list[RowResult]:
+        """What `put_results` has kept."""
+        key = BATCHES + record.name + _RESULTS
+        return parse_results(self.store.read(key), where=self.store.uri_of(key))
+
+    def put_done(self, record: BatchRecord) -> None:
+        """All rows of a batch are in parts: its results need not be kept twice."""
+        self.store.write(BATCHES + record.name + _DONE, b"{}")
+        self.store.delete(BATCHES + record.name + _RESULTS)
+
+    def uri_of(self, record: BatchRecord) -> str:
+        """The record's, for messages."""
+        return self.store.uri_of(BATCHES + record.name + _RECORD)
+
+    def _read(self, name: str, found: set[str]) -> OpenBatch:
+        key = BATCHES + name + _RECORD
+        record = parse_record(name, self.store.read(key), where=self.store.uri_of(key))
+        batch_id = None
+        if _SENT in found:
+            sent = BATCHES + name + _SENT
+            try:
+                batch_id = str(orjson.loads(self.store.read(sent))["id"])
+            except (ValueError, KeyError, TypeError) as exc:
+                raise DataError(f"{self.store.uri_of(sent)}: not what a batch's id is kept in: remove it") from exc
+        return OpenBatch(record, batch_id, _RESULTS in found)
+
+
+def _split(key: str, store: Store) -> tuple[str, str]:
+    """A batch's name, and which of its objects this is."""
+    folder, _, file = key.removeprefix(BATCHES).rpartition("/")
+    stem, _, suffix = file.partition(".")
+    shard, _, sequence = stem.partition("-")
+    suffix = f".{suffix}"
+    if not (folder.isdigit() and shard.isdigit() and sequence.isdigit()) or suffix not in {
+        _RECORD,
+        _SENT,
+        _RESULTS,
+        _DONE,
+    }:
+        raise DataError(f"{store.uri_of(key)}: not an object of a batch: remove it")
+    return f"{folder}/{stem}", suffix

@@ -1,0 +1,159 @@
+"""How the rows of a run are asked for: one by one, or in batches; and what is with the provider from runs before."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nanosft.errors import ConfigError
+from nanosft.generate import provider
+from nanosft.generate.batches import (
+    Batcher,
+    BatchHttp,
+    BatchPolicy,
+    Journal,
+    OpenAiBatches,
+    OpenBatch,
+    OpenRouterBatches,
+    TokenPrices,
+)
+from nanosft.generate.planning import PlanRow
+from nanosft.generate.provider import PromptTemplate, read_key, request_fields
+from nanosft.generate.rows import Budget, MakeSome, RowMaker
+from nanosft.generate.writers import model_name, sends_openrouter_fields, write_request
+from nanosft.settings.generate import GenerateSettings
+from nanosft.store import Store
+
+_MAX_BODY_BYTES: Final = 1 << 28
+"""Of what a batch service answers: the results of 5,000 long conversations in one file."""
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModePrices:
+    """Dollars of the whole plan in each mode; None: no price is known.
+
+    Attributes:
+        sync_usd: One by one, with the fixed part of the prompt from the cache as far as the model has a price for that.
+        batch_usd: In batches.
+    """
+
+    sync_usd: float | None = None
+    batch_usd: float | None = None
+
+
+def choose_batch(settings: GenerateSettings, read_prices: Callable[[], ModePrices]) -> bool:
+    """Whether rows go out in batches; what `--mode auto` has chosen, and why, is told.
+
+    Raises:
+        ConfigError: Batches are asked for of a writer that has none.
+    """
+    if settings.provider != "openrouter":
+        if settings.mode == "batch":
+            raise ConfigError(f"--mode batch: --provider {settings.provider} has no batches: leave --mode out")
+        return False
+    if settings.mode != "auto":
+        return settings.mode == "batch"
+    chosen, why = compare(read_prices())
+    _log.info("--mode auto: %s: %s", "batch" if chosen else "sync", why)
+    return chosen
+
+
+def compare(prices: ModePrices) -> tuple[bool, str]:
+    """Whether batches cost less, and the words for it; sync where a price is not known."""
+    if prices.batch_usd is None:
+        return False, "no batch price is known of the model"
+    if prices.sync_usd is None:
+        return False, "no price is known of the model"
+    figures = f"about ${prices.batch_usd:,.2f} in batches, ${prices.sync_usd:,.2f} one by one with prompt caching"
+    return prices.batch_usd < prices.sync_usd, figures
+
+
+@dataclass(frozen=True, slots=True)
+class ShardBatches:
+    """What is in the store of batches when a run begins, and whether it sends more."""
+
+    journal: Journal
+    pending: Sequence[OpenBatch]
+    sends: bool
+
+    @property
+    def names(self) -> list[str]:
+        """Of the batches that are not done."""
+        return [found.record.name for found in self.pending]
+
+    def have_rows(self, shard: range, taken: Mapping[str, set[int]]) -> bool:
+        """Whether a batch that is not done has answers for the shard that are in no part."""
+        return any(
+            item.row in shard and item.row not in taken.get(found.record.name, ())
+            for found in self.pending
+            for item in found.record.requests
+        )
+
+
+def find_batches(settings: GenerateSettings, store: Store, *, sends: bool) -> ShardBatches:
+    """Look for batches of earlier runs, whatever this one's mode is: nothing that they hold is asked for twice."""
+    journal = Journal(store, (settings.num_shards, settings.shard_index))
+    return ShardBatches(journal, journal.read_open(), sends)
+
+
+@asynccontextmanager
+async def open_batches(
+    settings: GenerateSettings,
+    template: PromptTemplate,
+    batches: ShardBatches,
+    *,
+    taken: Mapping[str, set[int]],
+    shard: range,
+    maker: RowMaker,
+    budget: Budget | None,
+) -> AsyncIterator[MakeSome | None]:
+    """What makes rows in batches, while the context is open; None where there is nothing for it to do.
+
+    Args:
+        settings: What the run is told.
+        template: Of prompts.
+        batches: What `find_batches` returned.
+        taken: Rows of the pending batches whose answers are in parts.
+        shard: Rows of this process.
+        maker: Makes prompts, and puts answers through the gates.
+        budget: None: no limit.
+    """
+    if not batches.sends and not batches.pending:
+        yield None
+        return
+    key = read_key(settings.openrouter_api_key)
+    async with provider.open_http(
+        settings.base_url,
+        key=key,
+        num_connections=1,
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        max_body_bytes=_MAX_BODY_BYTES,
+    ) as send:
+        http = BatchHttp(send, settings.base_url, settings.max_retries, key)
+        model = model_name(settings)
+
+        def write_fields(row: PlanRow, attempt: int, rejections: Sequence[str]) -> dict[str, Any]:
+            return request_fields(write_request(settings, template, row, attempt, rejections), openrouter=False)
+
+        batcher = Batcher(
+            api=OpenRouterBatches(http) if sends_openrouter_fields(settings) else OpenAiBatches(http),
+            journal=batches.journal,
+            pending=batches.pending,
+            taken=taken,
+            shard=shard,
+            maker=maker,
+            write_fields=write_fields,
+            model_of=lambda _row: model,
+            prices=TokenPrices(settings.prompt_price_usd or 0.0, settings.completion_price_usd or 0.0),
+            budget=budget,
+            policy=BatchPolicy(
+                size=settings.batch_size if batches.sends else 0,
+                rest=settings.batch_rest,
+                poll_s=settings.batch_poll_s,
+                wait=settings.wait,
+            ),
+        )
+        yield batcher.run

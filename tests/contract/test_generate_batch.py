@@ -1,0 +1,199 @@
+"""Batches through the stage: what lies in the store and on the bill, whatever the provider does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from nanosft.data import read_conversations, read_manifest
+from nanosft.errors import BatchesPendingError, ConfigError, CreditError, ProviderError
+from nanosft.generate import provider
+from nanosft.generate.stage import run_generate
+from nanosft.manifest import Manifest
+from nanosft.settings.generate import GenerateSettings
+from nanosft.store import open_store
+from tests.stub_batches import PICO, BatchStub, Faults
+from tests.stub_provider import KNOWLEDGE, PRICE_USD
+
+NUM = 60
+FORMS = ("openrouter", "openai")
+
+
+@pytest.fixture
+def out(tmp_path) -> str:
+    return str(tmp_path / "set")
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Puts a stub in the place of HTTP."""
+
+    def put(stub: BatchStub) -> BatchStub:
+        @asynccontextmanager
+        async def open_http(*_: object, **__: object) -> AsyncIterator[provider.Send]:
+            yield stub.send
+
+        monkeypatch.setitem(vars(provider), "open_http", open_http)
+        monkeypatch.setattr("nanosft.generate.batches.http._WAIT_BASE_S", 0.0)
+        return stub
+
+    return put
+
+
+def settings(out: str, **changes: Any) -> GenerateSettings:
+    values = {
+        "out": out,
+        "knowledge": KNOWLEDGE,
+        "num": NUM,
+        "model": "stub",
+        "base_url": "http://stub/v1",
+        "mode": "batch",
+        "batch_size": 25,
+        "batch_rest": 3,
+        "batch_poll_s": 0.001,
+        "openrouter_fields": True,
+        **changes,
+    }
+    return GenerateSettings(**values)
+
+
+def manifest_of(out: str) -> Manifest:
+    manifest = read_manifest(open_store(out))
+    assert manifest is not None
+    return manifest
+
+
+def rows_of(out: str) -> list[int]:
+    return sorted(conversation.meta["row"] for conversation in read_conversations(out))
+
+
+def lines_of(out: str, prefix: str) -> list[dict[str, Any]]:
+    store = open_store(out)
+    return [orjson.loads(line) for info in store.list(prefix) for line in store.read(info.key).splitlines()]
+
+
+def cost_pico(out: str) -> int:
+    return round((manifest_of(out).cost_usd or 0) * PICO)
+
+
+@pytest.mark.parametrize("states_costs", [False, True])
+def test_every_row_comes_in_batches_and_the_bill_is_the_manifests_cost(out, use, states_costs):
+    stub = use(BatchStub(NUM, states_costs=states_costs))
+    summary = run_generate(settings(out))
+    assert (summary.num_accepted, rows_of(out)) == (NUM, list(range(NUM)))
+    assert [len(batch.requests) for batch in stub.batches.values()] == [25, 25, 10]
+    assert stub.num_alone == 0
+    assert cost_pico(out) == stub.billed_pico
+    assert len([info for info in open_store(out).list("batches/") if info.key.endswith(".done.json")]) == 3
+    assert not [info for info in open_store(out).list("batches/") if info.key.endswith(".jsonl")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_refused_goes_into_the_next_batch_with_the_reason_and_a_small_rest_goes_alone(out, use, form):
+    stub = use(BatchStub(NUM, form=form, faults=Faults(broken=0.3)))
+    prices = {"prompt_price_usd": 0.1, "completion_price_usd": 0.2}
+    run_generate(settings(out, openrouter_fields=form == "openrouter", **prices))
+    assert rows_of(out) == list(range(NUM))
+    again = [fields for batch in stub.batches.values() for name, fields in batch.requests if name.split("-")[2] == "1"]
+    assert again
+    assert all("broken JSON" in str(fields["messages"][-1]) for fields in again)
+    assert max(stub.answered.values()) == 1
+    if form == "openrouter":
+        assert cost_pico(out) == stub.billed_pico
+    else:
+        assert cost_pico(out) > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_fails_every_row_comes_and_every_cent_is_counted(out, use, form):
+    faults = Faults(
+        lost=0.1,
+        http_429=0.1,
+        http_500=0.1,
+        failed=0.1,
+        expired=0.1,
+        missing=0.05,
+        doubled=0.2,
+        partial=0.1,
+        broken=0.1,
+    )
+    stub = use(BatchStub(200, form=form, faults=faults))
+    run_generate(settings(out, num=200, openrouter_fields=form == "openrouter", prompt_price_usd=1.0))
+    assert rows_of(out) == list(range(200))
+    if form == "openrouter":
+        assert cost_pico(out) == stub.billed_pico
+    released = [line for line in lines_of(out, "rejects/") if line["reason"] == "batch_no_answer"]
+    assert released
+    assert all(line["attempt"] is None for line in released)
+
+
+def test_no_wait_leaves_with_all_recorded_and_the_same_command_takes_the_results(out, use):
+    stub = use(BatchStub(NUM, num_polls=3))
+    for _ in range(2):
+        with pytest.raises(BatchesPendingError, match="run the same command again") as raised:
+            run_generate(settings(out, wait=False))
+        assert raised.value.exit_code == 75
+    run_generate(settings(out))
+    assert len(stub.batches) == 3
+    assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
+
+
+def test_a_run_one_by_one_first_takes_what_a_run_before_has_in_batches(out, use):
+    stub = use(BatchStub(NUM))
+    with pytest.raises(BatchesPendingError):
+        run_generate(settings(out, num=40, wait=False))
+    run_generate(settings(out, mode="sync"))
+    assert (len(stub.batches), stub.num_alone) == (2, NUM - 40)
+    assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
+
+
+def test_other_shards_take_their_rows_of_a_batch(out, use):
+    stub = use(BatchStub(NUM))
+    with pytest.raises(BatchesPendingError):
+        run_generate(settings(out, wait=False))
+    for index in range(3):
+        run_generate(settings(out, num_shards=3, shard_index=index))
+    assert (len(stub.batches), stub.num_alone) == (3, 0)
+    assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
+
+
+def test_a_budget_is_held_for_a_batch_and_settled_by_its_cost(out, use):
+    stub = use(BatchStub(NUM))
+    budget_usd = 30 * PRICE_USD / 2
+    prices = {"prompt_price_usd": 0.1, "completion_price_usd": 0.2}
+    with pytest.raises(CreditError, match="the budget is reached"):
+        run_generate(settings(out, budget_usd=budget_usd, **prices))
+    assert 0.8 * budget_usd * PICO < stub.billed_pico <= 1.01 * budget_usd * PICO
+    with pytest.raises(BatchesPendingError):
+        run_generate(settings(out, budget_usd=1.0, wait=False, **prices))
+    run_generate(settings(out, budget_usd=1.0, **prices))
+    assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
+    store = open_store(out)
+    last = [info.key for info in store.list("budget/")][-1]
+    assert orjson.loads(store.read(last))["reserved_usd"] == pytest.approx(stub.billed_pico / PICO, rel=1e-6)
+
+
+def test_an_endpoint_that_takes_no_batch_is_told_and_costs_no_row(out, use):
+    stub = use(BatchStub(NUM))
+    taken = stub.send
+
+    async def refuse(method: str, path: str, body: bytes, headers: Any) -> provider.HttpReply:
+        if (method, path) == ("POST", "/batches"):
+            return provider.HttpReply(400, {}, b'{"error":{"message":"does not have a :batch endpoint"}}')
+        reply: provider.HttpReply = await taken(method, path, body, headers)
+        return reply
+
+    stub.send = refuse
+    with pytest.raises(ConfigError, match=r"does not have a :batch endpoint.*--mode sync"):
+        run_generate(settings(out))
+    run_generate(settings(out, mode="sync"))
+    assert rows_of(out) == list(range(NUM))
+
+
+def test_batches_that_bring_nothing_end_the_run(out, use):
+    stub = use(BatchStub(NUM, faults=Faults(failed=1.0)))
+    with pytest.raises(ProviderError, match="3 batches in a row brought no answer: the model went away"):
+        run_generate(settings(out))
+    assert stub.billed_pico == 0
