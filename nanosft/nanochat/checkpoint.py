@@ -22,11 +22,11 @@ from nanosft.nanochat.layout import (
     find_tokenizer,
     token_bytes_key,
 )
+from nanosft.nanochat.meta_file import read_meta
 from nanosft.nanochat.model import GPT
 from nanosft.nanochat.state_dict import model_from_state_dict
 from nanosft.nanochat.tensors import read_tensors, read_torch, write_tensors
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
-from nanosft.nanochat.verified import read_verified
 from nanosft.settings.base import Step
 from nanosft.store import join_uri, open_store
 from nanosft.store.base import Store, Written
@@ -34,7 +34,6 @@ from nanosft.store.base import Store, Written
 META_KEY: Final = "nanosft"
 """Where nanosft keeps its own notes in a meta file; nanochat reads over it."""
 
-_META_BYTES: Final = 1 << 20
 _FIRST_BFLOAT16_CAPABILITY: Final = (8, 0)
 
 
@@ -211,22 +210,6 @@ def choose_compute_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_BFLOAT16_CAPABILITY:
         return torch.bfloat16
     return torch.float32
-
-
-def read_meta(store: Store, ref: CheckpointRef) -> dict[str, Any]:
-    """The meta file of a checkpoint.
-
-    Raises:
-        DataError: It is no JSON object, or not what the manifest says.
-    """
-    where = store.uri_of(ref.meta_key)
-    try:
-        meta = orjson.loads(read_verified(store, ref.meta_key, ref.find_sha256(ref.meta_key), max_bytes=_META_BYTES))
-    except orjson.JSONDecodeError as exc:
-        raise DataError(f"{where}: not JSON: {exc}") from exc
-    if not isinstance(meta, dict):
-        raise DataError(f"{where}: expected a JSON object with model_config")
-    return meta
 
 
 def _notes(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,11 +151,15 @@ class Browser:
         chunks: Rows as JSON lists, each compressed by zlib and written in base64.
         num_rows: Rows in the chunks.
         note: What people must know of them, such as that they are a sample.
+        num_packed: Rows that the first epoch packs them into; 0: how they are packed is not told.
+        capacity: Tokens of a packed row.
     """
 
     chunks: Sequence[str]
     num_rows: int
     note: str
+    num_packed: int = 0
+    capacity: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Rows as the data browser has them: near-duplicates in clusters, tokens with their loss mask, all compressed."""
+"""Rows as the data browser has them: near-duplicates in clusters, tokens with their loss mask, packed rows."""
 
 import base64
 import codecs
@@ -6,13 +6,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from nanosft.conversation import Conversation
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import DataError
 from nanosft.nanochat.tokenizer import Tokenizer
-from nanosft.report.blocks import Browser
+from nanosft.packing import fit_turns, pack_epoch
 from nanosft.report.rows import conversation_of
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -41,15 +42,24 @@ def mark_clusters(rows: Sequence[dict[str, Any]]) -> int:
     return len(members)
 
 
-def add_tokens(rows: Sequence[dict[str, Any]], tokenizer: Tokenizer, max_tokens: int) -> int:
-    """Give rows their `tokens`, as long as there is room for more. Returns how many rows got them."""
+def add_tokens(
+    rows: Sequence[dict[str, Any]], tokenizer: Tokenizer, max_tokens: int, *, capacity: int | None = None
+) -> int:
+    """Give rows their `tokens`, as long as there is room for more. Returns how many rows got them.
+
+    Args:
+        rows: Rows of the page.
+        tokenizer: Of the base.
+        max_tokens: Room for tokens of all rows together.
+        capacity: Tokens of a packed row, the last target among them; None: nobody says.
+    """
     num_rows = 0
     for row in rows:
         conversation = conversation_of(row)
         if conversation is None:
             continue
         try:
-            row["tokens"] = render_tokens(conversation, tokenizer)
+            row["tokens"] = render_tokens(conversation, tokenizer, capacity)
         except DataError:  # its roles are out of order: it cannot be trained on, but shown
             continue
         num_rows += 1
@@ -59,20 +69,46 @@ def add_tokens(rows: Sequence[dict[str, Any]], tokenizer: Tokenizer, max_tokens:
     return num_rows
 
 
-def render_tokens(conversation: Conversation, tokenizer: Tokenizer) -> dict[str, Any]:
+def render_tokens(conversation: Conversation, tokenizer: Tokenizer, capacity: int | None = None) -> dict[str, Any]:
     """A conversation as it is trained on: its text, the size of each token in it, and where the loss mask turns.
 
     Sizes count UTF-16 units, as JavaScript does; a token that ends within a character has the size 0. The mask is the
-    lengths of its runs in tokens, the first one unsupervised.
+    lengths of its runs in tokens, the first one unsupervised. `kept` is how many tokens a packed row takes of one
+    that is longer than it.
     """
     ids, mask = tokenizer.render(conversation)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     pieces = [decoder.decode(tokenizer.encoding.decode_single_token_bytes(token)) for token in ids]
     sizes = [len(piece) + (0 if piece.isascii() else sum(char > _LAST_OF_BMP for char in piece)) for piece in pieces]
-    return {"text": "".join(pieces), "sizes": sizes, "mask": list(_run_lengths(mask))}
+    tokens: dict[str, Any] = {"text": "".join(pieces), "sizes": sizes, "mask": list(_run_lengths(mask))}
+    if capacity is not None and len(ids) > capacity:
+        tokens["kept"] = fit_turns(ids, capacity, tokenizer.assistant_end_id)
+    return tokens
 
 
-def pack_rows(rows: Sequence[dict[str, Any]], note: str) -> Browser:
+def mark_packed(rows: Sequence[dict[str, Any]], *, capacity: int, seed: int, window: int, keep_turns: bool) -> int:
+    """Tell which conversations share a row of the first epoch, as `train` packs them: each gets its `packed`.
+
+    One of which a row takes nothing gets none. Returns the number of packed rows.
+
+    Args:
+        rows: All that is trained on, with tokens, in the order of the data.
+        capacity: Tokens of a packed row, the last target among them.
+        seed: Of the run.
+        window: Conversations packed together.
+        keep_turns: Of overlong ones, the turns that fit are kept (`--overlong turns`).
+    """
+    kept = [row["tokens"].get("kept" if keep_turns else "none", len(row["tokens"]["sizes"])) for row in rows]
+    lengths = np.array(kept, np.int64)
+    fitting = np.flatnonzero((lengths > 0) & (lengths <= capacity))
+    packed = pack_epoch(lengths[fitting], capacity, seed=seed, epoch=0, window=window)
+    for number in range(len(packed)):
+        for place, item in enumerate(packed.row(number).tolist()):
+            rows[fitting[item]]["packed"] = [number, place]
+    return len(packed)
+
+
+def compress_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The rows in chunks of about 1 MiB of JSON, so that a browser shows the first ones before it has read the last."""
     chunks: list[str] = []
     lines: list[bytes] = []
@@ -85,7 +121,7 @@ def pack_rows(rows: Sequence[dict[str, Any]], note: str) -> Browser:
             lines, size = [], 0
     if lines:
         chunks.append(_compress(lines))
-    return Browser(chunks, len(rows), note)
+    return chunks
 
 
 def _compress(lines: Sequence[bytes]) -> str:

@@ -14,7 +14,8 @@ from nanosft.errors import DataError, NanosftError
 from nanosft.knowledge import SHIPPED, Knowledge, read_knowledge
 from nanosft.lineage import find_evaluation, read_lineage, trace_parents
 from nanosft.manifest import MANIFEST_KEY, Manifest, parse_manifest
-from nanosft.nanochat.layout import DIRECTORIES
+from nanosft.nanochat.layout import DIRECTORIES, find_checkpoint
+from nanosft.nanochat.meta_file import look_up_row_len, read_meta
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
 from nanosft.report.record import Evaluation, Record, State
 from nanosft.report.rows import Sample, find_stated, read_rejects, read_set
@@ -89,8 +90,11 @@ def _collect_run(record: Record, store: Store, settings: ReportSettings, *, with
     if not with_rows:
         return record
     sample = _make_sample(settings)
-    data = [str(uri) for name in ("data", "val_data") if (uri := record.settings.get(name))]
-    record.sets = [read_set(uri, _manifest_of(record, uri), sample) for uri in data]
+    data = {str(uri): name == "val_data" for name in ("val_data", "data") if (uri := record.settings.get(name))}
+    record.sets = [
+        read_set(uri, _manifest_of(record, uri), sample, held_out=held_out)
+        for uri, held_out in sorted(data.items(), key=lambda item: item[1])
+    ]
     known = {open_store(uri).uri for uri in data}
     for ancestor in record.ancestors():
         kind = ancestor.manifest.kind if ancestor.manifest is not None else ""
@@ -159,6 +163,17 @@ def find_tokenizer(record: Record) -> Tokenizer | None:
             except NanosftError as exc:
                 record.problems.append(f"no tokens are shown: {exc}")
     return None
+
+
+def find_row_len(record: Record, settings: ReportSettings) -> int | None:
+    """Tokens of a packed row: as asked for, or as the run has it, or its base; None where nobody says."""
+    given = settings.max_seq_len or record.settings.get("max_seq_len")
+    try:
+        store = open_store(record.tokenizer_uri)
+        ref = find_checkpoint(store)
+        return look_up_row_len(read_meta(store, ref), given, where=store.uri_of(ref.meta_key))
+    except NanosftError:  # a tokenizer alone has no meta file
+        return given if isinstance(given, int) and given >= 1 else None
 
 
 def _manifest_of(record: Record, uri: str) -> Manifest | None:

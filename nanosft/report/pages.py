@@ -1,10 +1,11 @@
 """Records become pages: which sections, in which order, and what stands at the top."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from nanosft.report.blocks import Block, Browser, Facts, Page, Section, Table, Text
-from nanosft.report.browser import add_tokens, mark_clusters, pack_rows
-from nanosft.report.collect import find_tokenizer
+from nanosft.report.browser import add_tokens, compress_rows, mark_clusters, mark_packed
+from nanosft.report.collect import find_row_len, find_tokenizer
 from nanosft.report.compare_sections import make_compare_sections
 from nanosft.report.data_sections import (
     make_audit_section,
@@ -23,6 +24,10 @@ from nanosft.report.run_sections import (
 )
 from nanosft.report.wording import say_duration, say_money, say_number, say_time
 from nanosft.settings.report import ReportSettings
+from nanosft.settings.train import TrainSettings
+
+_TRAINED: Final = frozenset({"train", "accepted", "clean"})
+"""Parts of a set that a run trains on."""
 
 
 def make_page(record: Record, settings: ReportSettings, *, refresh_s: float | None = None) -> Page:
@@ -158,7 +163,11 @@ def _make_browser(record: Record, settings: ReportSettings) -> Browser | None:
         return None
     num_clusters = mark_clusters(record.rows)
     tokenizer = find_tokenizer(record) if settings.max_tokens else None
-    num_tokenised = add_tokens(record.rows, tokenizer, settings.max_tokens) if tokenizer is not None else 0
+    row_len = find_row_len(record, settings) if tokenizer is not None else None
+    capacity = None if row_len is None else row_len + 1  # the last target
+    num_tokenised = (
+        0 if tokenizer is None else add_tokens(record.rows, tokenizer, settings.max_tokens, capacity=capacity)
+    )
     num_shown, num_seen = len(record.rows), record.num_rows_seen
     said = [
         f"All {num_seen:,} conversations and rejected answers are in this page."
@@ -173,4 +182,33 @@ def _make_browser(record: Record, settings: ReportSettings) -> Browser | None:
     )
     if 0 < num_tokenised < num_shown:
         said.append(f"The first {num_tokenised:,} show the tokenizer's own tokens, the others words.")
-    return pack_rows(record.rows, " ".join(said))
+    num_packed = 0
+    if capacity is not None and num_tokenised:
+        num_packed, told = _pack(record, capacity)
+        said.append(told)
+    return Browser(compress_rows(record.rows), num_shown, " ".join(said), num_packed, capacity or 0)
+
+
+def _pack(record: Record, capacity: int) -> tuple[int, str]:
+    """Mark what shares a row, where all that is trained on is in the page; how many rows there are, and what to say."""
+    trained = [row for row in record.rows if row["part"] in _TRAINED]
+    if len(record.rows) < record.num_rows_seen or not all("tokens" in row for row in trained):
+        return (
+            0,
+            "How they are packed is told where all of them are here with their tokens: --max-data-mib, --max-tokens.",
+        )
+    seed, window, overlong = (
+        record.settings.get(name, TrainSettings.model_fields[name].default)
+        for name in ("seed", "pack_window", "overlong")
+    )
+    num_packed = mark_packed(
+        trained, capacity=capacity, seed=int(seed), window=int(window), keep_turns=overlong == "turns"
+    )
+    told = f"The first epoch packs them into {num_packed:,} rows of {capacity - 1:,} tokens, told with the loss mask"
+    num_cut = sum("packed" in row and "kept" in row["tokens"] for row in trained)
+    num_left = sum("packed" not in row for row in trained)
+    if num_cut:
+        told += f"; {num_cut:,} are shortened to the turns that fit"
+    if num_left:
+        told += f"; {num_left:,} have no place in a row"
+    return num_packed, told + "."

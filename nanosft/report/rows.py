@@ -118,6 +118,8 @@ def read_set(
     manifest: Manifest | None,
     sample: Sample | None,
     format: Format = "auto",  # noqa: A002 - the field's word
+    *,
+    held_out: bool = False,
 ) -> SetFigures:
     """Count a set's rows, and offer them to the sample.
 
@@ -126,12 +128,13 @@ def read_set(
         manifest: What is known to lie there.
         sample: For the browser; None where the rows are not shown.
         format: The format that each line must have.
+        held_out: The set is a run's validation data: what it validates on, be it all.
     """
     found = SetFigures(uri, manifest, format)
     for part, item in _list_objects(uri, found):
         try:
             for number, line in iter_lines(item):
-                _take_line(found, sample, part, item, number, line)
+                _take_line(found, sample, "val" if held_out else part, item, number, line)
         except NanosftError as exc:
             found.fail(exc)
     return found

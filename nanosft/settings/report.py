@@ -41,6 +41,9 @@ class ReportSettings(StageSettings):
     tokenizer: str | None = Field(
         default=None, description="URI of the base whose tokens are shown (default: the base of the run)."
     )
+    max_seq_len: int | None = Field(
+        default=None, ge=1, description="Tokens of a packed row (default: as in the run, else as in the base)."
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the sample.")
     watch: bool = Field(default=False, description="Write the page anew until the run is finished; it reloads itself.")
     interval_s: float = Field(

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nanosft.distributed import World
 from nanosft.nanochat.attention import Documents, choose_kernel
-from nanosft.train.data import IntArray, PackedRows, StepPlan, TokenSet
+from nanosft.packing import IntArray, PackedRows
+from nanosft.train.data import StepPlan, TokenSet
 
 AttentionScope = Literal["document", "row"]
 

@@ -23,6 +23,7 @@ from nanosft.errors import ConfigError, Interrupted, TrainError
 from nanosft.manifest import Manifest
 from nanosft.nanochat.attention import activate_flash_attention
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
+from nanosft.packing import PackedRows, pack_in_order
 from nanosft.settings.train import TrainSettings
 from nanosft.signals import collecting
 from nanosft.store import open_store
@@ -30,11 +31,9 @@ from nanosft.store.base import Store
 from nanosft.train.batch import BatchBuilder, TrainingSet
 from nanosft.train.data import (
     Data,
-    PackedRows,
     StepPlan,
     TokenSet,
     count_rows_per_step,
-    pack_in_order,
     plan_steps,
     prepare_data,
     read_data,

@@ -31,7 +31,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     found = {}
     for name, uri in (("run", run.uri), ("set", join_uri(str(folder), "set"))):
         found[name] = str(folder / f"{name}.html")
-        run_report(ReportSettings(uris=(uri,), out=found[name], tokenizer=base))
+        run_report(ReportSettings(uris=(uri,), out=found[name], tokenizer=base, max_seq_len=512))
     return found
 
 
@@ -143,4 +143,23 @@ def test_tokens_are_coloured_by_the_loss_mask_and_near_duplicates_stand_side_by_
     assert browser.run("return document.getElementById('rows').className") == "side"
     browser.click("#back")
     assert found(browser) == "2 of 35"
-    assert orjson.loads(browser.text("#about")) == {"rows": 35}
+
+
+def test_a_conversation_shows_the_packed_row_that_it_shares(browser: Browser, pages: dict[str, str]) -> None:
+    look(browser, pages["set"])
+    about = orjson.loads(browser.text("#about"))
+    assert (about["rows"], about["capacity"]) == (35, 513)
+    assert "; 1 have no place in a row" in browser.text("#conversations > p")
+    browser.click("#show-tokens")
+    assert f"of {about['packed']}, packed with" in browser.text(".row .note .near")
+    browser.click(".row .note .near")
+    lengths = browser.run("return group.rows.map(row => row.tokens.sizes.length)")
+    assert found(browser) == (
+        f"Row {browser.run('return group.rows[0].packed[0]') + 1} of the first epoch: {len(lengths)} conversations, "
+        f"{sum(lengths)} of 513 tokens"
+    )
+    assert len(browser.run("return [...document.querySelectorAll('#rows.packed .row .tokens')]")) == len(lengths)
+    assert len(set(browser.run("return [...document.querySelectorAll('.packed .row')].map(e => e.className)"))) > 1
+    shoot(browser, "report-packed")
+    browser.click("#back")
+    assert found(browser) == "35 of 35"

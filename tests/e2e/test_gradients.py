@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nanosft.distributed import open_world
+from nanosft.packing import from_rows
 from nanosft.train.batch import build_micro_batch
-from nanosft.train.data.packing import from_rows
 from nanosft.train.data.plan import split_rows
 from nanosft.train.step import LossModule, compute_gradients, replicate
 from tests.ranks import find_free_port

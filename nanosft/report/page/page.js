@@ -32,8 +32,11 @@ for (const button of document.querySelectorAll(".copy")) {
 }
 
 // --- the data browser ------------------------------------------------------------------------------------------------
-let rows = [], found = [], order = null, pageNumber = 1, clusterShown = null, isRead = false;
-const clusters = new Map();
+// `group`: rows shown together instead of a page: near-duplicates side by side, or what shares a packed row.
+let rows = [], found = [], order = null, pageNumber = 1, group = null, isRead = false;
+const clusters = new Map(), packedRows = new Map();
+const about = byId("about") ? JSON.parse(byId("about").textContent) : {};
+const collect = (groups, key, row) => { if (groups.has(key)) groups.get(key).push(row); else groups.set(key, [row]); };
 const [topicOf, personaOf] = [0, 1].map((side) => (row) => {
   const cell = row.meta && row.meta.cell, at = typeof cell === "string" ? cell.lastIndexOf(" x ") : -1;
   return at < 0 ? (side === 0 && typeof cell === "string" ? cell : "") : side === 0 ? cell.slice(0, at) : cell.slice(at + 3);
@@ -83,7 +86,7 @@ function refilter() {
   found = rows.filter((row) => matches(row, pattern, score));
   if (order !== null) shuffle(found, order);
   pageNumber = 1;
-  clusterShown = null;
+  group = null;
   show();
 }
 // mulberry32: the same seed gives the same order everywhere.
@@ -135,18 +138,35 @@ function showMessage(message) {
 }
 function showTokens(row) {
   const element = node("div", { class: "tokens", dir: "auto" });
-  const { text, sizes, mask } = row.tokens || guessTokens(row);
+  const { text, sizes, mask, kept } = row.tokens || guessTokens(row);
   let at = 0, run = 0, left = mask[0];
   for (let i = 0; i < sizes.length && i < LONG_TOKENS; i++) {
     while (left === 0) left = mask[++run];
     left--;
-    if (sizes[i]) element.append(node("span", { class: `t${run % 2}${i % 2 ? " odd" : ""}` }, visible(text.slice(at, at + sizes[i]))));
+    const cut = kept !== undefined && i >= kept ? " cut" : "";
+    if (sizes[i]) element.append(node("span", { class: `t${run % 2}${i % 2 ? " odd" : ""}${cut}` }, visible(text.slice(at, at + sizes[i]))));
     at += sizes[i];
   }
   if (sizes.length > LONG_TOKENS) element.append(` … ${(sizes.length - LONG_TOKENS).toLocaleString("en")} more`);
   const counted = mask.reduce((sum, length, i) => sum + (i % 2 ? length : 0), 0);
   const what = row.tokens ? "tokens" : "words (no tokenizer's tokens are here)";
-  return [node("p", { class: "note" }, `${sizes.length.toLocaleString("en")} ${what}, ${counted.toLocaleString("en")} supervised`), element];
+  const note = node("p", { class: "note" }, `${sizes.length.toLocaleString("en")} ${what}, ${counted.toLocaleString("en")} supervised`);
+  if (kept !== undefined) note.append(kept && row.packed ? `; the first ${kept.toLocaleString("en")} are trained on, the rest has no room` : "; no row has room for it");
+  if (row.packed && group === null) note.append(" ", showPacking(row));
+  return [note, element];
+}
+// Which conversations share the row, in their order: what attention sees beside this one where `--attention row` is set.
+function showPacking(row) {
+  const [number] = row.packed, all = packedRows.get(number);
+  const others = all.length === 1 ? "alone" : `packed with ${all.length - 1} other${all.length === 2 ? "" : "s"}`;
+  const button = node("button", { type: "button", class: "near" }, `row ${(number + 1).toLocaleString("en")} of ${about.packed.toLocaleString("en")}, ${others}`);
+  button.addEventListener("click", () => {
+    const members = [...all].sort((a, b) => a.packed[1] - b.packed[1]);
+    const taken = members.reduce((sum, member) => sum + (member.tokens.kept ?? member.tokens.sizes.length), 0);
+    group = { rows: members, kind: "packed", said: `Row ${(number + 1).toLocaleString("en")} of the first epoch: ${members.length} conversation${members.length === 1 ? "" : "s"}, ${taken.toLocaleString("en")} of ${about.capacity.toLocaleString("en")} tokens` };
+    show();
+  });
+  return button;
 }
 // Without the tokenizer: words, with the mask by whose they are.
 function guessTokens(row) {
@@ -179,15 +199,16 @@ function showRow(row) {
   const copier = node("button", { type: "button" }, "Copy");
   copier.addEventListener("click", () => copy(toLine(row), copier));
   head.append(copier);
-  const element = node("article", { class: "row" }, head);
-  if (row.cluster && clusterShown === null) {
+  const isPacked = group !== null && group.kind === "packed";
+  const element = node("article", { class: isPacked ? `row k${row.packed[1] % 6}` : "row" }, head);
+  if (row.cluster && group === null) {
     const all = clusters.get(row.cluster);
     const button = node("button", { type: "button", class: "near" }, `${all.length} near-duplicates side by side`);
-    button.addEventListener("click", () => { clusterShown = row.cluster; show(); });
+    button.addEventListener("click", () => { group = { rows: all.slice(0, CLUSTER_SHOWN), kind: "side", said: `${all.length} conversations that nearly equal one another` }; show(); });
     head.append(button);
   }
   if (row.reasons && row.reasons.length) element.append(node("p", { class: "why" }, visible(`${row.reasons.join(", ")}${row.detail ? `: ${row.detail}` : ""}`)));
-  if (byId("show-tokens").checked && row.messages.length) element.append(...showTokens(row));
+  if ((byId("show-tokens").checked || isPacked) && row.messages.length) element.append(...showTokens(row));
   else element.append(...row.messages.map(showMessage));
   if (row.raw !== undefined) {
     const raw = node("div", { class: "message raw" }, node("b", {}, "raw answer"));
@@ -197,29 +218,28 @@ function showRow(row) {
   if (byId("show-meta").checked) element.append(node("pre", {}, visible(JSON.stringify(row.meta, null, 1))));
   return element;
 }
-const pageRows = () => (clusterShown !== null ? clusters.get(clusterShown).slice(0, CLUSTER_SHOWN) : found.slice((pageNumber - 1) * PAGE_SIZE, pageNumber * PAGE_SIZE));
+const pageRows = () => (group !== null ? group.rows : found.slice((pageNumber - 1) * PAGE_SIZE, pageNumber * PAGE_SIZE));
 
 function show() {
   const numPages = Math.max(1, Math.ceil(found.length / PAGE_SIZE));
   pageNumber = Math.min(Math.max(1, pageNumber), numPages);
-  byId("legend").classList.toggle("hidden", !byId("show-tokens").checked);
+  byId("legend").classList.toggle("hidden", !byId("show-tokens").checked && !(group && group.kind === "packed"));
   const target = byId("rows");
-  target.classList.toggle("side", clusterShown !== null);
+  target.className = group === null ? "" : group.kind;
   target.replaceChildren(...pageRows().map(showRow));
-  if (clusterShown !== null) {
+  if (group !== null) {
     const back = node("button", { type: "button", id: "back" }, "Back to all");
-    back.addEventListener("click", () => { clusterShown = null; show(); });
+    back.addEventListener("click", () => { group = null; show(); });
     target.prepend(back);
   }
-  const total = JSON.parse(byId("about").textContent).rows;
-  const read = isRead ? "" : `; still reading (${rows.length.toLocaleString("en")} of ${total.toLocaleString("en")})`;
-  byId("found").textContent = clusterShown !== null ? `${clusters.get(clusterShown).length} conversations that nearly equal one another`
+  const read = isRead ? "" : `; still reading (${rows.length.toLocaleString("en")} of ${about.rows.toLocaleString("en")})`;
+  byId("found").textContent = group !== null ? group.said
     : `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}${order === null ? "" : `, in random order by seed ${order}`}${read}`;
   byId("page").value = pageNumber;
   byId("page").max = numPages;
   byId("pages").textContent = `of ${numPages.toLocaleString("en")}`;
-  byId("previous").disabled = pageNumber <= 1 || clusterShown !== null;
-  byId("next").disabled = pageNumber >= numPages || clusterShown !== null;
+  byId("previous").disabled = pageNumber <= 1 || group !== null;
+  byId("next").disabled = pageNumber >= numPages || group !== null;
 }
 async function unpack(element) {
   const binary = atob(element.textContent), bytes = new Uint8Array(binary.length);
@@ -235,10 +255,11 @@ async function readAll() {
     const batch = await unpack(element);
     for (const row of batch) {
       rows.push(row);
-      if (row.cluster) clusters.set(row.cluster, [...(clusters.get(row.cluster) || []), row]);
+      if (row.cluster) collect(clusters, row.cluster, row);
+      if (row.packed) collect(packedRows, row.packed[0], row);
     }
     countValues(batch);
-    if (performance.now() - shownMs > 400 && clusterShown === null && !byId("search").value && pageNumber === 1) {
+    if (performance.now() - shownMs > 400 && group === null && !byId("search").value && pageNumber === 1) {
       refilter();
       shownMs = performance.now();
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nanosft.errors import ConfigError, DataError
-from nanosft.train.data.packing import IntArray, PackedRows, from_rows, pack_epoch
+from nanosft.packing import IntArray, PackedRows, from_rows, pack_epoch
 from nanosft.train.data.tokens import TokenSet
 
 

@@ -19,6 +19,7 @@ import orjson
 from nanosft.data import DataObject, iter_lines, parse_trainable, sha256_of
 from nanosft.errors import DataError
 from nanosft.nanochat.tokenizer import Tokenizer, parse_tokenizer
+from nanosft.packing import fit_turns
 from nanosft.parallel import Workers
 from nanosft.store.base import Store
 
@@ -255,15 +256,10 @@ class _Renderer:
                 "raise --max-seq-len, or choose --overlong turns or drop"
             )
         end_id = self._tokenizer.assistant_end_id
-        ends = [index + 1 for index, token in enumerate(ids) if token == end_id]
-        fitting = [end for end in ends if end <= self._capacity]
-        if self._overlong == "drop" or not fitting:
-            counts["num_dropped"] += 1
-            counts["num_turns_cut"] += len(ends)
-            return 0
-        counts["num_shortened"] += 1
-        counts["num_turns_cut"] += len(ends) - len(fitting)
-        return fitting[-1]
+        length = 0 if self._overlong == "drop" else fit_turns(ids, self._capacity, end_id)
+        counts["num_shortened" if length else "num_dropped"] += 1
+        counts["num_turns_cut"] += ids[length:].count(end_id)
+        return length
 
 
 _renderer: _Renderer | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nanosft.errors import ConfigError
+from nanosft.nanochat.meta_file import look_up_row_len, look_up_size
 from nanosft.settings.train import TrainSettings
 from nanosft.train.optim.optimizer import OptimizerConfig
 from nanosft.train.optim.schedule import Schedule
@@ -54,16 +54,8 @@ class HyperParameters:
         Raises:
             ConfigError: Neither says how long rows are.
         """
-        user, sizes = (
-            value if isinstance(value, dict) else {} for value in map(meta.get, ("user_config", "model_config"))
-        )
-        found = {**user, **meta}
-
-        def look_up(name: str, given: int | None, default: object) -> int:
-            for value in (given, meta.get(name), user.get(name), default):
-                if isinstance(value, int) and not isinstance(value, bool) and value >= 1:  # -1 is nanochat's "auto"
-                    return value
-            raise ConfigError(f"{where} names no {name}: give --{name.replace('_', '-')}")
+        user = meta.get("user_config")
+        found = {**(user if isinstance(user, dict) else {}), **meta}
 
         def rate(name: str, given: float | None, default: float) -> float:
             value = given if given is not None else found.get(name)
@@ -71,9 +63,17 @@ class HyperParameters:
 
         rows = settings.device_batch_size
         return cls(
-            row_len=look_up("max_seq_len", settings.max_seq_len, sizes.get("sequence_len")),
-            device_rows=look_up("device_batch_size", rows if isinstance(rows, int) else None, _DEFAULT_DEVICE_ROWS),
-            total_batch_size=look_up("total_batch_size", settings.total_batch_size, _DEFAULT_TOTAL_BATCH_SIZE),
+            row_len=look_up_row_len(meta, settings.max_seq_len, where=where),
+            device_rows=look_up_size(
+                meta,
+                "device_batch_size",
+                rows if isinstance(rows, int) else None,
+                default=_DEFAULT_DEVICE_ROWS,
+                where=where,
+            ),
+            total_batch_size=look_up_size(
+                meta, "total_batch_size", settings.total_batch_size, default=_DEFAULT_TOTAL_BATCH_SIZE, where=where
+            ),
             optimizer=OptimizerConfig(
                 matrix_lr=rate("matrix_lr", settings.matrix_lr, _DEFAULT_MATRIX_LR),
                 embedding_lr=rate("embedding_lr", settings.embedding_lr, _DEFAULT_EMBEDDING_LR),

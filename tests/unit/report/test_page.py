@@ -5,22 +5,27 @@ import html
 import re
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
 
 from nanosft.cli import app, main
 from nanosft.conversation import Conversation, Message
-from nanosft.nanochat.tokenizer import train_tokenizer
+from nanosft.data import list_data_objects
+from nanosft.nanochat import save_tokenizer
+from nanosft.nanochat.tokenizer import read_tokenizer, train_tokenizer
 from nanosft.report.blocks import Page, Section, Text
-from nanosft.report.browser import mark_clusters, render_tokens
+from nanosft.report.browser import add_tokens, mark_clusters, mark_packed, render_tokens
+from nanosft.report.collect import collect
 from nanosft.report.figures import Line, draw_lines, thin
 from nanosft.report.page import render_page
 from nanosft.report.stage import run_report, write_beside
 from nanosft.report.wording import say_duration, say_money, say_number, say_size
 from nanosft.settings.report import ReportSettings
-from nanosft.store import open_store
+from nanosft.store import join_uri, open_store
+from nanosft.train.data import plan_steps
+from nanosft.train.data.tokens import read_lines, tokenize
 from tests.reporting import NASTY, make_rows, put_generated, put_lines, put_mixture, put_road, put_run, talk
 
 
@@ -196,6 +201,33 @@ def test_tokens_have_their_sizes_in_utf16_and_their_mask_in_runs() -> None:
     assert sum(found["sizes"]) == len(found["text"].encode("utf-16-le")) // 2
     assert len(found["sizes"]) == len(ids) == sum(found["mask"])
     assert sum(found["mask"][1::2]) == sum(mask)
+
+
+@pytest.mark.parametrize("overlong", ["turns", "drop"])
+def test_rows_are_told_as_train_packs_them(tmp_path: Path, overlong: Literal["turns", "drop"]) -> None:
+    text = "Question number 1 of many, please? That is all that I can say of it just now."
+    tokenizer = train_tokenizer([text] * 5, 300)
+    turn = (Message("user", text), Message("assistant", text))
+    several, endless = Conversation(turn * 9), Conversation((turn[0], Message("assistant", text * 20)))
+    uri = join_uri(str(tmp_path), "set")
+    put_lines(uri, "rows.jsonl", [*make_rows(20), several, endless, *make_rows(40)[20:]])
+    packing: dict[str, Any] = {"capacity": 300, "seed": 3, "window": 16}
+    record = collect(uri, ReportSettings(uris=(uri,)))
+    add_tokens(record.rows, tokenizer, 1_000_000, capacity=300)
+    num_packed = mark_packed(record.rows, **packing, keep_turns=overlong == "turns")
+
+    save_tokenizer(str(tmp_path / "base"), tokenizer)
+    pickle, _ = read_tokenizer(str(tmp_path / "base"))
+    lines = read_lines(list_data_objects(uri))
+    tokens = tokenize(lines, pickle, capacity=300, overlong=overlong, num_workers=1)
+    rows = plan_steps(tokens, **packing, rows_per_step=1, epochs=1, max_steps=None).rows
+    assert num_packed == len(rows) > 1
+    kept = [row for row in record.rows if "packed" in row]
+    assert [row["id"][:16] for row in kept] == [tokens.name_of(item) for item in range(len(tokens))]
+    assert len(record.rows) - len(kept) == (1 if overlong == "turns" else 2)
+    for place, row in enumerate(kept):
+        number, within = row["packed"]
+        assert rows.row(number)[within] == place
 
 
 def test_near_duplicates_are_numbered_by_their_cluster() -> None:

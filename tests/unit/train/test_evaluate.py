@@ -8,9 +8,9 @@ import torch
 from nanosft.distributed import World
 from nanosft.errors import ConfigError
 from nanosft.nanochat import load_checkpoint
+from nanosft.packing import pack_in_order
 from nanosft.settings.train import TrainSettings
 from nanosft.train.batch import BatchBuilder
-from nanosft.train.data.packing import pack_in_order
 from nanosft.train.evaluate import (
     ValidationSet,
     evaluate,

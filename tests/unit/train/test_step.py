@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from nanosft.packing import from_rows
 from nanosft.train.batch import batch_from_rows, build_micro_batch
-from nanosft.train.data.packing import from_rows
 from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
 from nanosft.train.optim.schedule import Schedule, muon_momentum
 from nanosft.train.step import LossModule, NonFiniteError, compute_gradients, train_step

@@ -1,10 +1,11 @@
-"""Packing: which conversations share a row. Pure functions from lengths and a seed to index arrays.
+"""Packing: how much of a conversation a row takes, and which ones share it. Pure functions.
 
 Conversations are shuffled with (seed, epoch), cut into windows, and each window is packed by decreasing best fit: the
 longest conversation first, always into the fullest row that still has room. The rows are shuffled again. A window
 that holds the whole data set pads least; a smaller one mixes rows of all lengths more evenly and costs little padding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +50,19 @@ def from_rows(rows: list[IntArray]) -> PackedRows:
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     return PackedRows(np.concatenate(rows) if rows else np.zeros(0, np.int64), offsets)
+
+
+def fit_turns(ids: Sequence[int], capacity: int, end_id: int) -> int:
+    """Tokens of the leading turns that a row holds: all, or up to the last end of an answer that fits; 0: none does.
+
+    Args:
+        ids: A rendered conversation.
+        capacity: Tokens of a row.
+        end_id: The token that ends an answer.
+    """
+    if len(ids) <= capacity:
+        return len(ids)
+    return next((place + 1 for place in range(capacity - 1, -1, -1) if ids[place] == end_id), 0)
 
 
 def shuffle_order(num: int, *key: int) -> IntArray:

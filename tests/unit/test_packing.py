@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanosft.train.data.packing import pack_epoch, pack_in_order, shuffle_order
+from nanosft.packing import pack_epoch, pack_in_order, shuffle_order
 
 LENGTHS = st.lists(st.integers(1, 64), max_size=200)
 
