@@ -5,6 +5,7 @@ Stages are imported inside their commands, so that `nanosft generate --help` loa
 
 import os
 import sys
+from collections.abc import Callable
 from traceback import print_exc
 from typing import Annotated
 
@@ -346,33 +347,51 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for problem in unknown_variables(StageSettings.__subclasses__(), os.environ):
         _complain(f"warning: {problem}")
-    sys.exit(_run())
+    sys.exit(_run_in_job() if "JOB_MARKS_FAILURE" in os.environ else _run(_complain))
 
 
-def _run() -> int:
+def _run_in_job() -> int:
+    """`_run`, where those that wait for this stage shall learn that it has ended for good."""
+    from nanosft.data.failure import JobProcess
+
+    lines: list[str] = []
+
+    def complain(message: str, *, traceback: bool = False) -> None:
+        lines.append(_complain(message, traceback=traceback))
+
+    process = JobProcess.find(sys.argv[1:], os.environ)
+    if process is None:
+        return _run(_complain)
+    process.clear()
+    code = _run(complain)
+    process.mark(code, lines[-1] if lines else "")
+    return code
+
+
+def _run(complain: Callable[..., object]) -> int:
     debug = "--debug" in sys.argv
     try:
         result = app(standalone_mode=False, prog_name="nanosft")
     except typer.TyperException as exc:
         if message := exc.format_message().rstrip("."):  # without arguments the help is the message
-            _complain(f"error: {message}; --help tells more")
+            complain(f"error: {message}; --help tells more")
         return exc.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_SIGINT
     except Interrupted as exc:
-        _complain(str(exc))
+        complain(str(exc))
         return 128 + exc.signum
     except NanosftError as exc:
-        _complain(f"error: {exc}", traceback=debug)
+        complain(f"error: {exc}", traceback=debug)
         return exc.exit_code
     except Exception as exc:  # noqa: BLE001 - the last resort: a defect of ours still gets its line and its exit code
         hint = "" if debug else "; this is a defect of nanosft: run again with --debug for the traceback"
-        _complain(f"unexpected error: {type(exc).__name__}: {exc}{hint}", traceback=debug)
+        complain(f"unexpected error: {type(exc).__name__}: {exc}{hint}", traceback=debug)
         return EXIT_UNEXPECTED
     return result if isinstance(result, int) else EXIT_OK
 
 
-def _complain(message: str, *, traceback: bool = False) -> None:
+def _complain(message: str, *, traceback: bool = False) -> str:
     from nanosft.progress import printable
 
     if traceback:
@@ -381,4 +400,6 @@ def _complain(message: str, *, traceback: bool = False) -> None:
     if len(line) > _MAX_ERROR_CHARS:  # it quotes what somebody else wrote
         half = _MAX_ERROR_CHARS // 2
         line = f"{line[:half]} … {line[-half:]}"
-    print(printable(line), file=sys.stderr)  # noqa: T201 - the error line is this program's output
+    line = printable(line)
+    print(line, file=sys.stderr)  # noqa: T201 - the error line is this program's output
+    return line

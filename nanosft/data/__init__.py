@@ -2,10 +2,11 @@
 
 `objects` finds what a URI means; `lines` reads an object's bytes as lines, whatever their form; `conversations` reads
 and writes conversations, and `sources` reads the inputs of a mixture in batches; `hashing` is for lineage. `prefix`
-says whether a stage's output is finished, and commits it.
+says whether a stage's output is finished, and commits it; `failure` says that it never will be.
 """
 
 from nanosft.data.conversations import ShardWriter, parse_trainable, read_conversations, read_object
+from nanosft.data.failure import FAILURE_KEY, Failure, JobProcess, read_failure
 from nanosft.data.hashing import find_parents_of_data, hash_object, pin_objects, sha256_of
 from nanosft.data.lines import iter_lines, read_blocks
 from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
@@ -14,9 +15,12 @@ from nanosft.data.sources import Batch, Inputs, find_inputs, read_batches
 
 __all__ = [
     "DATA_SUFFIXES",
+    "FAILURE_KEY",
     "Batch",
     "DataObject",
+    "Failure",
     "Inputs",
+    "JobProcess",
     "OutputPrefix",
     "ShardWriter",
     "find_inputs",
@@ -30,6 +34,7 @@ __all__ = [
     "read_batches",
     "read_blocks",
     "read_conversations",
+    "read_failure",
     "read_manifest",
     "read_object",
     "sha256_of",

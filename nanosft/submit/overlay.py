@@ -4,12 +4,13 @@ import json
 from typing import Any, Final
 
 from nanosft.settings.base import ENV_PREFIX
-from nanosft.settings.run import Stage
+from nanosft.settings.run import CHAIN, Stage
 from nanosft.store import join_uri
 from nanosft.submit.run_file import RunFile, Sft
 
-STAGES: Final[tuple[Stage, ...]] = ("generate", "mix", "sft", "eval")
-CPU_OVERLAYS: Final = frozenset({"local"})
+STAGES: Final[tuple[Stage, ...]] = (*CHAIN, "serve")
+ACCOUNTS: Final = (*STAGES, "resume")
+CPU_OVERLAYS: Final = frozenset({"local", "local-trainjob"})
 """Overlays whose sft pods ask for no GPU."""
 
 _INSTANCE: Final = "app.kubernetes.io/instance"
@@ -21,7 +22,7 @@ Overlay = dict[str, Any]
 """A kustomization, as the JSON that kustomize reads as well as YAML."""
 
 
-def build_overlay(run: RunFile, recipe: str, *, stages: tuple[Stage, ...] = STAGES) -> Overlay:
+def build_overlay(run: RunFile, recipe: str, *, stages: tuple[Stage, ...] = CHAIN) -> Overlay:
     """The kustomization that turns the manifests of run "first" into this run's; pure.
 
     Args:
@@ -44,15 +45,25 @@ def build_overlay(run: RunFile, recipe: str, *, stages: tuple[Stage, ...] = STAG
             "NANOSFT_OUT": join_uri(run.prefix, "evaluation"),
             **_variables(run.eval),
         },
+        "nanosft-report": {
+            "NANOSFT_URI": join_uri(run.prefix, "evaluation"),
+            "NANOSFT_URIS": model,
+            "NANOSFT_OUT": join_uri(run.prefix, "report.html"),
+            **_variables(run.report),
+        },
     }
+    if "serve" in stages:
+        data["nanosft-serve"] = {"NANOSFT_MODEL": model, **_variables(run.serve)}
     if "knowledge" in run.generate:  # what the model is asked about is what it was made from
         data["nanosft-eval"].setdefault("NANOSFT_KNOWLEDGE", run.generate["knowledge"])
     texts = {name: {**variables, **run.env} for name, variables in data.items()}
     texts["nanosft-recipe"] = {"recipe.toml": recipe.replace("{generated}", generated)}
     patches = [_merge("v1", "ConfigMap", name, {"data": values}) for name, values in texts.items()]
+    if "serve" in stages:
+        patches += _serve_patches(run)
     patches += _generate_patches(run) + _network_patches(run) + (_sft_patches(run, run.sft) if run.sft else [])
     patches.append(_delete("Namespace"))  # it is there, and deleting a run must leave it and the others
-    for stage in STAGES:
+    for stage in CHAIN:
         if stage not in stages:
             patches.append(_delete(None, f"app.kubernetes.io/component={stage}"))
     return {
@@ -90,14 +101,31 @@ def _generate_patches(run: RunFile) -> list[Overlay]:
 
 
 def _network_patches(run: RunFile) -> list[Overlay]:
-    paths = ["/spec/podSelector", "/spec/ingress/0/from/0/podSelector", "/spec/egress/0/to/0/podSelector"]
-    operations = [_replace(f"{path}/matchLabels/{_INSTANCE.replace('/', '~1')}", run.name) for path in paths]
-    return [_operations("NetworkPolicy", operations)]
+    paths = {
+        "nanosft": ["/spec/podSelector", "/spec/ingress/0/from/0/podSelector", "/spec/egress/0/to/0/podSelector"],
+        "nanosft-resume": ["/spec/podSelector"],
+        "nanosft-serve": ["/spec/podSelector"],
+    }
+    label = _INSTANCE.replace("/", "~1")
+    return [
+        _operations("NetworkPolicy", [_replace(f"{path}/matchLabels/{label}", run.name) for path in of_policy], name)
+        for name, of_policy in paths.items()
+    ]
+
+
+def _serve_patches(run: RunFile) -> list[Overlay]:
+    label = _INSTANCE.replace("/", "~1")
+    selectors = {
+        "Service": "/spec/selector",
+        "Deployment": "/spec/selector/matchLabels",
+        "PodDisruptionBudget": "/spec/selector/matchLabels",
+    }
+    return [_operations(kind, [_replace(f"{path}/{label}", run.name)]) for kind, path in selectors.items()]
 
 
 def _sft_patches(run: RunFile, sft: Sft) -> list[Overlay]:
     with_gpu = run.overlay not in CPU_OVERLAYS
-    sizes = _trainjob_operations if run.overlay == "trainjob" else _pytorchjob_operations
+    sizes = _trainjob_operations if run.is_trainjob else _pytorchjob_operations
     return [_operations(kind, operations) for kind, operations in sizes(sft, with_gpu=with_gpu)]
 
 
@@ -154,7 +182,7 @@ def _labels(run: RunFile) -> list[Overlay]:
         "includeTemplates": True,
         "fields": [{"kind": kind, "path": path} for kind, paths in templates.items() for path in paths],
     }
-    return [own, {"pairs": {"kueue.x-k8s.io/queue-name": run.queue}}] if run.queue else [own]
+    return [own]
 
 
 def _image(name: str, reference: str) -> dict[str, str]:
@@ -171,8 +199,8 @@ def _merge(version: str, kind: str, name: str, values: Overlay) -> Overlay:
     return {"patch": json.dumps({"apiVersion": version, "kind": kind, "metadata": {"name": name}, **values})}
 
 
-def _operations(kind: str, operations: list[Overlay]) -> Overlay:
-    return {"target": {"kind": kind}, "patch": json.dumps(operations)}
+def _operations(kind: str, operations: list[Overlay], name: str | None = None) -> Overlay:
+    return {"target": {"kind": kind} | ({"name": name} if name else {}), "patch": json.dumps(operations)}
 
 
 def _delete(kind: str | None, labels: str | None = None) -> Overlay:
@@ -185,11 +213,15 @@ def _replace(path: str, value: str | int) -> Overlay:
     return {"op": "replace", "path": path, "value": value}
 
 
-def rename_account(name: str, new_name: str) -> Overlay:
-    """A patch that gives a ServiceAccount another name, and all that refer to it too."""
-    target = {"kind": "ServiceAccount", "name": name}
+def share_account(name: str, new_name: str) -> Overlay:
+    """A patch that gives a ServiceAccount its stage's name again, with all that refer to it, and takes its run's label.
+
+    All runs share it: a role trusts it by its name, and each run would write its own label over the last one's.
+    """
+    operations = [_replace("/metadata/name", new_name)]
+    operations.append({"op": "remove", "path": f"/metadata/labels/{_INSTANCE.replace('/', '~1')}"})
     return {
-        "target": target,
-        "patch": json.dumps([_replace("/metadata/name", new_name)]),
+        "target": {"kind": "ServiceAccount", "name": name},
+        "patch": json.dumps(operations),
         "options": {"allowNameChange": True},
     }

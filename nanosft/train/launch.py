@@ -51,6 +51,7 @@ def run_launch(settings: LaunchSettings, arguments: Sequence[str]) -> int:
         raise ConfigError(f"nanosft launch starts ranks of {known}: nanosft launch --nproc-per-node 8 train …")
     config = make_config(settings)
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a store of their own for the ranks of each restart
+    _log.info("node %s of %s: %d ranks of %s", settings.node_rank, settings.nnodes, config.nproc_per_node, arguments[0])
     try:
         launch_agent(config, sys.executable, ["-m", "nanosft", *arguments])
     except ChildFailedError as exc:

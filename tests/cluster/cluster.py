@@ -86,7 +86,7 @@ class Cluster:
             for pod in job.pods:
                 pod.close()
 
-    def _make_pod(self, name: str, spec: dict[str, Any], env: dict[str, str]) -> Pod:
-        pod = Pod(name, spec, self.folder / name, self._objects, env)
+    def _make_pod(self, name: str, spec: dict[str, Any], env: dict[str, str], fields: dict[str, str]) -> Pod:
+        pod = Pod(name, spec, self.folder / name, self._objects, env, fields)
         pod.start()
         return pod

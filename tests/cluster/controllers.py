@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from tests.cluster.pod import Pod
 
-MakePod = Callable[[str, dict[str, Any], dict[str, str]], Pod]
-"""(name, pod spec, variables for the main container) -> a started pod."""
+MakePod = Callable[[str, dict[str, Any], dict[str, str], dict[str, str]], Pod]
+"""(name, pod spec, variables for the main container, labels and annotations by fieldPath) -> a started pod."""
+FAILURE_COUNT = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
 
 RETRYABLE_FROM = 128
 NO_EXIT_CODE = 0xBEEF
@@ -57,7 +58,8 @@ class Job:
             if self._current.get(index) is None and running < self.spec["parallelism"]:
                 indexed = self.spec.get("completionMode") == "Indexed"
                 env = {"JOB_COMPLETION_INDEX": str(index)} if indexed else {}
-                pod = make(f"{self.name}-{index}-{next(self._numbers)}", self.spec["template"]["spec"], env)
+                counted = {FAILURE_COUNT: str(self._failures.get(index, 0))} if self._counts_per_index else {}
+                pod = make(f"{self.name}-{index}-{next(self._numbers)}", self.spec["template"]["spec"], env, counted)
                 self._current[index] = pod
                 self.pods.append(pod)
                 running += 1
@@ -65,6 +67,10 @@ class Job:
     def pod(self, index: int) -> Pod | None:
         """The index's pod, if it has one now."""
         return self._current.get(index)
+
+    @property
+    def _counts_per_index(self) -> bool:
+        return "backoffLimitPerIndex" in self.spec
 
     def _judge(self, index: int, pod: Pod) -> None:
         what = f"{pod.name} ({pod.failed_container} exited with {pod.exit_code})"
@@ -124,7 +130,7 @@ class PyTorchJob:
                 pod = None
             if pod is None:
                 env = self._variables(role, index, len(roles))
-                pod = make(f"{self.name}-{key}-{next(self._numbers)}", replica["template"]["spec"], env)
+                pod = make(f"{self.name}-{key}-{next(self._numbers)}", replica["template"]["spec"], env, {})
                 self._current[key] = pod
                 self.pods.append(pod)
         if self._current["master-0"].exit_code == 0:

@@ -47,6 +47,7 @@ class Pod:
         spec: The pod spec of the manifest.
         folder: Its volumes and logs.
         extra_env: What its controller adds to main containers.
+        fields: What its controller gives it as labels and annotations, by the path that a fieldRef has.
         disrupted: Whether Kubernetes itself ended it (condition DisruptionTarget).
         failed_container: Name of the container that failed; empty before.
         exit_code: Of the container that failed, or 0; None while it runs.
@@ -57,6 +58,7 @@ class Pod:
     folder: Path
     objects: Objects
     extra_env: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
     disrupted: bool = False
     failed_container: str = ""
     exit_code: int | None = None
@@ -141,7 +143,7 @@ class Pod:
         image = {name: value.replace("/scratch", str(self._volume("scratch"))) for name, value in IMAGE_ENV.items()}
         passed = {
             name: os.environ[name]
-            for name in ("LANG", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_START")
+            for name in ("LANG", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_START", "PYTHONPATH")
             if name in os.environ
         }
         localized = {name: self._localize(value, container) for name, value in values.items()}
@@ -150,6 +152,8 @@ class Pod:
     def _value(self, item: dict[str, Any]) -> str | None:
         if "value" in item:
             return str(item["value"])
+        if "fieldRef" in item["valueFrom"]:
+            return self.fields.get(item["valueFrom"]["fieldRef"]["fieldPath"], "")
         reference = item["valueFrom"]["secretKeyRef"]
         secret = self.objects.secrets.get(reference["name"], {})
         if reference["key"] not in secret and not reference.get("optional"):

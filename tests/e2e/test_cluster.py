@@ -91,10 +91,13 @@ def _local_overlay(url: str) -> list[dict[str, Any]]:
     return manifests
 
 
-def _submit(folder: Path, run: str, url: str, capsys: pytest.CaptureFixture[str], stage: Stage) -> list[dict[str, Any]]:
+def _submit(
+    folder: Path, run: str, url: str, capsys: pytest.CaptureFixture[str], *stages: Stage, hold: str = "hold = false"
+) -> list[dict[str, Any]]:
     path = folder / "run.toml"
-    path.write_text(textwrap.dedent(run) + f'\n[env]\nAWS_ENDPOINT_URL = "{url}"\nNANOSFT_INTERVAL_S = "1"\n')
-    run_submit(SubmitSettings(run=str(path), stages=(stage,)))
+    env = f'[env]\nAWS_ENDPOINT_URL = "{url}"\nNANOSFT_INTERVAL_S = "1"\n'
+    path.write_text(f"{hold}\n{textwrap.dedent(run)}\n{env}")
+    run_submit(SubmitSettings(run=(str(path),), stages=stages))
     return read(capsys.readouterr().out)
 
 
@@ -195,7 +198,7 @@ def test_a_killed_and_a_stopped_generator_lose_nothing(
     assert bill["num_billed"] <= num + 8, "what was flushed was paid for again"
 
 
-def test_a_wrong_key_ends_the_job_at_once_with_a_message(
+def test_a_wrong_key_ends_the_job_and_those_that_wait_for_it_with_a_message(
     store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with _run_refusing_api() as (base_url, requests), Cluster(tmp_path / "pods", SECRETS) as cluster:
@@ -208,9 +211,9 @@ def test_a_wrong_key_ends_the_job_at_once_with_a_message(
             base_url = "{base_url}"
             openrouter_fields = true
         """
-        cluster.apply(_submit(tmp_path, run, store_url, capsys, "generate"))
-        outcome = cluster.wait(timeout_s=120)["nanosft-generate-refused"]
-        job = cluster.job("nanosft-generate-refused")
+        cluster.apply(_submit(tmp_path, run, store_url, capsys, "generate", "mix", "sft"))
+        outcomes = cluster.wait(timeout_s=120)
+        outcome, job = outcomes["nanosft-generate-refused"], cluster.job("nanosft-generate-refused")
         cluster.run_until(lambda: all(pod.exit_code is not None for pod in job.pods), timeout_s=60)
         logs = "".join(pod.log() for pod in job.pods)
     assert "(generate exited with 4) matched a FailJob rule" in outcome
@@ -220,6 +223,8 @@ def test_a_wrong_key_ends_the_job_at_once_with_a_message(
     (message, *_) = [line for line in logs.splitlines() if line.startswith("error: ")]
     assert "key" in message
     assert API_KEY not in logs
+    assert "(wait-for-generated exited with 4) matched a FailJob rule" in outcomes["nanosft-mix-refused"]
+    assert outcomes["nanosft-sft-refused"].endswith("exited with 4"), "no GPU is held for what will never be"
 
 
 def test_a_batch_that_cannot_be_ends_the_training_job_at_once_with_preflights_message(

@@ -57,7 +57,7 @@ def _write(folder: Path, text: str) -> Path:
 
 
 def _submit(folder: Path, text: str, capsys: pytest.CaptureFixture[str], **settings: Any) -> list[dict[str, Any]]:
-    run_submit(SubmitSettings(run=str(_write(folder, text)), **settings))
+    run_submit(SubmitSettings(run=(str(_write(folder, text)),), **settings))
     return read(capsys.readouterr().out)
 
 
@@ -148,7 +148,9 @@ def test_nothing_of_the_first_run_is_left_and_all_that_is_named_is_there(
         assert not re.search(r"\bfirst\b", str(item)), item["metadata"]["name"]
         if item["kind"] != "ServiceAccount":  # a cloud role trusts these by name
             assert item["metadata"]["name"].endswith("-second")
-        assert item["metadata"]["labels"]["app.kubernetes.io/instance"] == "second"
+        # Shared accounts carry no run's label: each run would write its own over it.
+        expected = None if item["kind"] == "ServiceAccount" else "second"
+        assert item["metadata"]["labels"].get("app.kubernetes.io/instance") == expected
         assert item["metadata"]["namespace"] == "nanosft"
         for _, pod in pod_specs(item):
             assert ("ServiceAccount", pod["serviceAccountName"]) in names
@@ -160,14 +162,114 @@ def test_nothing_of_the_first_run_is_left_and_all_that_is_named_is_there(
 
 
 @needs_kubectl
-def test_a_queue_is_a_label_of_the_jobs_and_not_of_their_pods(
+def test_a_queue_is_a_label_of_the_jobs_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It landed on ConfigMaps, ServiceAccounts and the NetworkPolicy too."""
+    found = _submit(tmp_path, 'name = "x"\nqueue = "gpu"\nhold = false', capsys)
+    jobs = {("Job", name) for name in ("nanosft-generate-x", "nanosft-mix-x", "nanosft-eval-x", "nanosft-report-x")}
+    queued = {
+        (item["kind"], item["metadata"]["name"])
+        for item in found
+        if item["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name") == "gpu"
+    }
+    assert queued == {*jobs, ("TrainJob", "nanosft-sft-x")}
+    assert str(found).count("queue-name") == len(queued), "and not of their pods"
+
+
+@needs_kubectl
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ("", "PyTorchJob"),
+        ('queue = "gpu"', "TrainJob"),
+        ('queue = "gpu"\noverlay = "gpu"', "TrainJob"),
+        ('queue = "gpu"\ntrainer = "pytorchjob"', "PyTorchJob"),
+        ('trainer = "trainjob"\noverlay = "local"', "TrainJob"),
+        ('overlay = "trainjob"', "TrainJob"),
+    ],
+)
+def test_a_queued_run_takes_the_trainjob_unless_it_says_otherwise(
+    lines: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = _submit(tmp_path, f'name = "x"\n{lines}', capsys, stages=("sft",))
+    assert {item["kind"] for item in found} & {"PyTorchJob", "TrainJob"} == {kind}
+    is_queued_pytorchjob = "queue" in lines and kind == "PyTorchJob"
+    assert ("Kueue manages PyTorchJobs only where" in caplog.text) == is_queued_pytorchjob
+
+
+@needs_kubectl
+@pytest.mark.parametrize("lines", ["", 'overlay = "gpu"\ntrainer = "trainjob"', 'queue = "q"'])
+def test_sft_and_eval_start_suspended_and_whoever_resumes_them_may_touch_nothing_else(
+    lines: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _submit(tmp_path, f'name = "x"\n{lines}', capsys)
+    training = next(item for item in found if item["kind"] in ("PyTorchJob", "TrainJob"))
+    spec = training["spec"]
+    assert spec.get("suspend") or spec["runPolicy"]["suspend"]
+    assert find(found, "Job", "nanosft-eval-x")["spec"]["suspend"] is True
+    targets = []
+    for stage in ("sft", "eval"):
+        (container,) = find(found, "Job", f"nanosft-{stage}-resume-x")["spec"]["template"]["spec"]["containers"]
+        targets += [item["value"] for item in container["env"] if item["name"] == "RESUMES"]
+        assert container["args"][-2:] == (["--queue", "q"] if "queue" in lines else ["--resume", "$(RESUMES)"])
+    assert targets == [f"{training['kind'].lower()}s/nanosft-sft-x", "jobs/nanosft-eval-x"]
+    rules = find(found, "Role", "nanosft-resume-x")["rules"]
+    allowed = [f"{rule['resources'][0]}/{rule['resourceNames'][0]}" for rule in rules]
+    assert sorted(allowed) == sorted(targets)
+    assert {tuple(rule["verbs"]) for rule in rules} == {("patch",)}
+    (subject,) = find(found, "RoleBinding", "nanosft-resume-x")["subjects"]
+    assert (subject["name"], subject["namespace"]) == ("nanosft-resume", "nanosft")
+    queued = [item for item in found if "kueue.x-k8s.io/queue-name" in item["metadata"]["labels"]]
+    assert not {item["metadata"]["name"] for item in queued} & {"nanosft-sft-x", "nanosft-eval-x"}, (
+        "its label resumes it"
+    )
+
+
+@needs_kubectl
+def test_a_hash_tells_of_any_change_of_what_makes_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def hashes(text: str) -> dict[str, str]:
+        jobs = [item for item in _submit(tmp_path, text, capsys) if item["kind"] in ("Job", "PyTorchJob")]
+        found = {item["metadata"]["name"]: item["metadata"]["annotations"]["nanosft.dev/hash"] for item in jobs}
+        for item in jobs:
+            assert str(item["spec"]).count(found[item["metadata"]["name"]]) == len(list(pod_specs(item)))
+        return found
+
+    plain = hashes('name = "x"')
+    other = hashes('name = "x"\n[generate]\nnum = 7')
+    assert {name for name in plain if plain[name] != other[name]} == {"nanosft-generate-x"}
+    (tmp_path / "recipe.toml").unlink()
+    other = hashes('name = "x"\nrecipe = "recipe.toml"')
+    assert {name for name in plain if plain[name] != other[name]} == {"nanosft-mix-x"}
+    assert hashes('name = "x"') == plain
+
+
+@needs_kubectl
+def test_a_priority_class_and_a_gang_reach_every_pod_of_theirs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = _submit(tmp_path, 'name = "x"\nqueue = "gpu"', capsys)
-    for kind, name in (("Job", "generate"), ("Job", "mix"), ("PyTorchJob", "sft"), ("Job", "eval")):
-        job = find(found, kind, f"nanosft-{name}-x")
-        assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
-        assert "queue-name" not in str(job["spec"])
+    text = 'name = "x"\npriority_class = "high"\ngang = "volcano"\n[sft]\nnodes = 3'
+    found = _submit(tmp_path, text, capsys)
+    assert {pod["priorityClassName"] for item in found for _, pod in pod_specs(item)} == {"high"}
+    policy = find(found, "PyTorchJob", "nanosft-sft-x")["spec"]["runPolicy"]["schedulingPolicy"]
+    assert policy == {"minAvailable": 3, "scheduleTimeoutSeconds": 300}
+    found = _submit(tmp_path, f'trainer = "trainjob"\n{text}', capsys)
+    assert find(found, "TrainingRuntime", "nanosft-sft-x")["spec"]["podGroupPolicy"] == {"volcano": {}}
+
+
+@needs_kubectl
+def test_serve_is_a_stage_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _submit(tmp_path, 'name = "x"\n[serve]\nmax_batch = 3', capsys, stages=("serve",))
+    deployment, service = find(found, "Deployment", "nanosft-serve-x"), find(found, "Service", "nanosft-serve-x")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    budget, policy = (find(found, kind, "nanosft-serve-x") for kind in ("PodDisruptionBudget", "NetworkPolicy"))
+    for selector in (deployment["spec"]["selector"], budget["spec"]["selector"], policy["spec"]["podSelector"]):
+        assert selector["matchLabels"].items() <= labels.items()
+        assert selector["matchLabels"]["app.kubernetes.io/instance"] == "x"
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["selector"]["app.kubernetes.io/instance"] == "x"
+    data = find(found, "ConfigMap", "nanosft-serve-x")["data"]
+    assert data["NANOSFT_MODEL"] == "s3://nanosft/x/model"
+    assert data["NANOSFT_MAX_BATCH"] == "3"
+    assert not {item["kind"] for item in found} & {"Job", "PyTorchJob", "Role"}
 
 
 @needs_kubectl
@@ -199,6 +301,11 @@ def test_other_stages_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture
     found = _submit(tmp_path, 'name = "x"', capsys, stages=("sft",))
     kinds = {(item["kind"], item["metadata"]["name"]) for item in found}
     assert kinds == {
+        ("ServiceAccount", "nanosft-resume"),
+        ("Role", "nanosft-resume-x"),
+        ("RoleBinding", "nanosft-resume-x"),
+        ("NetworkPolicy", "nanosft-resume-x"),
+        ("Job", "nanosft-sft-resume-x"),
         ("ServiceAccount", "nanosft-sft"),
         ("ConfigMap", "nanosft-sft-x"),
         ("PyTorchJob", "nanosft-sft-x"),
@@ -219,35 +326,47 @@ def test_other_stages_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture
         ('name = "x"\n[eval]\nrequire = ["identity"]', "run.toml: eval.require: 'identity': write a figure"),
         ('name = "x"\n[sft]\nnodes = 0', "run.toml: sft.nodes: "),
         ('name = "x"\n[images]\ncpu = "a b"', "run.toml: images.cpu: is no image"),
+        ('name = "x"\n[images]\ncpu = "a\\nb: c"', "run.toml: images.cpu: is no image"),
+        ('name = "x\\n"', "run.toml: name: "),
+        ('name = "../x"', "run.toml: name: "),
+        ('name = "-x"', "run.toml: name: "),
+        ('name = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"', "run.toml: name: "),
+        ("name = 7", "run.toml: name: "),
+        ('name = "x"\nnamespace = "kube_system"', "run.toml: namespace: "),
+        ('name = "x"\nnamespace = "a b"', "run.toml: namespace: "),
+        ('name = "x"\nqueue = "Q!"', "run.toml: queue: "),
+        ('name = "x"\npriority_class = "a/b"', "run.toml: priority_class: "),
+        ('name = "x"\noverlay = "../../etc"', "run.toml: overlay: "),
+        ('name = "x"\nstore = "s3://b/\\"\\nuri"', "run.toml: store: is no URI"),
+        ('name = "x"\nbase = "s3://b/a b"', "run.toml: base: is no URI"),
+        ('name = "x"\ntrainer = "mpi"', "run.toml: trainer: "),
+        ('name = "x"\ntrainer = "pytorchjob"\noverlay = "trainjob"', "trainer: the overlay trainjob has a TrainJob"),
+        ('name = "x"\nhold = 1', "run.toml: hold: "),
+        ('name = "x"\ngang = "all"', "run.toml: gang: "),
+        ('name = "x"\n[sft]\nnodes = 1e9', "run.toml: sft.nodes: "),
+        ('name = "x"\n[sft]\nnodes = true', "run.toml: sft.nodes: "),
+        ('name = "x"\n[generate]\nmodel = "a\\nb"', "run.toml: generate.model: holds characters"),
+        ('name = "x"\n[report]\nmax_tokens = -1', "run.toml: report.max_tokens: "),
+        ('name = "x"\n[serve]\nport = 1', "run.toml: serve: port: is the manifest's"),
+        ('name = "x"\n[serve]\nmodell = "x"', "run.toml: serve.modell: Extra inputs"),
         ('name = "x"\noverlay = "moon"', "overlay: .*moon has no kustomization.yaml"),
         ('name = "x"\nrecipe = "none.toml"', "none.toml: cannot be read"),
     ],
 )
 def test_a_wrong_run_file_is_refused_by_key(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        run_submit(SubmitSettings(run=str(_write(tmp_path, text))))
+        run_submit(SubmitSettings(run=(str(_write(tmp_path, text)),)))
 
 
 def test_a_run_file_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere/run\.toml: cannot be read"):
-        run_submit(SubmitSettings(run="nowhere/run.toml"))
+        run_submit(SubmitSettings(run=("nowhere/run.toml",)))
 
 
 def test_without_kubectl_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="kubectl is not on the PATH"):
-        run_submit(SubmitSettings(run=str(_write(tmp_path, 'name = "x"'))))
-
-
-def test_apply_hands_the_rendered_manifests_to_kubectl_in_the_runs_namespace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = '#!/bin/sh\nif [ "$1" = kustomize ]; then echo rendered; else echo "$@"; /bin/cat; fi\n'
-    (tmp_path / "kubectl").write_text(script)
-    (tmp_path / "kubectl").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    run_submit(SubmitSettings(run=str(_write(tmp_path, 'name = "x"\nnamespace = "team"')), apply=True))
-    assert capsys.readouterr().out == "apply --namespace team --filename -\nrendered\n"
+        run_submit(SubmitSettings(run=(str(_write(tmp_path, 'name = "x"')),)))
 
 
 def test_what_kubectl_complains_of_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +374,7 @@ def test_what_kubectl_complains_of_is_passed_on(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="kubectl kustomize: field is immutable"):
-        run_submit(SubmitSettings(run=str(_write(tmp_path, 'name = "x"'))))
+        run_submit(SubmitSettings(run=(str(_write(tmp_path, 'name = "x"')),)))
 
 
 @needs_kubectl

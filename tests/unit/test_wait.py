@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nanosft.errors import ConfigError, StoreError
+from nanosft.data import JobProcess
+from nanosft.errors import ConfigError, DataError, StoreError
 from nanosft.settings.run import WaitSettings
 from nanosft.store.local import LocalStore
 from nanosft.wait import run_wait
@@ -98,3 +99,42 @@ def test_what_the_store_said_last_is_in_the_error(tmp_path: Path, monkeypatch: p
 def test_what_cannot_be_right_is_not_waited_for() -> None:
     with pytest.raises(ConfigError, match="names no bucket"):
         _wait("s3://", Time())
+
+
+def _mark(out: Path, exit_code: int) -> None:
+    JobProcess("mix", str(out), is_last_try=True).mark(exit_code, "error: no such source")
+
+
+def test_a_stage_that_ends_for_good_ends_the_wait_with_its_code(tmp_path: Path) -> None:
+    """generate had failed for good, mix waited for twelve hours a try, and sft held GPUs for eighteen."""
+    time = Time(s25=lambda: _mark(tmp_path, 2))
+    with pytest.raises(ConfigError, match=r"failure\.json: mix has ended for good with exit code 2: error: no such"):
+        _wait(tmp_path, time)
+    assert time.sleeps == [10, 10, 10]
+
+
+def test_a_failure_of_an_earlier_start_may_be_taken_away(tmp_path: Path) -> None:
+    _mark(tmp_path, 2)
+    time = Time(s25=(tmp_path / "failure.json").unlink, s45=lambda: (tmp_path / "manifest.json").write_text("{}"))
+    _wait(tmp_path, time)
+    assert sum(time.sleeps) == 50
+
+
+def test_a_failure_that_stays_is_one(tmp_path: Path) -> None:
+    _mark(tmp_path, 75)
+    time = Time()
+    with pytest.raises(DataError, match="exit code 75"):
+        _wait(tmp_path, time, timeout_s=3600)
+    assert sum(time.sleeps) == 300
+
+
+def test_a_look_tells_of_the_failure_too(tmp_path: Path) -> None:
+    _mark(tmp_path, 4)
+    with pytest.raises(StoreError, match="mix failed with exit code 4, and may have been started again"):
+        _wait(tmp_path, Time(), timeout_s=0)
+
+
+def test_what_is_finished_has_not_failed(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    _mark(tmp_path, 3)
+    _wait(tmp_path, Time())

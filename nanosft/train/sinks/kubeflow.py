@@ -7,7 +7,6 @@ body is `{"trainerStatus": {"progressPercentage", "estimatedRemainingSeconds", "
 """
 
 import os
-import ssl
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from nanosft.errors import ConfigError
+from nanosft.kubernetes import make_opener
 
 URL_VARIABLE: Final = "KUBEFLOW_TRAINER_SERVER_URL"
 _CA_VARIABLE: Final = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
@@ -43,15 +43,7 @@ class KubeflowStatus:
         self._url = os.environ[URL_VARIABLE]
         if not self._url.startswith(("https://", "http://")):
             raise ConfigError(f"{URL_VARIABLE} is no URL of HTTP")
-        context = ssl.create_default_context(cafile=os.environ.get(_CA_VARIABLE) or None)
-        self._opener = urllib.request.OpenerDirector()  # it follows no redirect: the token is for the named host alone
-        for handler in (
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(context=context),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.HTTPDefaultErrorHandler(),
-        ):
-            self._opener.add_handler(handler)
+        self._opener = make_opener(os.environ.get(_CA_VARIABLE) or None)
         self._values: dict[str, float] = {}
         self._first: tuple[int, float] | None = None
         self._step = 0

@@ -13,7 +13,7 @@ from nanosft.settings import StageSettings
 from tests.cluster.manifests import Manifest
 from tests.cluster.pod import ENTRYPOINT, TINI
 
-_IN_SCRIPT = re.compile(r"^\s*(?:exec )?(nanosft .+)$", re.MULTILINE)
+_IN_SCRIPT = re.compile(r"^\s*(?:exec )?(nanosft [^|\n]+)", re.MULTILINE)
 CLI: Any = typer.main.get_command(app)
 
 

@@ -1,5 +1,6 @@
 """Every manifest: valid for its API, and true of the CLI, the settings and the exit codes that are there."""
 
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,16 +22,19 @@ from tests.contract.k8s.commands import command_lines, parse, variables
 OVERLAYS = {
     "k8s": K8S,
     "base": K8S / "base",
-    **{name: K8S / "overlays" / name for name in ("local", "gpu", "trainjob")},
+    **{path.name: path for path in sorted((K8S / "overlays").iterdir())},
 }
-VERSIONS = ("1.31", "1.34", "1.37")
+TRAINJOBS = ("trainjob", "gpu-trainjob", "local-trainjob")
+VERSIONS = ("1.31", "1.35", "1.36", "1.37")
+"""The oldest that k8s/README.md names, and the newest three."""
 CRDS = {
     "PyTorchJob": "kubeflow.org_pytorchjobs.yaml",
     "TrainJob": "trainer.kubeflow.org_trainjobs.yaml",
     "TrainingRuntime": "trainer.kubeflow.org_trainingruntimes.yaml",
 }
 SERVE_FILE = "serve.yaml"
-STAGE_FILES = ("generate-job.yaml", "mix-job.yaml", "sft-job.yaml", "eval-job.yaml")
+PLAIN_FILES = (K8S / SERVE_FILE, *sorted((K8S / "cluster").iterdir()))
+STAGE_FILES = ("generate-job.yaml", "mix-job.yaml", "sft-job.yaml", "eval-job.yaml", "report-job.yaml")
 PERMANENT = {errors.ConfigError.exit_code, errors.DataError.exit_code, errors.CreditError.exit_code}
 ALL_CODES = PERMANENT | {
     errors.TrainError.exit_code,
@@ -42,10 +46,11 @@ ALL_CODES = PERMANENT | {
 }
 OTHER_VARIABLES = re.compile(
     r"AWS_(REGION|ENDPOINT_URL|ACCESS_KEY_ID|SECRET_ACCESS_KEY)|OPENROUTER_API_KEY|OMP_NUM_THREADS"
-    r"|NCCL_(DEBUG|SOCKET_IFNAME)"
+    r"|NCCL_(DEBUG|SOCKET_IFNAME)|JOB_(MARKS_FAILURE|BACKOFF_LIMIT)|RESUMES"
 )
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
-every_trained = pytest.mark.parametrize("overlay", ["base", "local", "gpu"])
+every_trained = pytest.mark.parametrize("overlay", ["base", "local", "gpu", "held"])
+every_trainjob = pytest.mark.parametrize("overlay", TRAINJOBS)
 
 
 def _render(overlay: str) -> tuple[Manifest, ...]:
@@ -68,21 +73,55 @@ def _containers(manifests: tuple[Manifest, ...]) -> Iterator[tuple[str, Manifest
             yield f"{where}:{container['name']}", container
 
 
-@every_overlay
 @pytest.mark.parametrize("version", VERSIONS)
-def test_built_in_objects_meet_the_strict_schema(overlay: str, version: str) -> None:
-    checked = [item for item in _render(overlay) if item["kind"] not in CRDS]
-    assert len(checked) >= 10
-    for item in checked:
+def test_built_in_objects_meet_the_strict_schema(version: str) -> None:
+    objects = [item for overlay in OVERLAYS for item in _render(overlay) if item["kind"] not in CRDS]
+    objects += [item for path in PLAIN_FILES for item in read(path.read_text())]
+    different = {repr(item): item for item in objects}
+    assert len(different) >= 30
+    for item in different.values():
         kubernetes_validate.validate(item, version, strict=True)
 
 
-@pytest.mark.parametrize(("overlay", "kinds"), [("base", 1), ("local", 1), ("gpu", 1), ("trainjob", 2)])
-def test_custom_objects_meet_their_crd_and_have_no_field_unknown_to_it(overlay: str, kinds: int, shared: Path) -> None:
+@every_overlay
+def test_custom_objects_meet_their_crd_and_have_no_field_unknown_to_it(overlay: str, shared: Path) -> None:
     checked = [item for item in _render(overlay) if item["kind"] in CRDS]
-    assert len(checked) == kinds
+    expected = {"TrainJob", "TrainingRuntime"} if overlay in TRAINJOBS else {"PyTorchJob"}
+    assert {item["kind"] for item in checked} == expected
     for item in checked:
         jsonschema.Draft202012Validator(_schema(shared, item)).validate(item)
+
+
+@every_overlay
+def test_no_default_of_a_crd_is_left_out_of_a_list(overlay: str, shared: Path) -> None:
+    """Every further apply took the PyTorchJob for changed: the API server had filled `protocol: TCP` into its ports."""
+    for item in _render(overlay):
+        if item["kind"] in CRDS:
+            assert list(_defaults_left_out(_schema(shared, item), item, "", in_list=False)) == []
+
+
+def _defaults_left_out(schema: Any, value: Any, path: str, *, in_list: bool) -> Iterator[str]:
+    """Paths of fields that a CRD gives a default to and that stand in a list, where kubectl cannot merge it away."""
+    if isinstance(value, dict):
+        for name, inner in schema.get("properties", {}).items():
+            if name in value:
+                yield from _defaults_left_out(inner, value[name], f"{path}/{name}", in_list=in_list)
+            elif in_list and "default" in inner:
+                yield f"{path}/{name}"
+        inner = schema.get("additionalProperties")
+        if isinstance(inner, dict):
+            for name in value.keys() - schema.get("properties", {}).keys():
+                yield from _defaults_left_out(inner, value[name], f"{path}/{name}", in_list=in_list)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _defaults_left_out(schema.get("items", {}), item, f"{path}/{index}", in_list=True)
+
+
+def test_a_port_without_its_protocol_would_be_found(shared: Path) -> None:
+    job = copy.deepcopy(find(_render("base"), "PyTorchJob", "nanosft-sft"))
+    del job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["ports"][0]["protocol"]
+    (found,) = _defaults_left_out(_schema(shared, job), job, "", in_list=False)
+    assert found.endswith("/Master/template/spec/containers/0/ports/0/protocol")
 
 
 def test_the_crd_check_sees_an_unknown_field(shared: Path) -> None:
@@ -117,7 +156,7 @@ def test_every_variable_is_a_setting_and_every_value_is_accepted(overlay: str, m
                 for call in parse([expand(word, values) for word in line]):
                     load_settings(call.cls, call.options)
                     loaded.add(call.cls.command)
-    assert loaded - {"doctor"} == {"generate", "mix", "train", "eval", "launch", "wait"}
+    assert loaded - {"doctor"} == {"generate", "mix", "train", "eval", "report", "launch", "wait"}
 
 
 @every_overlay
@@ -192,17 +231,23 @@ def test_preflight_is_told_the_size_that_the_operator_gives_the_job(overlay: str
             replica["template"]["spec"],
             num_nodes=sum(item["replicas"] for item in replicas.values()),
             ranks_per_node=spec["nprocPerNode"],
-            with_gpu=overlay != "local",
+            with_gpu="local" not in overlay,
         )
 
 
-def test_preflight_is_told_the_size_of_the_trainjob() -> None:
-    manifests = _render("trainjob")
+@every_trainjob
+def test_preflight_is_told_the_size_of_the_trainjob(overlay: str) -> None:
+    manifests = _render(overlay)
     trainer = find(manifests, "TrainJob", "nanosft-sft")["spec"]["trainer"]
     runtime = find(manifests, "TrainingRuntime", "nanosft-sft")
-    (pod,) = [spec for _, spec in pod_specs(runtime)]
+    ((_, pod),) = pod_specs(runtime)
     assert runtime["spec"]["mlPolicy"]["numNodes"] == trainer["numNodes"]
-    _check_size(pod, num_nodes=trainer["numNodes"], ranks_per_node=str(trainer["numProcPerNode"]), with_gpu=True)
+    _check_size(
+        pod,
+        num_nodes=trainer["numNodes"],
+        ranks_per_node=str(trainer["numProcPerNode"]),
+        with_gpu="local" not in overlay,
+    )
     assert pod["containers"][0]["resources"] == trainer["resourcesPerNode"]
     assert not any(item["kind"] == "PyTorchJob" for item in manifests)
 
@@ -224,7 +269,9 @@ def _check_size(pod: Manifest, *, num_nodes: int, ranks_per_node: str, with_gpu:
 def test_the_ranks_know_the_grace_period_of_their_pod(overlay: str) -> None:
     manifests = _render(overlay)
     told = _config_maps(manifests)["nanosft-sft"]["NANOSFT_GRACE_S"]
-    periods = {str(spec["terminationGracePeriodSeconds"]) for where, spec in _pods(manifests) if "nanosft-sft" in where}
+    periods = {
+        str(spec["terminationGracePeriodSeconds"]) for where, spec in _pods(manifests) if "nanosft-sft/" in where
+    }
     assert periods == {told}
 
 
@@ -252,11 +299,13 @@ def test_a_wait_ends_before_its_jobs_deadline(overlay: str) -> None:
     generate = find(manifests, "Job", "nanosft-generate")["spec"]
     assert generate["activeDeadlineSeconds"] <= _timeout(mix["template"]["spec"]) < mix["activeDeadlineSeconds"]
     for where, pod in _pods(manifests):
-        if "nanosft-sft" in where:
+        if "nanosft-sft/" in where:
             assert _timeout(pod) >= mix["activeDeadlineSeconds"]
     evaluation = find(manifests, "Job", "nanosft-eval")["spec"]
     trained = [_deadline(item) for item in manifests if item["kind"] in ("PyTorchJob", "TrainingRuntime")]
     assert max(trained) <= _timeout(evaluation["template"]["spec"]) < evaluation["activeDeadlineSeconds"]
+    report = find(manifests, "Job", "nanosft-report")["spec"]
+    assert evaluation["activeDeadlineSeconds"] <= _timeout(report["template"]["spec"]) < report["activeDeadlineSeconds"]
 
 
 def _deadline(item: Manifest) -> float:
@@ -276,11 +325,61 @@ def test_an_unmet_requirement_fails_the_evaluation_at_once(overlay: str) -> None
         if rule["action"] == "FailJob" and rule["onExitCodes"]["containerName"] == container["name"]
     ]
     assert [set(values) for values in codes] == [PERMANENT]
-    assert container["resources"]["limits"].get("nvidia.com/gpu") == (None if overlay == "local" else "1")
+    assert container["resources"]["limits"].get("nvidia.com/gpu") == (None if "local" in overlay else "1")
+
+
+@every_overlay
+def test_pods_of_stages_that_are_waited_for_know_whether_it_is_their_last_try(overlay: str) -> None:
+    config, known = _config_maps(_render(overlay)), set()
+    for item in _render(overlay):
+        name = item["metadata"]["name"].removesuffix("-resume")
+        for spec in _job_specs(item):
+            for where, pod in pod_specs(spec):
+                for container in [*pod.get("initContainers", []), *pod["containers"]]:
+                    env = {entry["name"]: entry for entry in container["env"]}
+                    if config[name].get("JOB_MARKS_FAILURE") != "true":
+                        continue
+                    known.add(name)
+                    (field,) = env["JOB_FAILURE_COUNT"]["valueFrom"]["fieldRef"].values()
+                    assert ("jobset" in field) == (item["kind"] == "TrainingRuntime"), where
+                    limit = spec.get("backoffLimitPerIndex") or _restarts(item)
+                    assert env["JOB_BACKOFF_LIMIT"]["value"] == str(limit), where
+    assert known >= {"nanosft-generate", "nanosft-mix", "nanosft-eval"}
+    assert config["nanosft-sft"]["JOB_MARKS_FAILURE"] == "true"
+
+
+def _restarts(item: Manifest) -> int:
+    return int(item["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"])
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "gpu-trainjob"])
+def test_pods_with_whole_nodes_are_guaranteed(overlay: str) -> None:
+    pods = [pod for where, pod in _pods(_render(overlay)) if "nanosft-sft" in where]
+    assert pods
+    for pod in pods:
+        for container in [*pod["initContainers"], *pod["containers"]]:
+            requests, limits = (container["resources"][kind] for kind in ("requests", "limits"))
+            assert [requests[kind] for kind in ("cpu", "memory")] == [limits[kind] for kind in ("cpu", "memory")]
+
+
+def test_the_quota_holds_one_run_of_the_gpu_overlay() -> None:
+    (quota,) = read((K8S / "cluster" / "quota.yaml").read_text())
+    gpus = 0
+    for item in _render("gpu"):
+        if item["kind"] == "PyTorchJob":
+            for replica in item["spec"]["pytorchReplicaSpecs"].values():
+                gpus += replica["replicas"] * _gpus(replica["template"]["spec"])
+        elif item["kind"] == "Job":
+            gpus += _gpus(item["spec"]["template"]["spec"])
+    assert quota["spec"]["hard"]["requests.nvidia.com/gpu"] == str(gpus)
+
+
+def _gpus(pod: Manifest) -> int:
+    return int(pod["containers"][0]["resources"]["requests"].get("nvidia.com/gpu", 0))
 
 
 def _timeout(pod: Manifest) -> float:
-    arguments = pod["initContainers"][0]["args"]
+    ((arguments,),) = [command_lines(container) for container in pod["initContainers"][:1]]
     return float(arguments[arguments.index("--timeout") + 1])
 
 
@@ -310,7 +409,7 @@ def _check_pod_security(where: str, pod: Manifest) -> None:
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}, where
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
     assert all(set(volume) - {"name"} <= {"emptyDir", "configMap"} for volume in pod["volumes"]), where
-    assert pod["automountServiceAccountToken"] is False, where
+    assert pod["automountServiceAccountToken"] is (pod["serviceAccountName"] == "nanosft-resume"), where
     assert pod["enableServiceLinks"] is False, where
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
         assert container["securityContext"] == {
@@ -327,7 +426,7 @@ def _check_pod_security(where: str, pod: Manifest) -> None:
 def test_images_are_this_version(overlay: str) -> None:
     images = {container["image"] for _, container in _containers(_render(overlay))}
     assert images <= {f"nanosft-cpu:{__version__}", f"nanosft-cuda:{__version__}"}
-    assert ("cuda" in "".join(images)) == (overlay != "local")
+    assert ("cuda" in "".join(images)) == ("local" not in overlay)
 
 
 @every_overlay
@@ -337,8 +436,14 @@ def test_objects_carry_the_recommended_labels_and_the_network_policy_selects_eve
     for item in manifests:
         labels = item["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == labels["app.kubernetes.io/part-of"] == "nanosft"
+        assert (labels["app.kubernetes.io/version"], labels["app.kubernetes.io/managed-by"]) == (
+            __version__,
+            "kustomize",
+        )
         if item["kind"] not in ("Namespace", "NetworkPolicy"):
-            assert {"app.kubernetes.io/instance", "app.kubernetes.io/component"} <= labels.keys()
+            assert "app.kubernetes.io/component" in labels
+        # Accounts are shared by all runs: a run's label would be written over by the next.
+        assert ("app.kubernetes.io/instance" in labels) == (item["kind"] not in ("Namespace", "ServiceAccount"))
     templates = [labels for item in manifests for labels in _template_labels(item)]
     assert len(templates) >= 3
     for labels in templates:
@@ -370,15 +475,10 @@ def test_a_stages_file_stands_alone(name: str) -> None:
             for container in [*pod.get("initContainers", []), *pod["containers"]]:
                 for source in container["envFrom"]:
                     assert ("ConfigMap", source["configMapRef"]["name"]) in names
-                secrets = [entry["valueFrom"]["secretKeyRef"] for entry in container["env"] if "valueFrom" in entry]
+                sources = [entry["valueFrom"] for entry in container["env"] if "valueFrom" in entry]
+                secrets = [source["secretKeyRef"] for source in sources if "fieldRef" not in source]
                 assert {secret["name"] for secret in secrets} == {"nanosft"}
                 assert all(secret["optional"] for secret in secrets)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_serve_meets_the_strict_schema(version: str) -> None:
-    for item in read((K8S / SERVE_FILE).read_text()):
-        kubernetes_validate.validate(item, version, strict=True)
 
 
 def test_serve_waits_for_its_model_and_tells_the_kubelet_how_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
