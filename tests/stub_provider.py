@@ -39,6 +39,21 @@ PRICE_USD = 0.000625
 NUM_ATTEMPTS = 4
 _TAIL_BYTES = 4096
 FAULTS = ("http_429", "http_500", "error_in_200", "cut", "broken_json", "dropped")
+MODELS = [
+    {
+        "id": slug,
+        "context_length": 1_048_576,
+        "pricing": {"prompt": prompt, "completion": completion, "input_cache_read": cached},
+        "supported_parameters": ["max_tokens", "response_format", "structured_outputs"],
+    }
+    for slug, prompt, completion, cached in (
+        ("stub", "0.0000003", "0.0000025", "0.00000003"),
+        ("stub:batch", "0.00000015", "0.00000125", "0.00000003"),
+        ("stub/other", "0.0000001", "0.0000004", "0.00000001"),
+        ("stub/free", "0", "0", "0"),
+    )
+]
+_MODEL = re.compile(rb'"model":"([^"\\\\]{1,200})"')
 _SEED = re.compile(rb'"seed":(\d+)')
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _WORDS = re.findall(
@@ -102,14 +117,8 @@ class Stub:
 
     def answer(self, request: bytes) -> bytes | None:
         """The whole HTTP answer; None: drop the connection."""
-        if request.startswith(b"GET /bill"):
-            bill = {
-                "billed_usd": self._num_billed * PRICE_USD,
-                "num_billed": self._num_billed,
-                "counts": self._counts,
-                "asked": self._asked,  # row numbers, in the order of the requests
-            }
-            return respond(200, orjson.dumps(bill))
+        if request.startswith(b"GET"):
+            return respond(200, orjson.dumps(self._tell(request)))
         is_verdict, is_score = b'"name":"verdict"' in request, b'"name":"score"' in request
         number, variant = (-1, 0) if is_verdict or is_score else self._find_row(request)
         self._asked.append(number)
@@ -140,7 +149,20 @@ class Stub:
             text = text[: len(text) // 2]
         if fault == "broken_json":
             text = text.replace('"content":', '"content"', 1)
-        return respond(200, _body(text, "length" if fault == "cut" else "stop"))
+        found = _MODEL.search(request)
+        model = found[1].decode() if found else "stub"
+        return respond(200, _body(text, "length" if fault == "cut" else "stop", model))
+
+    def _tell(self, request: bytes) -> dict[str, Any]:
+        """Its models, or its bill."""
+        if request.startswith(b"GET /v1/models"):
+            return {"data": MODELS}
+        return {
+            "billed_usd": self._num_billed * PRICE_USD,
+            "num_billed": self._num_billed,
+            "counts": self._counts,
+            "asked": self._asked,  # row numbers, in the order of the requests
+        }
 
     def _find_row(self, request: bytes) -> tuple[int, int]:
         match = _SEED.search(request, max(0, len(request) - _TAIL_BYTES)) or _SEED.search(request)
@@ -176,7 +198,7 @@ def respond(status: int, body: bytes, headers: str = "") -> bytes:
     return head.encode() + body
 
 
-def _body(text: str, finish_reason: str) -> bytes:
+def _body(text: str, finish_reason: str, model: str) -> bytes:
     message = {"role": "assistant", "content": text}
     usage = {
         "prompt_tokens": 4000,
@@ -187,7 +209,7 @@ def _body(text: str, finish_reason: str) -> bytes:
     return orjson.dumps(
         {
             "id": "gen-1",
-            "model": "stub",
+            "model": model,
             "choices": [{"finish_reason": finish_reason, "message": message}],
             "usage": usage,
         }

@@ -1,19 +1,49 @@
-"""What a plan will take and cover, before anything is asked: coverage, prompts, tokens, dollars. Calls nobody."""
+"""What a plan will take before anything is asked: tokens, and dollars by the prices of a model.
 
+Dollars are told twice: with nothing from the prompt cache, which no run exceeds, and as a provider that caches would
+bill them. Then the fixed part of the prompt costs the price of cached tokens in every row but the first `concurrency`
+ones, which are asked before anything is cached. Answers that are refused, and reasoning, come on top.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
-from rich.console import Console, Group
-from rich.markup import escape
-
-from nanosft.generate.planning import Plan, PlanRow, cover, plan_row, render_coverage
-from nanosft.generate.provider import PromptTemplate, estimate_row_tokens, write_messages
-from nanosft.generate.writers import is_from_memory, model_name, prices_usd
-from nanosft.knowledge import estimate_tokens
+from nanosft.generate.modes import ModePrices
+from nanosft.generate.offers import Offers, check_offers, read_offers
+from nanosft.generate.planning import Plan, plan_row
+from nanosft.generate.provider import Prices, PromptTemplate, estimate_row_tokens
+from nanosft.generate.writers import prices_usd
 from nanosft.settings.generate import GenerateSettings
 
 _SAMPLE_ROWS: Final = 200
-_NUM_PROMPTS_SHOWN: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTokens:
+    """Estimated tokens of one answer to each row.
+
+    Attributes:
+        num_rows: Rows of the plan.
+        fixed: Tokens of the prompt that are the same for all rows: of one row.
+        varying: The other prompt tokens, of all rows.
+        completion: Tokens of the answers, of all rows.
+        longest_prompt: Of the longest prompt of the rows that were looked at.
+    """
+
+    num_rows: int
+    fixed: int
+    varying: int
+    completion: int
+    longest_prompt: int
+
+    def cost_usd(self, prices: Prices, *, num_uncached: int | None = None) -> Decimal:
+        """What all rows cost: `num_uncached` of them find nothing in the prompt cache (None: all)."""
+        cached = 0 if num_uncached is None else max(0, self.num_rows - num_uncached) * self.fixed
+        return prices.cost_usd(
+            prompt=self.num_rows * self.fixed + self.varying, cached=cached, completion=self.completion
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,62 +55,78 @@ class Estimate:
         varying_tokens: The other prompt tokens.
         completion_tokens: Tokens of the answers.
         cost_usd: Without any cache; None where no price is known.
+        cached_cost_usd: With the fixed part from the prompt cache.
+        batch_cost_usd: The same in batches; None where a model has no batch price.
+        prices_date: When the catalogue was read; empty: it was not.
     """
 
     fixed_tokens: int
     varying_tokens: int
     completion_tokens: int
     cost_usd: float | None
+    cached_cost_usd: float | None = None
+    batch_cost_usd: float | None = None
+    prices_date: str = ""
 
 
-def estimate_row(settings: GenerateSettings, template: PromptTemplate, row: PlanRow) -> Estimate:
-    """What one answer to one row takes."""
-    return _priced(settings, *estimate_row_tokens(template, row))
-
-
-def estimate_plan(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Estimate:
-    """What one answer to each row takes, from a sample of evenly spaced rows."""
+def count_plan_tokens(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> PlanTokens:
+    """Tokens of the plan, from a sample of evenly spaced rows."""
     rows = range(0, settings.num, max(1, settings.num // _SAMPLE_ROWS))
-    sample = [estimate_row(settings, template, plan_row(plan, row)) for row in rows]
+    sample = [estimate_row_tokens(template, plan_row(plan, row)) for row in rows]
     scale = settings.num / len(sample)
-    return _priced(
-        settings,
-        round(scale * sum(item.fixed_tokens for item in sample)),
-        round(scale * sum(item.varying_tokens for item in sample)),
-        round(scale * sum(item.completion_tokens for item in sample)),
+    return PlanTokens(
+        num_rows=settings.num,
+        fixed=sample[0][0],
+        varying=round(scale * sum(varying for _, varying, _ in sample)),
+        completion=round(scale * sum(completion for _, _, completion in sample)),
+        longest_prompt=max(fixed + varying for fixed, varying, _ in sample),
     )
 
 
-def print_dry_run(console: Console, settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Estimate:
-    """Print the plan's coverage, its first prompts, and what it will take."""
-    estimate = estimate_plan(settings, template, plan)
-    console.print(render_coverage(cover(plan, settings.num)))
-    console.print(_render_prompts(settings, template, plan))
-    total = estimate.fixed_tokens + estimate.varying_tokens
-    prices = prices_usd(settings)
-    cost = (
-        f"${estimate.cost_usd:,.2f} without prompt caching, at ${prices[0]:g} and ${prices[1]:g} per million"
-        + (" (from memory: see --prompt-price-usd)" if is_from_memory(settings) else "")
-        if estimate.cost_usd is not None and prices is not None
-        else f"the price of {settings.model} is not known here: give --prompt-price-usd and --completion-price-usd"
+def share_cost(
+    tokens: PlanTokens, shares: Mapping[str, int], prices: Mapping[str, Prices], *, num_uncached: int | None = None
+) -> float | None:
+    """What the plan costs where models share its rows; None where one of them has no price."""
+    if any(slug not in prices for slug in shares):
+        return None
+    total = sum(shares.values())
+    parts = (tokens.cost_usd(prices[slug], num_uncached=num_uncached) * share / total for slug, share in shares.items())
+    return float(sum(parts, Decimal(0)))
+
+
+def estimate_plan(settings: GenerateSettings, tokens: PlanTokens, offers: Offers) -> Estimate:
+    """What the plan takes on the models that are to write it."""
+    shares = {settings.model: 1}
+    cards = {slug: offers.find(slug) for slug in shares}
+    prices = prices_usd(settings, offers)
+    batch = {slug: card.batch_prices for slug, card in cards.items() if card and card.batch_prices}
+    return Estimate(
+        fixed_tokens=tokens.num_rows * tokens.fixed,
+        varying_tokens=tokens.varying,
+        completion_tokens=tokens.completion,
+        cost_usd=share_cost(tokens, shares, prices),
+        cached_cost_usd=share_cost(tokens, shares, prices, num_uncached=settings.concurrency),
+        batch_cost_usd=share_cost(tokens, shares, batch, num_uncached=settings.concurrency),
+        prices_date=offers.date,
     )
-    console.print(
-        f"[bold]Estimate[/] for {settings.num:,} rows, rejected answers not counted: {total:,} prompt tokens, of which "
-        f"{estimate.fixed_tokens:,} may be cached, and {estimate.completion_tokens:,} tokens of answers; {cost}",
-        highlight=False,
-    )
-    return estimate
 
 
-def _render_prompts(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Group:
-    lines = [f"[bold]First prompts[/] (after the fixed part of {estimate_tokens(template.system):,} tokens)"]
-    for number in range(min(_NUM_PROMPTS_SHOWN, settings.num)):
-        messages = write_messages(template, plan_row(plan, number), model=model_name(settings))
-        lines.append(f"[dim]row {number}:[/] {escape(str(messages[-1]['content']))}")
-    return Group(*lines)
+def estimate_answer_usd(settings: GenerateSettings, template: PromptTemplate, plan: Plan, offers: Offers) -> float:
+    """What one answer costs without any cache, on the dearest of the models; 0 where no price is known."""
+    tokens = count_plan_tokens(settings, template, plan)
+    prices = prices_usd(settings, offers).values()
+    return float(max((tokens.cost_usd(item) / tokens.num_rows for item in prices), default=0))
 
 
-def _priced(settings: GenerateSettings, fixed: int, varying: int, completion: int) -> Estimate:
-    prices = prices_usd(settings)
-    cost_usd = None if prices is None else ((fixed + varying) * prices[0] + completion * prices[1]) / 1e6
-    return Estimate(fixed, varying, completion, cost_usd)
+def look_at_models(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Offers:
+    """What the endpoint says of the run's models, all of which can do the job by it. Raises as `check_offers`."""
+    offers = read_offers(settings)
+    if settings.provider == "openrouter":
+        check_offers(settings, offers, num_prompt_tokens=count_plan_tokens(settings, template, plan).longest_prompt)
+    return offers
+
+
+def price_modes(settings: GenerateSettings, template: PromptTemplate, plan: Plan, offers: Offers) -> ModePrices:
+    """What the plan costs one by one with the prompt cache, and in batches."""
+    estimate = estimate_plan(settings, count_plan_tokens(settings, template, plan), offers)
+    return ModePrices(estimate.cached_cost_usd, estimate.batch_cost_usd)

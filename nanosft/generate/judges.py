@@ -6,8 +6,18 @@ from typing import Any, Final
 
 from nanosft.conversation import Conversation
 from nanosft.errors import ConfigError
+from nanosft.generate.offers import Offers, find_prices
 from nanosft.generate.planning import Plan, PlanRow
-from nanosft.generate.provider import AdaptiveLimit, Answer, ChatClient, ChatRequest, Meter, unfence, write_fixed_part
+from nanosft.generate.provider import (
+    AdaptiveLimit,
+    Answer,
+    ChatClient,
+    ChatRequest,
+    Meter,
+    Prices,
+    unfence,
+    write_fixed_part,
+)
 from nanosft.generate.rows import AskJudge, Judge
 from nanosft.generate.writers import open_client, pays_judge, request_seed, sends_openrouter_fields
 from nanosft.knowledge import estimate_tokens
@@ -33,15 +43,15 @@ _TOKENS_PER_SCORE: Final = 80
 _TOKENS_PER_MESSAGE: Final = 45
 
 
-def check_judge(settings: GenerateSettings) -> None:
+def check_judge(settings: GenerateSettings, offers: Offers) -> None:
     """Refuse a budget that a judge could not be held against.
 
     Raises:
-        ConfigError: The endpoint may state no cost, and no price is given.
+        ConfigError: The endpoint may state no cost, and no price is given or listed.
     """
     if settings.budget_usd is None or not pays_judge(settings) or sends_openrouter_fields(settings):
         return
-    if settings.judge_prompt_price_usd is None and settings.judge_completion_price_usd is None:
+    if not _judge_prices(settings, offers):
         raise ConfigError(
             f"--budget-usd: {settings.base_url} may state no cost: give --judge-prompt-price-usd and "
             "--judge-completion-price-usd, or --openrouter-fields if it answers as OpenRouter does"
@@ -65,15 +75,26 @@ def estimate_judge_tokens(settings: GenerateSettings, plan: Plan) -> tuple[int, 
     return estimate_tokens(write_task(plan.knowledge, _CRITERIA)), num_messages * _TOKENS_PER_MESSAGE, _TOKENS_PER_SCORE
 
 
-def estimate_judge_usd(settings: GenerateSettings, plan: Plan) -> float:
+def estimate_judge_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -> float:
     """What one score is taken to cost before any is paid for; 0 where no price is known."""
     fixed, varying, answer = estimate_judge_tokens(settings, plan)
-    prompt_usd, answer_usd = settings.judge_prompt_price_usd or 0.0, settings.judge_completion_price_usd or 0.0
-    return ((fixed + varying) * prompt_usd + answer * answer_usd) / 1e6
+    prices = _judge_prices(settings, offers).values()
+    return float(sum(item.cost_usd(prompt=fixed + varying, completion=answer) for item in prices))
+
+
+def _judge_prices(settings: GenerateSettings, offers: Offers) -> dict[str, Prices]:
+    """Prices of the judge by its slug; empty where nobody told any, or where there is nothing to pay."""
+    if settings.judge_model is None or not pays_judge(settings):
+        return {}
+    given = settings.judge_prompt_price_usd, settings.judge_completion_price_usd
+    found = find_prices(offers, settings.judge_model, given)
+    return {} if found is None else {settings.judge_model: found}
 
 
 @asynccontextmanager
-async def open_judge(settings: GenerateSettings, plan: Plan, meter: Meter | None) -> AsyncIterator[Judge | None]:
+async def open_judge(
+    settings: GenerateSettings, plan: Plan, meter: Meter | None, offers: Offers
+) -> AsyncIterator[Judge | None]:
     """Who scores rows, while the context is open; None where no judge is set.
 
     Raises:
@@ -84,9 +105,9 @@ async def open_judge(settings: GenerateSettings, plan: Plan, meter: Meter | None
         return
     is_local = settings.judge_model == LOCAL_JUDGE
     limit = AdaptiveLimit(1 if is_local else settings.concurrency)
-    prices = settings.judge_prompt_price_usd, settings.judge_completion_price_usd
+    prices = _judge_prices(settings, offers)
     models = () if is_local else (settings.judge_model,)
-    async with open_client(settings, models=models, limit=limit, meter=meter, prices_usd=prices) as client:
+    async with open_client(settings, models=models, limit=limit, meter=meter, prices=prices) as client:
         yield Judge(
             ask=_ask_client(client, settings.judge_model, write_task(plan.knowledge, _CRITERIA), is_local=is_local),
             parse=lambda text: parse_score(unfence(text), _CRITERIA),

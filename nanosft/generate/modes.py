@@ -18,6 +18,7 @@ from nanosft.generate.batches import (
     OpenRouterBatches,
     TokenPrices,
 )
+from nanosft.generate.offers import Offers
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import PromptTemplate, read_key, request_fields
 from nanosft.generate.rows import Budget, MakeSome, RowMaker
@@ -108,6 +109,7 @@ async def open_batches(
     shard: range,
     maker: RowMaker,
     budget: Budget | None,
+    offers: Offers,
 ) -> AsyncIterator[MakeSome | None]:
     """What makes rows in batches, while the context is open; None where there is nothing for it to do.
 
@@ -119,6 +121,7 @@ async def open_batches(
         shard: Rows of this process.
         maker: Makes prompts, and puts answers through the gates.
         budget: None: no limit.
+        offers: What the models can do.
     """
     if not batches.sends and not batches.pending:
         yield None
@@ -136,7 +139,7 @@ async def open_batches(
         model = model_name(settings)
 
         def write_fields(row: PlanRow, attempt: int, rejections: Sequence[str]) -> dict[str, Any]:
-            return request_fields(write_request(settings, template, row, attempt, rejections), openrouter=False)
+            return request_fields(write_request(settings, template, offers, row, attempt, rejections), openrouter=False)
 
         batcher = Batcher(
             api=OpenRouterBatches(http) if sends_openrouter_fields(settings) else OpenAiBatches(http),

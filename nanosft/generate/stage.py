@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,10 +18,11 @@ from nanosft.conversation import parse_conversation
 from nanosft.data import read_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
-from nanosft.generate.estimate import estimate_row
+from nanosft.generate.estimate import estimate_answer_usd, look_at_models, price_modes
 from nanosft.generate.examples import Examples, read_examples
 from nanosft.generate.judges import JUDGE_SETTINGS, check_judge, estimate_judge_usd, open_judge, plan_settings
-from nanosft.generate.modes import ModePrices, ShardBatches, choose_batch, find_batches, open_batches
+from nanosft.generate.modes import ShardBatches, choose_batch, find_batches, open_batches
+from nanosft.generate.offers import Offers, model_slugs, read_offers
 from nanosft.generate.planning import Dimensions, Plan, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import PromptTemplate, make_template
 from nanosft.generate.records import (
@@ -81,6 +82,7 @@ class _Work:
     record: PlanRecord
     context: Context
     sends_batches: bool
+    offers: Offers
 
     @property
     def shard(self) -> range:
@@ -119,13 +121,14 @@ def run_generate(settings: GenerateSettings) -> Summary:
     template = make_template(plan, tone=settings.tone, examples=examples.conversations)
     gates = make_gates(settings)
     if settings.dry_run:
-        return report_dry_run(settings, template, plan, started_s)
+        return report_dry_run(settings, template, plan, read_offers(settings), started_s)
     store = open_store(settings.out)
     asked = PlanRecord(
         settings.num,
         _plan_settings(settings, plan, template, gates, examples),
         (*_parents(settings, knowledge, dimensions), *examples.parents),
     )
+    offers = Offers()
     found = read_manifest(store)
     if found is not None and found.kind != "generated":
         raise ConfigError(f"{store.uri}: holds a {found.kind} set: choose another --out")
@@ -135,9 +138,13 @@ def run_generate(settings: GenerateSettings) -> Summary:
     is_finished = found is not None and found.settings.get("num") == settings.num and not settings.retry_rejects
     if not is_finished and not settings.finalize:
         check_key(settings)
-        check_budget(settings)
-        check_judge(settings)
-    sends_batches = not settings.finalize and choose_batch(settings, ModePrices)
+        offers = look_at_models(settings, template, plan)
+        check_budget(settings, offers)
+        check_judge(settings, offers)
+        asked = replace(asked, catalogue=offers.to_record(model_slugs(settings)))
+    sends_batches = not settings.finalize and choose_batch(
+        settings, partial(price_modes, settings, template, plan, offers)
+    )
     record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)
     if found is not None and is_finished:
         return report(summarize(settings, found, ShardResult(), started_s), settings)
@@ -149,7 +156,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         tokenizer=tokenizer,
         max_tokens=settings.max_context_tokens,
     )
-    work = _Work(settings, store, plan, template, record, context, sends_batches)
+    work = _Work(settings, store, plan, template, record, context, sends_batches, offers)
     result = ShardResult() if settings.finalize else _make_shard(work)
     return _finish(work, result, started_s)
 
@@ -182,8 +189,8 @@ async def _run_shard(
     is_complete = False
     meter = budget.meter(_first_judgement_usd(work, state)) if budget is not None else None
     async with (
-        open_provider(settings, plan, work.template, limit, budget) as ask,
-        open_judge(settings, plan, meter) as judge,
+        open_provider(settings, plan, work.template, limit, budget, work.offers) as ask,
+        open_judge(settings, plan, meter, work.offers) as judge,
     ):
         maker = RowMaker(
             plan_row=partial(plan_row, plan),
@@ -201,7 +208,14 @@ async def _run_shard(
             runner = Runner(maker.make, work.store, buffer, limit, timing, bar, state)
             try:
                 async with open_batches(
-                    settings, work.template, batches, taken=state.taken, shard=work.shard, maker=maker, budget=budget
+                    settings,
+                    work.template,
+                    batches,
+                    taken=state.taken,
+                    shard=work.shard,
+                    maker=maker,
+                    budget=budget,
+                    offers=work.offers,
                 ) as make_some:
                     jobs = iter_jobs(state, work.shard, retries, retry_rejects=settings.retry_rejects)
                     result = await runner.run(jobs, make_some)
@@ -243,12 +257,12 @@ def _first_cost_usd(work: _Work, state: PlanState) -> float:
     """What an answer is taken to cost until this process has paid for one."""
     if state.tally.num_billed:
         return state.tally.mean_cost_usd
-    return estimate_row(work.settings, work.template, plan_row(work.plan, 0)).cost_usd or 0.0
+    return estimate_answer_usd(work.settings, work.template, work.plan, work.offers)
 
 
 def _first_judgement_usd(work: _Work, state: PlanState) -> float:
     """What a score is taken to cost until this process has paid for one."""
-    return state.tally.judge.mean_cost_usd or estimate_judge_usd(work.settings, work.plan)
+    return state.tally.judge.mean_cost_usd or estimate_judge_usd(work.settings, work.plan, work.offers)
 
 
 def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from nanosft.generate.estimate import print_dry_run
+from nanosft.generate.dry_run import print_dry_run
+from nanosft.generate.offers import Offers
 from nanosft.generate.planning import Plan
 from nanosft.generate.provider import PromptTemplate
 from nanosft.generate.rows import ShardResult
@@ -73,6 +74,11 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
         f"{summary.num_made} made now; ${summary.cost_usd:.4f} paid"
         + (f" and at most about ${unknown_usd:.4f} for answers never received" if unknown_usd else "")
         + (f"; {tokens['cached'] / tokens['prompt']:.0%} of prompt tokens cached" if tokens["prompt"] else "")
+        + (
+            f"; {tokens['reasoning'] / tokens['completion']:.0%} of the answers' tokens are reasoning"
+            if tokens.get("reasoning")
+            else ""
+        )
         + _say_judged(summary.counts.get("judge"))
         + (f"; the set is complete: {summary.manifest}" if summary.manifest else "; other shards have rows to make"),
         highlight=False,
@@ -94,9 +100,12 @@ def _say_judged(judge: Mapping[str, Any] | None) -> str:
     )
 
 
-def report_dry_run(settings: GenerateSettings, template: PromptTemplate, plan: Plan, started_s: float) -> Summary:
+def report_dry_run(
+    settings: GenerateSettings, template: PromptTemplate, plan: Plan, offers: Offers, started_s: float
+) -> Summary:
     """Print what the plan covers and will take: to standard output, or beside the JSON that is asked for there."""
-    estimate = print_dry_run(console if settings.json_output else make_result_console(), settings, template, plan)
+    out = console if settings.json_output else make_result_console()
+    estimate = print_dry_run(out, settings, template, plan, offers)
     summary = Summary(
         out=settings.out,
         num_planned=settings.num,

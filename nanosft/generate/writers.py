@@ -1,8 +1,9 @@
 """Who writes a row: a chat API, the packaged model behind the same client, or the offline composer."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Final
 
@@ -10,6 +11,7 @@ import orjson
 
 from nanosft.errors import ConfigError
 from nanosft.generate import provider
+from nanosft.generate.offers import Offers, OtherModels, find_prices, find_reasoning, model_slugs
 from nanosft.generate.offline import SOURCE, Composer
 from nanosft.generate.planning import Plan, PlanRow
 from nanosft.generate.provider import (
@@ -20,6 +22,7 @@ from nanosft.generate.provider import (
     ChatRequest,
     ClientOptions,
     Meter,
+    Prices,
     PromptTemplate,
     Usage,
     make_post,
@@ -39,9 +42,6 @@ from nanosft.settings.judge import LOCAL_JUDGE
 OFFLINE_MODEL: Final = "offline-composer"
 _SEED_BITS: Final = (1 << 31) - 1
 _NUM_PROMPTS: Final = 2
-_PRICES_USD: Final = {"google/gemini-2.5-flash": (0.30, 2.50)}
-"""Dollars per million tokens of prompt and answer, for estimates before anything is asked: from memory, not looked up,
-and outdated one day. What is paid is counted from the provider's own `usage.cost`."""
 
 
 def model_name(settings: GenerateSettings) -> str:
@@ -95,15 +95,15 @@ def check_key(settings: GenerateSettings) -> None:
         )
 
 
-def check_budget(settings: GenerateSettings) -> None:
+def check_budget(settings: GenerateSettings, offers: Offers) -> None:
     """Refuse a budget that nothing could be held against.
 
     Raises:
-        ConfigError: The endpoint may state no cost, and no price is given.
+        ConfigError: The endpoint may state no cost, and no price is given or listed.
     """
     if settings.budget_usd is None or settings.provider != "openrouter" or sends_openrouter_fields(settings):
         return
-    if settings.prompt_price_usd is None and settings.completion_price_usd is None:
+    if len(prices_usd(settings, offers)) < len(model_slugs(settings)):
         raise ConfigError(
             f"--budget-usd: {settings.base_url} may state no cost: give --prompt-price-usd and --completion-price-usd, "
             "or --openrouter-fields if it answers as OpenRouter does"
@@ -115,27 +115,23 @@ def pays_judge(settings: GenerateSettings) -> bool:
     return settings.judge_model not in (None, LOCAL_JUDGE)
 
 
-def prices_usd(settings: GenerateSettings) -> tuple[float, float] | None:
-    """Dollars per million tokens of prompt and answer; None where nobody told."""
+def prices_usd(settings: GenerateSettings, offers: Offers) -> dict[str, Prices]:
+    """Prices of the models that may be asked, by slug; those whose prices nobody told are left out."""
     if settings.provider != "openrouter":
-        return 0.0, 0.0
-    known = _PRICES_USD.get(settings.model)
-    prompt, completion = settings.prompt_price_usd, settings.completion_price_usd
-    if prompt is None and completion is None:
-        return known
-    known = known or (0.0, 0.0)
-    return known[0] if prompt is None else prompt, known[1] if completion is None else completion
-
-
-def is_from_memory(settings: GenerateSettings) -> bool:
-    """Whether `prices_usd` rests on our own list, in whole or in part."""
-    is_told = settings.prompt_price_usd is not None and settings.completion_price_usd is not None
-    return settings.provider == "openrouter" and settings.model in _PRICES_USD and not is_told
+        return {model_name(settings): Prices(Decimal(0), Decimal(0))}
+    given = settings.prompt_price_usd, settings.completion_price_usd
+    found = {slug: find_prices(offers, slug, given) for slug in model_slugs(settings)}
+    return {slug: prices for slug, prices in found.items() if prices is not None}
 
 
 @asynccontextmanager
 async def open_provider(
-    settings: GenerateSettings, plan: Plan, template: PromptTemplate, limit: AdaptiveLimit, budget: Meter | None
+    settings: GenerateSettings,
+    plan: Plan,
+    template: PromptTemplate,
+    limit: AdaptiveLimit,
+    budget: Meter | None,
+    offers: Offers,
 ) -> AsyncIterator[Ask]:
     """Who is asked for rows, while the context is open; under the budget, where there is one.
 
@@ -147,9 +143,9 @@ async def open_provider(
         return
     is_local = settings.provider == "local"
     models = () if is_local else (settings.model, *settings.fallback_models)
-    prices = settings.prompt_price_usd, settings.completion_price_usd
-    async with open_client(settings, models=models, limit=limit, meter=budget, prices_usd=prices) as client:
-        yield _ask_client(client, settings, template)
+    prices = prices_usd(settings, offers)
+    async with open_client(settings, models=models, limit=limit, meter=budget, prices=prices) as client:
+        yield _ask_client(client, settings, template, offers)
 
 
 @asynccontextmanager
@@ -159,7 +155,7 @@ async def open_client(
     models: tuple[str, ...],
     limit: AdaptiveLimit,
     meter: Meter | None,
-    prices_usd: tuple[float | None, float | None],
+    prices: Mapping[str, Prices],
 ) -> AsyncIterator[ChatClient]:
     """A client of the endpoint, or of the packaged model, while the context is open.
 
@@ -168,7 +164,7 @@ async def open_client(
         models: Slugs, tried in order; empty: the packaged model.
         limit: Slots for requests in flight.
         meter: Keeps the budget; None: there is none.
-        prices_usd: Dollars per million tokens of prompt and answer, where the endpoint states no cost.
+        prices: Of the models, used where the endpoint states no cost.
 
     Raises:
         ConfigError: The packaged model cannot be used.
@@ -192,8 +188,7 @@ async def open_client(
             openrouter=not is_local and sends_openrouter_fields(settings),
             max_retries=settings.max_retries,
             max_wait_s=settings.row_timeout_s,
-            prompt_price_usd=prices_usd[0] or 0.0,
-            completion_price_usd=prices_usd[1] or 0.0,
+            prices=prices,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
             secret=key,
@@ -208,12 +203,17 @@ def request_seed(row: PlanRow, attempt: int) -> int:
 
 
 def write_request(
-    settings: GenerateSettings, template: PromptTemplate, row: PlanRow, attempt: int, rejections: Sequence[str]
+    settings: GenerateSettings,
+    template: PromptTemplate,
+    offers: Offers,
+    row: PlanRow,
+    attempt: int,
+    rejections: Sequence[str],
 ) -> ChatRequest:
     """What a chat model is asked for a row."""
-    schema = response_format(row)
+    schema, model = response_format(row), model_name(settings)
     return ChatRequest(
-        messages=write_messages(template, row, model=model_name(settings), rejections=rejections),
+        messages=write_messages(template, row, model=model, rejections=rejections),
         response_format=narrow_schema(schema, row.first_message, row.num_messages)
         if settings.provider == "local"
         else schema,
@@ -221,15 +221,22 @@ def write_request(
         temperature=settings.temperature,
         seed=request_seed(row, attempt),
         num_tokens=_request_tokens(settings, template),
+        reasoning=find_reasoning(settings, offers, model) if sends_openrouter_fields(settings) else None,
     )
 
 
-def _ask_client(client: ChatClient, settings: GenerateSettings, template: PromptTemplate) -> Ask:
+def _ask_client(client: ChatClient, settings: GenerateSettings, template: PromptTemplate, offers: Offers) -> Ask:
+    warn_of_others = OtherModels(offers)
+
     async def ask(
         row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
     ) -> Answer:
-        request = write_request(settings, template, row, attempt, rejections)
-        return await client.ask(request, on_failure=on_failure)
+        model = model_name(settings)
+        answer = await client.ask(
+            write_request(settings, template, offers, row, attempt, rejections), on_failure=on_failure
+        )
+        warn_of_others(model, answer.model)
+        return answer
 
     return ask
 

@@ -15,7 +15,9 @@ from nanosft.settings.judge import (
     MIN_SCORE_HELP,
     check_min_score,
 )
+from nanosft.settings.models import DEFAULT_MODEL
 
+Reasoning = Literal["off", "minimal", "low", "medium", "high", "xhigh"]
 Provider = Literal["openrouter", "local", "offline"]
 Mode = Literal["sync", "batch", "auto"]
 
@@ -70,7 +72,8 @@ class GenerateSettings(StageSettings):
     )
     dry_run: bool = Field(
         default=False,
-        description="Print coverage, first prompts, estimated tokens and dollars, and call nobody.",
+        description="Print coverage, first prompts, estimated tokens and dollars by the endpoint's price list, and ask "
+        "no model.",
         json_schema_extra={"content": False},
     )
 
@@ -80,7 +83,7 @@ class GenerateSettings(StageSettings):
         "or offline (facts of the knowledge base put into sentences, without any model).",
         json_schema_extra={"group": "Who writes"},
     )
-    model: str = Field(default="google/gemini-2.5-flash", min_length=1, description="The model's slug.")
+    model: str = Field(default=DEFAULT_MODEL, min_length=1, description="The model's slug.")
     fallback_models: tuple[str, ...] = Field(
         default=(), description="Models asked in order when the one before fails for good; may be repeated."
     )
@@ -101,6 +104,12 @@ class GenerateSettings(StageSettings):
     )
     temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Sampling temperature of the model.")
     max_tokens: int = Field(default=2048, ge=16, description="Longest answer, in tokens.")
+    reasoning: Reasoning = Field(
+        default="off",
+        description="How much a model that can reason does so before it answers, which is paid for like its answer: "
+        "off (its least, where it cannot be switched off), or an effort.",
+        json_schema_extra={"content": False},
+    )
 
     concurrency: int = Field(
         default=64,
@@ -191,7 +200,7 @@ class GenerateSettings(StageSettings):
         default=None,
         ge=0,
         description="Dollars per million prompt tokens, for estimates and where the endpoint states no cost (default: "
-        "for the default model a price from memory, for estimates alone).",
+        "as its list of models tells).",
         json_schema_extra={"content": False},
     )
     completion_price_usd: float | None = Field(

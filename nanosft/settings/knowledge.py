@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field, SecretStr
 
 from nanosft.settings.base import StageSettings
+from nanosft.settings.models import DEFAULT_MODEL
 
 
 class KnowledgeCheckSettings(StageSettings):
@@ -37,7 +38,7 @@ class KnowledgeDraftSettings(StageSettings):
     name: str = Field(default="", description="The assistant's name (default: as the source says).")
     maker: str = Field(default="", description="Who made the assistant (default: as the source says).")
     model: str = Field(
-        default="google/gemini-2.5-flash",
+        default=DEFAULT_MODEL,
         min_length=1,
         description="The model's slug.",
         json_schema_extra={"group": "Who drafts"},

@@ -1,9 +1,11 @@
-"""Models that a command is told by URI, each under a name: what `serve` and `chat` share."""
+"""Models that a command is told: by URI, each under a name, as `serve` and `chat` are; or by slug, with shares."""
 
 import re
 from collections.abc import Iterable
 from typing import Final
 
+DEFAULT_MODEL: Final = "google/gemini-3.5-flash-lite"
+"""Of the chat API, where none is named. One that its maker has announced to end is replaced here."""
 _NAMED: Final = re.compile(r"([\w.-]+)=(.+)")
 
 

@@ -285,7 +285,7 @@ def test_answers_that_are_billed_and_lost_do_not_pass_the_budget(out):
 
 def test_a_budget_that_nothing_could_be_held_against_is_refused_before_anything_is_written(out, stub):
     with pytest.raises(ConfigError, match="may state no cost"):
-        run_generate(settings(out, budget_usd=1.0, **ask_stub(stub)))
+        run_generate(settings(out, budget_usd=1.0, **ask_stub(stub, model="unlisted")))
     assert not Path(out).exists()
 
 
@@ -302,13 +302,43 @@ def test_without_a_key_openrouter_is_refused_before_anything_is_written(out):
     assert not Path(out).exists()
 
 
-def test_a_dry_run_tells_tokens_and_dollars_and_calls_and_writes_nothing(out, capfd):
-    summary = run_generate(settings(out, provider="openrouter", dry_run=True, num=300, json_output=True))
-    estimate = json.loads(capfd.readouterr().out)["counts"]["estimate"]
+def test_a_dry_run_tells_tokens_and_dollars_by_the_price_list_and_asks_and_writes_nothing(out, stub, capfd):
+    num_asked = len(stub.read_bill()["asked"])
+    asked = settings(out, dry_run=True, json_output=True, **ask_stub(stub, num=300))
+    summary = run_generate(asked)
+    printed = capfd.readouterr()
+    estimate = json.loads(printed.out)["counts"]["estimate"]
     assert estimate == summary.counts["estimate"]
     assert estimate["fixed_tokens"] > 300 * 1000
-    assert 0.1 < estimate["cost_usd"] < 10
+    tokens = estimate["fixed_tokens"] + estimate["varying_tokens"]
+    assert estimate["cost_usd"] == pytest.approx(tokens * 3e-7 + estimate["completion_tokens"] * 2.5e-6)
+    saved_usd = estimate["fixed_tokens"] * 292 / 300 * (3e-7 - 3e-8)  # the first 8 are in flight before any is cached
+    assert estimate["cached_cost_usd"] == pytest.approx(estimate["cost_usd"] - saved_usd)
+    assert estimate["batch_cost_usd"] < estimate["cached_cost_usd"]
+    assert "stub/other" in printed.err
+    assert "stub/free" not in printed.err
+    assert len(stub.read_bill()["asked"]) == num_asked
     assert not Path(out).exists()
+
+
+def test_a_dry_run_without_a_network_says_that_it_knows_no_price(out, capfd):
+    dead = {"provider": "openrouter", "base_url": "http://127.0.0.1:9/v1", "dry_run": True}
+    summary = run_generate(settings(out, **dead))
+    assert summary.counts["estimate"]["cost_usd"] is None
+    assert summary.counts["estimate"]["fixed_tokens"] > NUM * 1000
+    assert "no price list could be read" in " ".join(capfd.readouterr().out.split())
+    told = settings(out, prompt_price_usd=0.3, completion_price_usd=2.5, **dead)
+    assert run_generate(told).counts["estimate"]["cost_usd"] > 0
+
+
+def test_the_manifest_keeps_what_the_models_were_said_to_cost(out, stub):
+    run_generate(settings(out, num=5, **ask_stub(stub)))
+    catalogue = manifest_of(out).counts["catalogue"]
+    assert catalogue["models"]["stub"]["prices"]["completion"] == "0.0000025"
+    assert catalogue["models"]["stub"]["batch_prices"]["completion"] == "0.00000125"
+    assert len(catalogue["date"]) == 10
+    shard = json.loads(snapshot(out)["shards/1/00000.json"])
+    assert shard["counts"]["catalogue"] == catalogue
 
 
 def test_the_same_on_s3(bucket, stub):

@@ -21,7 +21,7 @@ from nanosft.generate.provider.answers import (
     parse_messages,
     unfence,
 )
-from nanosft.generate.provider.cards import SOON_DAYS, ModelCard, Prices
+from nanosft.generate.provider.cards import SOON_DAYS, ModelCard, Prices, Reasoning, find_card, show_million
 from nanosft.generate.provider.client import ChatClient, ClientOptions, Meter
 from nanosft.generate.provider.generation import read_generation_cost
 from nanosft.generate.provider.limits import AdaptiveLimit
@@ -74,11 +74,13 @@ __all__ = [
     "Prices",
     "Problem",
     "PromptTemplate",
+    "Reasoning",
     "Send",
     "Usage",
     "encode_request",
     "error_message",
     "estimate_row_tokens",
+    "find_card",
     "make_post",
     "make_template",
     "match_secret",
@@ -97,6 +99,7 @@ __all__ = [
     "require_key",
     "response_format",
     "serve_local_model",
+    "show_million",
     "speaks_openrouter",
     "unfence",
     "write_draft_messages",

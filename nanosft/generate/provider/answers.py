@@ -63,12 +63,17 @@ _FINISH: Final[dict[str, Problem]] = {
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer used; `cost_usd` is None where the provider states none."""
+    """What an answer used; `cost_usd` is None where the provider states none.
+
+    Of the prompt's tokens, `cached_tokens` came from the prompt cache; of the answer's, `reasoning_tokens` went before
+    its text.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float | None = None
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +232,15 @@ def _text_of(content: object) -> str:
 def _parse_usage(value: object) -> Usage:
     if not isinstance(value, dict):
         return Usage()
-    details = value.get("prompt_tokens_details")
+    details, made = value.get("prompt_tokens_details"), value.get("completion_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    reasoning = made.get("reasoning_tokens") if isinstance(made, dict) else None
     return Usage(
         prompt_tokens=_count(value.get("prompt_tokens")),
         cached_tokens=_count(cached),
         completion_tokens=_count(value.get("completion_tokens")),
         cost_usd=parse_cost(value.get("cost")),
+        reasoning_tokens=_count(reasoning),
     )
 
 

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -24,6 +24,7 @@ import stamina
 
 from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate.provider.answers import Answer, error_message, never_received, parse_answer, request_refused
+from nanosft.generate.provider.cards import Prices
 from nanosft.generate.provider.limits import AdaptiveLimit, RateLimit
 from nanosft.generate.provider.request import ChatRequest, encode_request
 from nanosft.generate.provider.transport import (
@@ -60,6 +61,7 @@ class ClientOptions:
         max_wait_s: A provider that asks for a longer wait (Retry-After) is not asked again for the row.
         prompt_price_usd: Dollars per million prompt tokens, used where the provider states no cost.
         completion_price_usd: The same for tokens of the answer.
+        prices: Of the catalogue, by slug; used in place of the two where a model has any.
         requests_per_minute: None: no limit of our own.
         tokens_per_minute: None: no limit of our own.
         secret: Never shown: replaced wherever a provider's message repeats it.
@@ -72,6 +74,7 @@ class ClientOptions:
     max_wait_s: float = 600.0
     prompt_price_usd: float = 0.0
     completion_price_usd: float = 0.0
+    prices: Mapping[str, Prices] = field(default_factory=dict)
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     secret: str = field(default="", repr=False)
@@ -204,7 +207,7 @@ class ChatClient:
         reply = redact(reply, self._secret)
         if reply.status != HTTPStatus.OK:
             raise self._error(reply.status, reply, generation, _message_of(reply.body))
-        answer = self._priced(parse_answer(reply.body, model=model))
+        answer = self._priced(parse_answer(reply.body, model=model), model)
         if self._tokens is not None:
             self._tokens.give_back(num_tokens - answer.usage.prompt_tokens - answer.usage.completion_tokens)
         problem = answer.problem
@@ -236,7 +239,7 @@ class ChatClient:
         if self._meter is not None:
             self._meter.spend(answer.usage.cost_usd)
 
-    def _priced(self, answer: Answer) -> Answer:
+    def _priced(self, answer: Answer, model: str) -> Answer:
         """The answer with a cost: the provider's own, or that of its tokens; none where nothing readable came."""
         usage, options = answer.usage, self._options
         if (
@@ -245,6 +248,14 @@ class ChatClient:
             or (answer.problem and answer.problem.kind == "body_unreadable")
         ):
             return answer
+        if (prices := options.prices.get(model)) is not None:
+            cost_usd = prices.cost_usd(
+                prompt=usage.prompt_tokens,
+                cached=min(usage.cached_tokens, usage.prompt_tokens),
+                completion=usage.completion_tokens,
+                reasoning=min(usage.reasoning_tokens, usage.completion_tokens),
+            )
+            return answer.with_cost(float(cost_usd))
         million_usd = (
             usage.prompt_tokens * options.prompt_price_usd + usage.completion_tokens * options.completion_price_usd
         )

@@ -9,7 +9,12 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What is asked; `num_tokens` is an estimate of prompt and answer, for the tokens-per-minute limit."""
+    """What is asked.
+
+    Attributes:
+        num_tokens: An estimate of prompt and answer, for the tokens-per-minute limit.
+        reasoning: How much a model may reason before it answers: OpenRouter's `reasoning` field.
+    """
 
     messages: Sequence[Mapping[str, Any]]
     response_format: Mapping[str, Any] | None = None
@@ -17,6 +22,7 @@ class ChatRequest:
     temperature: float | None = None
     seed: int | None = None
     num_tokens: int = 0
+    reasoning: Mapping[str, Any] | None = None
 
 
 def encode_request(request: ChatRequest, model: str, *, openrouter: bool) -> bytes:
@@ -38,6 +44,7 @@ def request_fields(request: ChatRequest, *, openrouter: bool) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": request.seed,
+        "reasoning": request.reasoning,
     }
     body.update((key, value) for key, value in optional.items() if value is not None)
     if openrouter:

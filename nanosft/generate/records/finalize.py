@@ -35,11 +35,14 @@ class PlanRecord:
         num: Rows; it may grow from run to run.
         settings: JSON values; no other may change.
         parents: Knowledge and dimensions.
+        catalogue: What the run's models were said to cost and to be, and on which day, when the plan was begun; it
+            decides nothing. None: it was not read.
     """
 
     num: int
     settings: Mapping[str, Any]
     parents: tuple[Parent, ...]
+    catalogue: Mapping[str, Any] | None = None
 
     @property
     def manifest_settings(self) -> dict[str, Any]:
@@ -50,7 +53,12 @@ class PlanRecord:
     def of(cls, manifest: Manifest) -> "PlanRecord":
         """The plan that a data set's manifest states."""
         settings = {key: value for key, value in manifest.settings.items() if key != "num"}
-        return cls(int(manifest.settings["num"]), settings, manifest.parents)
+        return cls(int(manifest.settings["num"]), settings, manifest.parents, manifest.counts.get("catalogue"))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the counts of its manifests hold beside counts."""
+        return {} if self.catalogue is None else {"catalogue": self.catalogue}
 
 
 def find_plan(store: Store, record: PlanRecord) -> PlanRecord:
@@ -75,7 +83,8 @@ def register_plan(store: Store, record: PlanRecord) -> PlanRecord:
     """
     key = f"{PLANS}{record.num:08d}.json"
     parents = [parent.model_dump() for parent in record.parents]
-    body = orjson.dumps({"settings": record.settings, "parents": parents}, option=orjson.OPT_SORT_KEYS)
+    value = {"settings": record.settings, "parents": parents, **record.told}
+    body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     earlier = _read_plans(store)
     check_same_plan(earlier, record, store)
     if record.num not in earlier:
@@ -125,7 +134,11 @@ def shard_manifest(
         kind="generated-shard",
         name=f"{name}/{shard_index}",
         objects=sort_objects(state.objects.values()),
-        counts={"rows": {"planned": planned, "accepted": accepted, "given_up": given_up}, **state.tally.counts()},
+        counts={
+            "rows": {"planned": planned, "accepted": accepted, "given_up": given_up},
+            **state.tally.counts(),
+            **record.told,
+        },
         cost_usd=state.tally.cost_usd,
         parents=record.parents,
         settings={**record.manifest_settings, "num_shards": num_shards, "shard_index": shard_index},
@@ -160,7 +173,7 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
         kind="generated",
         name=name,
         objects=sort_objects(objects),
-        counts={"rows": counts, **state.tally.counts()},
+        counts={"rows": counts, **state.tally.counts(), **record.told},
         cost_usd=state.tally.cost_usd,
         parents=record.parents,
         settings=record.manifest_settings,
@@ -220,7 +233,7 @@ def _read_plans(store: Store) -> dict[int, PlanRecord]:
             num = int(info.key.removeprefix(PLANS).removesuffix(".json"))
             value = orjson.loads(store.read(info.key))
             parents = tuple(Parent.model_validate(parent) for parent in value["parents"])
-            plans[num] = PlanRecord(num, value["settings"], parents)
+            plans[num] = PlanRecord(num, value["settings"], parents, value.get("catalogue"))
         except (ValueError, KeyError, TypeError) as exc:
             raise DataError(f"{store.uri_of(info.key)}: not a plan's record: remove it") from exc
     return plans

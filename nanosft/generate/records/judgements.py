@@ -108,7 +108,7 @@ class JudgeTally:
             "rows": {"scored": self.num_scored, "unscored": self.num_unscored, "refused": self.num_refused},
             "unusable": self.num_unusable,
             "scores": {name: _summarize(counts) for name, counts in sorted(self.scores.items())},
-            "tokens": {name: self.tokens[name] for name in ("cached", "completion", "prompt")},
+            "tokens": {name: self.tokens[name] for name in ("cached", "completion", "prompt", "reasoning")},
             "cost_usd": self.cost_usd,
             "unknown_usd": self.unknown_cost_usd,
         }

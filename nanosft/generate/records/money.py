@@ -37,4 +37,6 @@ def usage_of(answer: Answer) -> dict[str, Any]:
     """`cost_usd`, None where the provider stated none, and `tokens` of an answer, as lines keep them."""
     usage = answer.usage
     tokens = {"prompt": usage.prompt_tokens, "cached": usage.cached_tokens, "completion": usage.completion_tokens}
+    if usage.reasoning_tokens:  # of the completion's
+        tokens["reasoning"] = usage.reasoning_tokens
     return {"cost_usd": usage.cost_usd, "tokens": tokens}

@@ -145,7 +145,7 @@ class Tally:
             },
             "rejects": dict(sorted(self.rejects.items())),
             "reported": dict(sorted(self.reported.items())),
-            "tokens": {name: self.tokens[name] for name in ("cached", "completion", "prompt")},
+            "tokens": {name: self.tokens[name] for name in ("cached", "completion", "prompt", "reasoning")},
             "cost": {
                 "total_usd": self.cost_usd,
                 "unknown_usd": self.unknown_cost_usd,

@@ -1,12 +1,18 @@
+from decimal import Decimal
+from typing import Any
+
 import pytest
 
 from nanosft.errors import ConfigError
+from nanosft.generate.offers import Offers
 from nanosft.generate.planning import make_plan, read_dimensions
-from nanosft.generate.provider import PromptTemplate, make_template
-from nanosft.generate.writers import check_key, is_from_memory, make_limit, prices_usd
+from nanosft.generate.provider import ModelCard, Prices, PromptTemplate, make_template
+from nanosft.generate.writers import check_budget, check_key, make_limit, prices_usd
 from nanosft.knowledge import read_knowledge
 from nanosft.settings.generate import GenerateSettings
 from tests.stub_provider import KNOWLEDGE
+
+LISTED = Offers("2026-11-28", {"m": ModelCard("m", prices=Prices(Decimal("1e-6"), Decimal("2e-6")))})
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +41,17 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key):
     assert key not in str(raised.value)
 
 
-def test_a_price_that_is_given_wins_over_the_one_from_memory():
-    told = GenerateSettings(out="x", prompt_price_usd=1.0, completion_price_usd=2.0)
-    assert (prices_usd(told), is_from_memory(told)) == ((1.0, 2.0), False)
-    half = GenerateSettings(out="x", prompt_price_usd=1.0)
-    assert (prices_usd(half), is_from_memory(half)) == ((1.0, 2.5), True)
-    assert prices_usd(GenerateSettings(out="x", model="other/model")) is None
+def test_a_budget_needs_a_cost_that_is_stated_or_a_price():
+    asked: dict[str, Any] = {"out": "x", "model": "m", "base_url": "http://127.0.0.1:9/v1", "budget_usd": 1.0}
+    with pytest.raises(ConfigError, match="may state no cost"):
+        check_budget(GenerateSettings(**asked), Offers())
+    with pytest.raises(ConfigError, match="may state no cost"):
+        check_budget(GenerateSettings(**asked, fallback_models=("other",)), LISTED)
+    check_budget(GenerateSettings(**asked), LISTED)
+    check_budget(GenerateSettings(**asked, prompt_price_usd=1.0), Offers())
+    check_budget(GenerateSettings(**asked, openrouter_fields=True), Offers())
+
+
+def test_who_is_not_asked_over_the_network_costs_nothing():
+    (prices,) = prices_usd(GenerateSettings(out="x", provider="offline"), Offers()).values()
+    assert prices.cost_usd(prompt=10, completion=10) == 0

@@ -3,7 +3,7 @@ from decimal import Decimal
 
 import pytest
 
-from nanosft.generate.provider.cards import ModelCard, Prices, parse_cards, parse_price, show_million
+from nanosft.generate.provider.cards import ModelCard, Prices, Reasoning, parse_cards, parse_price, show_million
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 ENTRY = {
@@ -35,6 +35,7 @@ def test_an_entry_is_read_whole_and_exactly():
         prices=Prices(Decimal("3e-7"), Decimal("2.5e-6"), Decimal("3e-8"), Decimal("2.5e-6")),
         supported_parameters=frozenset({"structured_outputs", "response_format", "reasoning"}),
         expires=datetime(2026, 12, 1, tzinfo=UTC),
+        reasoning=Reasoning(is_mandatory=True, efforts=("minimal", "low", "high")),
     )
 
 
@@ -79,7 +80,7 @@ def test_an_entry_without_a_slug_is_left_out(item):
 def test_what_is_no_length_date_or_list_is_not_told(value):
     card = card_of(context_length=value, top_provider=value, supported_parameters=None, expiration_date=value)
     assert (card.context_length, card.max_completion_tokens) == (None, None)
-    assert (card.supported_parameters, card.expires) == (None, None)
+    assert (card.supported_parameters, card.reasoning, card.expires) == (None, None, None)
 
 
 def test_the_end_is_near_within_thirty_days():
@@ -114,3 +115,15 @@ def test_reasoning_tokens_are_of_the_answer_and_may_have_a_price_of_their_own():
 )
 def test_prices_as_people_read_them(price, shown):
     assert show_million(Decimal(price)) == shown
+
+
+def test_a_record_is_exact_text():
+    record = card_of().to_record()
+    assert record["prices"] == {
+        "prompt": "0.0000003",
+        "completion": "0.0000025",
+        "cached": "0.00000003",
+        "reasoning": "0.0000025",
+    }
+    assert record["batch_prices"] is None
+    assert record["expires"] == "2026-12-01"
