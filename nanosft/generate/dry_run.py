@@ -39,7 +39,7 @@ def print_dry_run(
         console.print(
             render_quotes(
                 _quotes(settings, tokens, offers),
-                title=f"Dollars per million tokens, and per 1,000 of these conversations, on {offers.date}",
+                title=f"Dollars a million tokens, and of 1,000 conversations ({offers.date})",
                 chosen=model_slugs(settings),
             )
         )
