@@ -56,7 +56,7 @@ def test_every_row_has_its_scores_and_low_ones_are_refused_with_the_judges_reaso
     assert summary.num_accepted == NUM
     metas = [conversation.meta["judge"] for conversation in read_conversations(str(tmp_path))]
     assert {meta["scores"]["faithful"] for meta in metas} == {5}
-    assert {meta["model"] for meta in metas} == {"stub"}
+    assert {meta["model"] for meta in metas} == {"judge"}
     num_low = stub.read_bill()["counts"]["low_scores"] - before["counts"].get("low_scores", 0)
     refused = [record for record in rejects_of(tmp_path) if record["reason"] == "judge/low_score"]
     assert len(refused) == num_low > 0
