@@ -7,11 +7,12 @@ STAMP  := $(VENV)/.setup-done
 CHECKOV := .venv-checkov/.setup-done
 PEER   := .venv-peer/.setup-done
 AREAS  ?=
+CHAOS  ?=
 RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs-check reference bench gpu-test harness fuzz-serve image image-test release lock clean
+.PHONY: help setup demo test check docs-check reference bench gpu-test harness fuzz-serve chaos image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,6 +76,9 @@ harness: setup .venv-harness/.setup-done ## Compare lm-evaluation-harness over `
 
 fuzz-serve: setup ## Send five minutes of requests of every kind to `serve`
 	$(BIN)/python -m tests.fuzz serve --minutes 5
+
+chaos: setup ## Kill short runs, and spoil what their stores answer, at every call (CHAOS="--share 0.1" for a part)
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 gpu-test: ## Check what needs a GPU and measure it; one JSON object (PYTHON=… with torch from 2.11 on; no other package)
 	$(PYTHON) -m tests.gpu

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Final, TypeVar
@@ -100,6 +100,12 @@ class World:
             if found is not None:
                 raise found
         return result  # type: ignore[return-value]  # no error, so there is a result
+
+    @contextmanager
+    def enter_on_rank_zero(self, make: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+        """A context that rank 0 alone is in; what it gives, or its error on entering, on every rank."""
+        with ExitStack() as stack:
+            yield self.run_on_rank_zero(lambda: stack.enter_context(make()))
 
     def run_on_rank_zero(self, work: Callable[[], T]) -> T:
         """Run `work` on rank 0 alone and give every rank its result, or its error.

@@ -91,8 +91,8 @@ class Manifest(_Record):
 
     @field_validator("counts", "settings")
     @classmethod
-    def _to_json_values(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return _json_values(values)
+    def _tojson_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return json_values(values)
 
     def to_bytes(self) -> bytes:
         """Indented JSON with sorted keys and a last line end; parses back to an equal manifest."""
@@ -151,7 +151,7 @@ def check_same_settings(found: Manifest, settings: dict[str, Any], *, where: str
     Raises:
         ConfigError: They differ; the message names the first key that does.
     """
-    wanted = _json_values(settings)
+    wanted = json_values(settings)
     for key in sorted({*found.settings, *wanted}):
         before, now = found.settings.get(key), wanted.get(key)
         if before != now:
@@ -161,7 +161,7 @@ def check_same_settings(found: Manifest, settings: dict[str, Any], *, where: str
             )
 
 
-def _json_values(values: dict[str, Any]) -> dict[str, Any]:
+def json_values(values: dict[str, Any]) -> dict[str, Any]:
     """The same values as JSON gives them back."""
     parsed: dict[str, Any] = orjson.loads(orjson.dumps(to_jsonable_python(values)))
     return parsed

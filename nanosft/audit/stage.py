@@ -66,7 +66,7 @@ def run_audit(settings: AuditSettings) -> Audit:
     found = _read_finished(settings, parents) if settings.out else None
     if found is None:
         with raising("nothing is written that could be read as whole: the same command begins anew"):
-            found = _audit(settings, objects, parents)
+            found = _audit_into_prefix(settings, objects, parents) if settings.out else _audit(settings, objects, ())
     if settings.json_output:
         sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -86,6 +86,15 @@ def check_refused_share(settings: AuditSettings, found: Audit) -> None:
         raise DataError(f"{settings.uri}: {num_bad} of {found.num_rows} rows are refused, more than {limit:.2%}")
 
 
+def _audit_into_prefix(settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...]) -> Audit:
+    prefixes = [_prefix(settings, part) for part in ("refused", "clean")]
+    for prefix in prefixes:
+        prefix.check_apart(item.uri for item in objects)
+    with prefixes[0].writing(parents), prefixes[1].writing(parents) as finished:
+        found = _read_finished(settings, parents) if finished is not None else None
+        return found or _audit(settings, objects, parents)
+
+
 def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...]) -> Audit:
     context = _context(settings, objects)
     audit = Audit(settings.uri, full_stops=context.full_stops)
@@ -95,11 +104,6 @@ def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Pa
     kept: list[str] = []  # where each conversation of the index stands
     totals = [item.num_rows for item in objects]
     total = sum(num for num in totals if num is not None) if None not in totals else None
-    if settings.out:
-        for part in ("refused", "clean"):
-            prefix = _prefix(settings, part)
-            prefix.check_apart(item.uri for item in objects)
-            prefix.begin(is_own=lambda key: _ROWS_KEY.fullmatch(key) is not None)
     started_s = time.process_time()
     with Bar("audit", total) as bar, _Sinks(settings.out) as sinks:
         for where, row in _iter_rows(objects, settings):
@@ -227,7 +231,7 @@ def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], 
             parents=parents,
             settings=settings.content(),
         )
-        _prefix(settings, part).commit(manifest)
+        _prefix(settings, part).commit(manifest, is_own=lambda key: _ROWS_KEY.fullmatch(key) is not None)
 
 
 def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audit | None:

@@ -13,7 +13,7 @@ import zstandard
 
 from nanosft.data.hashing import hash_object
 from nanosft.data.objects import DataObject
-from nanosft.errors import DataError
+from nanosft.errors import DataError, StoreError
 
 _BLOCK_BYTES: Final = 1 << 18
 _NUM_BLOCKS_AHEAD: Final = 4
@@ -81,6 +81,8 @@ def read_blocks(item: DataObject, digest: "hashlib._Hash | None" = None) -> Gene
 
 def _check_sha256(item: DataObject, sha256: str) -> None:
     if item.sha256 is not None and sha256 != item.sha256:
+        if hash_object(item.store, item.key) == item.sha256:
+            raise StoreError(f"{item.uri}: was damaged on its way here: run the same command again")
         raise DataError(f"{item.uri}: SHA-256 is {sha256}, {item.sha256} is expected: {_CHANGED}")
 
 

@@ -2,25 +2,34 @@
 
     prefix = OutputPrefix(open_store(uri), command="mix", settings=settings.content())
     if prefix.find_finished() is None:
-        prefix.begin(is_own=...)
-        ...
-        prefix.commit(manifest)
+        with prefix.writing(parents) as finished:
+            if finished is None:
+                ...
+                prefix.commit(manifest, is_own=...)
 
 Readers believe manifests, and take a prefix without one but with `state/` for unfinished: nothing half-written is ever
-read as whole.
+read as whole. Who writes claims the prefix for settings and parents; others are refused until it ends. Processes with
+the same claim put the same bytes under the same keys, so a process that was held and goes on when another has finished
+changes nothing. Nothing is deleted before a manifest is there, and then only what it does not name.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from nanosft.errors import ConfigError
-from nanosft.manifest import MANIFEST_KEY, Manifest, check_same_settings, parse_manifest
-from nanosft.store import MissingObjectError, Store
+from nanosft.errors import ConfigError, DataError, NanosftError
+from nanosft.foreign import quote
+from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, check_same_settings, json_values, parse_manifest
+from nanosft.store import MissingObjectError, NoConditionalPutError, Store
+
+_CLAIM_KEY: Final = "state/claim.json"
+_NUM_LOOKED_AT: Final = 16
+"""Objects that are looked at one by one; more are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +51,15 @@ class OutputPrefix:
 
         Raises:
             ConfigError: It was made with other settings; the message names the first that differs.
-            DataError: It cannot be read.
+            DataError: It cannot be read, or an object that it names is not there as it says.
         """
         manifest = read_manifest(self.store)
         if manifest is not None:
             check_same_settings(manifest, dict(self.settings), where=self.store.uri_of(MANIFEST_KEY))
+            check_objects(self.store, manifest)
+            for key in (self._mark_key, _CLAIM_KEY):  # of a process killed right behind its manifest
+                if self.store.exists(key):
+                    self.store.delete(key)
         return manifest
 
     def check_apart(self, uris: Iterable[str]) -> None:
@@ -66,30 +79,101 @@ class OutputPrefix:
         Raises:
             ConfigError: It does.
         """
-        has_begun = self.store.exists(self._mark_key)
+        has_begun = self.store.exists(self._mark_key) or self.store.exists(_CLAIM_KEY)
         for info in self.store.list():
-            if not has_begun or not (is_own(info.key) or info.key == self._mark_key):
+            if not has_begun or not (is_own(info.key) or info.key in (self._mark_key, _CLAIM_KEY)):
                 raise ConfigError(f"{self.store.uri_of(info.key)}: --out is not empty: choose another --out")
 
-    def begin(self, *, is_own: Callable[[str], bool]) -> None:
-        """Mark the prefix as unfinished, and delete what a killed run has left.
+    @contextmanager
+    def writing(self, parents: Sequence[Parent]) -> Iterator[Manifest | None]:
+        """Mark the prefix as unfinished and claim it, while the context is open; an error gives the claim up.
 
         Args:
-            is_own: Whether a key is of the form that this command writes; all others are left alone.
+            parents: What it is made from.
+
+        Yields:
+            What another process has finished meanwhile, of the same settings and parents; None: it is to be made.
+
+        Raises:
+            ConfigError: It is claimed for other settings or parents, or such have been finished meanwhile.
         """
-        self.store.write(self._mark_key, orjson.dumps({"command": self.command}, option=orjson.OPT_APPEND_NEWLINE))
+        claim = orjson.dumps(
+            {
+                "command": self.command,
+                "settings": json_values(dict(self.settings)),
+                "parents": [parent.model_dump() for parent in parents],
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+        is_ours = self._claim(claim)
+        try:
+            finished = self.find_finished()  # after the claim: from now on nobody finishes anything else
+            if finished is None:
+                mark = orjson.dumps({"command": self.command}, option=orjson.OPT_APPEND_NEWLINE)
+                self.store.write(self._mark_key, mark)
+            else:
+                self._check_same_parents(finished, parents)
+            yield finished
+        except BaseException:
+            if is_ours:
+                with suppress(NanosftError):  # the reason for the end matters more
+                    self.store.delete(_CLAIM_KEY)
+            raise
+
+    def commit(self, manifest: Manifest, *, is_own: Callable[[str], bool] = lambda _key: False) -> None:
+        """Put the manifest, when all that it names is up, unless an equal one is; then take mark and claim away.
+
+        A process killed between the two leaves them, which the manifest outweighs.
+
+        Args:
+            manifest: The manifest.
+            is_own: Whether a key is of the form that this command writes: what killed runs have left of that form, and
+                the manifest does not name, is deleted; all others are left alone.
+
+        Raises:
+            ConfigError: Another process has finished something else meanwhile.
+        """
+        try:
+            is_put = self.store.write_if_absent(MANIFEST_KEY, manifest.to_bytes())
+        except NoConditionalPutError:
+            is_put = read_manifest(self.store) is None
+            if is_put:
+                put_manifest(self.store, manifest)
+        if not is_put and (finished := self.find_finished()) is not None:
+            self._check_same_parents(finished, manifest.parents)
+            manifest = finished
+        named = {item.key for item in manifest.objects}
         for info in list(self.store.list()):
-            if is_own(info.key):
+            if is_own(info.key) and info.key not in named and info.key != MANIFEST_KEY:
                 self.store.delete(info.key)
         self.store.discard_unfinished()
+        for key in (self._mark_key, _CLAIM_KEY):
+            self.store.delete(key)
 
-    def commit(self, manifest: Manifest) -> None:
-        """Put the manifest, when all that it names is up, and take the mark away.
+    def _claim(self, claim: bytes) -> bool:
+        """Claim the prefix; whether this process is the first to do so."""
+        try:
+            is_first = self.store.write_if_absent(_CLAIM_KEY, claim)
+        except NoConditionalPutError:
+            is_first = not self.store.exists(_CLAIM_KEY)
+            if is_first:
+                self.store.write(_CLAIM_KEY, claim)
+        try:
+            found = claim if is_first else self.store.read(_CLAIM_KEY)
+        except MissingObjectError:
+            return self._claim(claim)  # it was given up in between
+        if found != claim:
+            raise ConfigError(
+                f"{self.store.uri_of(_CLAIM_KEY)}: a run with {_describe_difference(found, claim)} is under way here, "
+                "or was killed: choose another --out, or delete this object when none is"
+            )
+        return is_first
 
-        A process killed between the two leaves the mark, which the manifest outweighs.
-        """
-        put_manifest(self.store, manifest)
-        self.store.delete(self._mark_key)
+    def _check_same_parents(self, found: Manifest, parents: Sequence[Parent]) -> None:
+        if {item.sha256 for item in found.parents} != {item.sha256 for item in parents}:
+            raise ConfigError(
+                f"{self.store.uri}: another process has finished it from other inputs: choose another --out"
+            )
 
     @property
     def _mark_key(self) -> str:
@@ -99,6 +183,40 @@ class OutputPrefix:
 def _locate(uri: str) -> str:
     """A URI by which two names of one file are the same."""
     return os.path.realpath(unquote(urlsplit(uri).path)) if uri.startswith("file:") else uri
+
+
+def check_objects(store: Store, manifest: Manifest) -> None:
+    """See that what a manifest names is there, and of the size that it says.
+
+    Raises:
+        DataError: Something is not.
+    """
+    if len(manifest.objects) <= _NUM_LOOKED_AT:
+        found = {item.key: info.size_bytes for item in manifest.objects if (info := store.stat(item.key)) is not None}
+    else:
+        found = {info.key: info.size_bytes for info in store.list()}
+    for item in manifest.objects:
+        if found.get(item.key) != item.size_bytes:
+            problem = f"has {found[item.key]} bytes, not {item.size_bytes}" if item.key in found else "is not there"
+            raise DataError(
+                f"{store.uri_of(item.key)}: {problem}, as {MANIFEST_KEY} says: delete {store.uri_of(MANIFEST_KEY)} and "
+                "run the same command again"
+            )
+
+
+def _describe_difference(found: bytes, wanted: bytes) -> str:
+    """What another claim has that this one has not, for a message."""
+    try:
+        before, now = orjson.loads(found), orjson.loads(wanted)
+        if before["command"] != now["command"]:
+            return f"command {quote(before['command'])}"
+        settings = before["settings"], now["settings"]
+        for key in sorted({*settings[0], *settings[1]}):
+            if settings[0].get(key) != settings[1].get(key):
+                return f"{key}={quote(settings[0].get(key))}, not {quote(settings[1].get(key))},"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "a claim of another form"
+    return "other inputs"
 
 
 def read_manifest(store: Store) -> Manifest | None:

@@ -1,6 +1,7 @@
 """An evaluation in the store: what it is made from, its objects and manifest, and the note beside the model."""
 
 import logging
+from contextlib import AbstractContextManager
 
 import orjson
 
@@ -50,15 +51,15 @@ def find_parents(
     return tuple(parents)
 
 
-def begin(settings: EvalSettings) -> None:
-    """Mark `out` as unfinished, and delete what a killed evaluation has left.
+def writing(settings: EvalSettings, parents: tuple[Parent, ...]) -> AbstractContextManager[Manifest | None]:
+    """Claim `out` while the context is open, as `OutputPrefix.writing` does.
 
     Raises:
-        ConfigError: It is the model's own prefix.
+        ConfigError: It is the model's own prefix, or another evaluation is under way there.
     """
     if open_store(settings.model).uri == open_store(settings.out or "").uri:
         raise ConfigError(f"--out {settings.out}: is the model's own prefix: choose another --out")
-    _prefix(settings).begin(is_own={SCORES_KEY, ANSWERS_KEY, DOCUMENTS_KEY}.__contains__)
+    return _prefix(settings).writing(parents)
 
 
 def finish(settings: EvalSettings, found: Evaluation, parents: tuple[Parent, ...]) -> None:

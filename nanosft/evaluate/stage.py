@@ -25,7 +25,7 @@ from nanosft.evaluate.forgetting import (
     score_documents,
     summarize_documents,
 )
-from nanosft.evaluate.keeping import begin, find_origin, find_parents, finish, read_evaluation, read_finished
+from nanosft.evaluate.keeping import find_origin, find_parents, finish, read_evaluation, read_finished, writing
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
 from nanosft.evaluate.report import advise, describe_counts, make_score_table, make_table, make_worst_table
@@ -43,7 +43,7 @@ from nanosft.evaluate.results import (
 )
 from nanosft.evaluate.scoring import Judge
 from nanosft.evaluate.second_opinion import AskJudge, add_opinions, write_judge_prompt
-from nanosft.evaluate.tasks import Sandbox, read_tasks, score_tasks
+from nanosft.evaluate.tasks import Sandbox, Task, read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
 from nanosft.nanochat import Checkpoint, Sampling, load_checkpoint, resolve_device
 from nanosft.progress import make_result_console
@@ -148,8 +148,27 @@ def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) 
         return finished
     sandbox = world.run_on_rank_zero(Sandbox.open) if settings.sandbox else None
     tasks = world.run_on_rank_zero(partial(read_tasks, settings.tasks_dir)) if settings.tasks_dir else []
-    if settings.out:
-        world.run_on_rank_zero(lambda: begin(settings))
+    if not settings.out:
+        return _make(settings, world, knowledge, base_uri, data, tasks, sandbox, ask_judge)
+    with world.enter_on_rank_zero(lambda: writing(settings, parents)) as finished_meanwhile:
+        if finished_meanwhile is not None:
+            return world.run_on_rank_zero(lambda: read_evaluation(str(settings.out)))
+        found = _make(settings, world, knowledge, base_uri, data, tasks, sandbox, ask_judge)
+        world.run_on_rank_zero(lambda: finish(settings, found, parents))
+    return found
+
+
+def _make(
+    settings: EvalSettings,
+    world: World,
+    knowledge: Knowledge,
+    base_uri: str | None,
+    data: tuple[str, ...],
+    tasks: list[Task],
+    sandbox: Sandbox | None,
+    ask_judge: AskJudge | None,
+) -> Evaluation:
+    """Run the models on everything, and put the figures together."""
     models = world.run_on_all_ranks(lambda: _load_models(settings, base_uri, world))
     found = Evaluation({label: _describe_model(checkpoint) for label, checkpoint in models.items()})
     probes, found.counts = world.run_on_rank_zero(lambda: choose_all(settings, knowledge, data))
@@ -174,8 +193,6 @@ def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) 
     if len(models) > 1:
         found.add(CHANGE, pair_answers(*(found.answers_of(label) for label in models)))
         found.add(CHANGE, pair_solutions(*(found.solutions_of(label) for label in models)))
-    if settings.out:
-        world.run_on_rank_zero(lambda: finish(settings, found, parents))
     return found
 
 

@@ -73,15 +73,17 @@ def export(settings: ExportSettings) -> Manifest:
         return finished
     prefix.check_apart(uri for uri in (settings.model, settings.data) if uri)
     prefix.check_free(is_own=_is_own)
-    prefix.begin(is_own=_is_own)
-    if settings.data:
-        manifest = _export_data(settings, prefix.store)
-    elif settings.to == "nanochat":
-        manifest = _manifest(settings, *nanochat.write(settings, prefix.store))
-    else:
-        manifest = _export_model(settings, prefix.store)
-    manifest = manifest.model_copy(update={"parents": parents})
-    prefix.commit(manifest)
+    with prefix.writing(parents) as finished:
+        if finished is not None:
+            return finished
+        if settings.data:
+            manifest = _export_data(settings, prefix.store)
+        elif settings.to == "nanochat":
+            manifest = _manifest(settings, *nanochat.write(settings, prefix.store))
+        else:
+            manifest = _export_model(settings, prefix.store)
+        manifest = manifest.model_copy(update={"parents": parents})
+        prefix.commit(manifest, is_own=_is_own)
     return manifest
 
 

@@ -113,22 +113,22 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
             report, selection = select_rows(recipe, reader, db, workers, directory, tuning)
             if out is None or prefix is None:
                 return report
-            if _is_finished(prefix, recipe):  # by another process, since
-                return None
-            refused = {f"refused/{source.name}.jsonl" for source in recipe.sources}
-            prefix.begin(is_own=lambda key: _PART_KEY.fullmatch(key) is not None or key in refused)
-            target = Target(out.uri, recipe.compression, directory)
-            objects = _write(selection, workers, target, recipe, tuning)
-        reader.put_refused(out)
-    manifest = Manifest(
-        kind="mixture",
-        name=Path(settings.recipe).stem,
-        objects=sort_objects(objects),
-        counts=report.to_counts(),
-        parents=reader.parents,
-        settings=identity,
-    )
-    prefix.commit(manifest)
+            with prefix.writing(reader.parents) as finished:
+                if finished is not None:  # by another process, since
+                    return None
+                target = Target(out.uri, recipe.compression, directory)
+                objects = _write(selection, workers, target, recipe, tuning)
+                refused = reader.put_refused(out)
+                manifest = Manifest(
+                    kind="mixture",
+                    name=Path(settings.recipe).stem,
+                    objects=sort_objects(objects),
+                    counts=report.to_counts(),
+                    parents=reader.parents,
+                    settings=identity,
+                )
+                stale = {f"refused/{source.name}.jsonl" for source in recipe.sources} - refused
+                prefix.commit(manifest, is_own=lambda key: _PART_KEY.fullmatch(key) is not None or key in stale)
     return report
 
 

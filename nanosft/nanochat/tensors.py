@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nanosft.errors import DataError, NanosftError
+from nanosft.foreign import quote
 from nanosft.nanochat.generations import name_some
 from nanosft.nanochat.verified import open_verified
 from nanosft.store.base import Store, Writer, Written
@@ -100,7 +101,11 @@ def _check_archive(file: IO[bytes]) -> None:
     """Refuse an archive that unpacks to more than its own size; `torch.save` makes none."""
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        is_plain = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+        damaged = archive.testzip() if is_plain else None
+    if damaged is not None:
+        raise _NotSavedByTorchError(f"the check sum of its record {quote(damaged)} is not that of its bytes")
+    if not is_plain:
         raise _NotSavedByTorchError("its archive is compressed, as torch.save never makes it")
     if sum(record.file_size for record in records) > file.seek(0, io.SEEK_END):
         raise _NotSavedByTorchError("its archive claims more bytes than it has")

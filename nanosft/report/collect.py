@@ -23,6 +23,8 @@ from nanosft.settings.report import ReportSettings
 from nanosft.store import MissingObjectError, Store, open_store
 
 METRICS_KEY: Final = "metrics.jsonl"
+_FINAL_METRICS: Final = re.compile(r"metrics-[0-9a-f]{8}\.jsonl")
+"""What a finished run's manifest names; the other is written over by whatever process still goes on."""
 _STATES: Final = "state/"
 _STATE_NAME: Final = re.compile(r"step_(\d+)-(\w+)")
 _SCORES_KEY: Final = "scores.json"
@@ -82,9 +84,11 @@ def _collect_run(record: Record, store: Store, settings: ReportSettings, *, with
         manifest = whole[-1].manifest
         assert manifest is not None
         record.lineage = trace_parents(store.uri, manifest)
-    info = store.stat(METRICS_KEY)
+    named = record.manifest.objects if record.manifest is not None else ()
+    key = next((item.key for item in named if _FINAL_METRICS.fullmatch(item.key)), METRICS_KEY)
+    info = store.stat(key)
     record.metrics_s = info.modified_s if info is not None else None
-    record.metrics = _read_lines(store, METRICS_KEY, record)
+    record.metrics = _read_lines(store, key, record)
     if (note := find_evaluation(record.uri)) is not None:
         record.evaluation = _read_evaluation(note["uri"], record)
     if not with_rows:

@@ -154,7 +154,7 @@ class LocalStore:
                 path.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
-        """Delete the file; no error when it is not there. Directories stay."""
+        """Delete the file, and the folders under the root that it leaves empty; no error when it is not there."""
         path = self._path(key)
         with _translated(self.uri_of(key)):
             try:
@@ -162,6 +162,9 @@ class LocalStore:
             except OSError as exc:
                 if exc.errno not in _ABSENT:
                     raise
+        with suppress(OSError):  # where anything is in a folder, or someone else was faster
+            while (path := path.parent) != self._root:
+                path.rmdir()
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key, root=self.uri)
@@ -205,8 +208,14 @@ class _LocalWriter:
 
     def __enter__(self) -> Writer:
         with _translated(self._uri):
-            self._temporary = _temporary_beside(self._target, self._uri)
-            self._file = self._temporary.open("xb", buffering=_READ_AHEAD_BYTES)
+            for is_last in (False, True):
+                self._temporary = _temporary_beside(self._target, self._uri)
+                try:
+                    self._file = self._temporary.open("xb", buffering=_READ_AHEAD_BYTES)
+                    break
+                except FileNotFoundError:  # its folder was just left empty by another process, and is gone
+                    if is_last:
+                        raise
         return self
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:

@@ -15,6 +15,7 @@ import boto3
 import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
+from urllib3.exceptions import HTTPError
 
 from nanosft import __version__
 from nanosft.errors import ConfigError, DataError, NanosftError, StoreError
@@ -49,6 +50,7 @@ _BROKEN_TRANSPORT: Final = (
     boto.ConnectionError,
     boto.IncompleteReadError,
     boto.CredentialRetrievalError,
+    HTTPError,
 )
 _NO_CREDENTIALS: Final = (
     boto.NoCredentialsError,
@@ -117,11 +119,11 @@ def translated(uri: str) -> Iterator[None]:
     """Turn boto3's errors into ours, naming the object.
 
     Raises:
-        NanosftError: For every error of botocore.
+        NanosftError: For every error of botocore, and of urllib3, which comes where the body of an error breaks.
     """
     try:
         yield
-    except (boto.ClientError, boto.BotoCoreError) as exc:
+    except (boto.ClientError, boto.BotoCoreError, HTTPError) as exc:
         raise to_error(exc, uri) from exc
 
 
@@ -145,7 +147,7 @@ def is_absent(exc: boto.ClientError) -> bool:
     return error_code(exc) in _ABSENT
 
 
-def to_error(exc: boto.ClientError | boto.BotoCoreError, uri: str) -> NanosftError:
+def to_error(exc: boto.ClientError | boto.BotoCoreError | HTTPError, uri: str) -> NanosftError:
     """Our error for one of boto3's: what, which object, what to do."""
     if isinstance(exc, boto.ClientError):
         return _answer_to_error(exc, uri)

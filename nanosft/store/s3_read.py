@@ -4,9 +4,11 @@ A connection that breaks, or a body that ends early, is resumed by a ranged GET 
 on the ETag of the first answer: what is read is one version of the object, never a mixture of two.
 """
 
+import contextlib
 import hashlib
 import io
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,10 +28,17 @@ _log = logging.getLogger("nanosft.store")
 SHA256_METADATA: Final = "nanosft-sha256"
 """User metadata of objects put in one request: their SHA-256 (hex), which every endpoint gives back."""
 
+_MD5_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
+"""Of an object put in one request: its MD5, unless a key of the endpoint's encrypts it."""
+_BLOCK_BYTES: Final = 1 << 20
 _MAX_RESUMES: Final = 6
 """Without a single byte between them."""
 _FIRST_WAIT_S: Final = 0.1
 _BROKEN: Final = (boto.HTTPClientError, boto.IncompleteReadError, boto.ConnectionError, HTTPError, OSError)
+
+
+class DamagedOnTheWayError(StoreError):
+    """What was read is not what the object is."""
 
 
 class ObjectReader(io.RawIOBase):
@@ -49,7 +58,8 @@ class ObjectReader(io.RawIOBase):
         self._etag = ""
         self._num_resumes = 0
         self._hash = hashlib.sha256()
-        self._expected_sha256: str | None = None
+        self._expected: str | None = None
+        self._is_ours = True
         self._body: StreamingBody | None = None
         try:
             answer = self._get(self._is_range)
@@ -58,12 +68,15 @@ class ObjectReader(io.RawIOBase):
                 raise to_error(exc, uri) from exc
             self._end = self._next  # the object ends before `start`
             return
-        except boto.BotoCoreError as exc:
+        except (boto.BotoCoreError, HTTPError) as exc:
             raise to_error(exc, uri) from exc
         self._etag = answer.get("ETag", "")
         self._end = self._next + answer["ContentLength"]
         if not self._is_range:
-            self._expected_sha256 = answer.get("Metadata", {}).get(SHA256_METADATA)
+            self._expected = answer.get("Metadata", {}).get(SHA256_METADATA)
+            if self._expected is None and (match := _MD5_ETAG.fullmatch(self._etag)):
+                self._expected, self._is_ours = match[1], False
+                self._hash = hashlib.md5(usedforsecurity=False)
 
     def readable(self) -> bool:
         """Always."""
@@ -81,7 +94,7 @@ class ObjectReader(io.RawIOBase):
 
         Raises:
             StoreError: The connection breaks again and again, or the object was replaced meanwhile.
-            DataError: At the end, when the bytes are not what the object's checksum says.
+            DataError: At the end, when the bytes are not what the object's checksum says, twice.
         """
         assert self._end is not None
         while self._next < self._end:
@@ -97,15 +110,12 @@ class ObjectReader(io.RawIOBase):
                 continue
             self._next += len(chunk)
             self._num_resumes = 0
-            if self._expected_sha256:
+            if self._expected:
                 self._hash.update(chunk)
             return chunk
-        if self._expected_sha256 and self._hash.hexdigest() != self._expected_sha256:
-            raise DataError(
-                f"{self._uri}: SHA-256 is {self._hash.hexdigest()}, was {self._expected_sha256} when it was put: "
-                "the object is damaged, make it again"
-            )
-        self._expected_sha256 = None
+        if self._expected and self._hash.hexdigest() != self._expected:
+            self._look_once_more()
+        self._expected = None
         return b""
 
     def close(self) -> None:
@@ -114,6 +124,25 @@ class ObjectReader(io.RawIOBase):
             self._body.close()
             self._body = None
         super().close()
+
+    def _look_once_more(self) -> None:
+        """Tell an object that is damaged from one that was damaged on its way here, by reading it again."""
+        found, expected = self._hash.hexdigest(), self._expected
+        again = hashlib.new(self._hash.name, usedforsecurity=False)
+        try:
+            body = self._client.get_object(Bucket=self._bucket, Key=self._key)["Body"]
+            with contextlib.closing(body):
+                for block in body.iter_chunks(_BLOCK_BYTES):
+                    again.update(block)
+        except (boto.ClientError, boto.BotoCoreError, HTTPError, OSError) as exc:
+            raise StoreError(f"{self._uri}: was damaged on its way, and could not be read again: {exc}") from exc
+        if again.hexdigest() != found:
+            raise DamagedOnTheWayError(f"{self._uri}: was damaged on its way: run the same command again")
+        if self._is_ours:
+            raise DataError(
+                f"{self._uri}: SHA-256 is {found}, was {expected} when it was put: the object is damaged, make it again"
+            )
+        # Others' objects: the ETag is no MD5 where a key encrypts them, so equal bytes twice are what is there.
 
     def _get(self, ranged: bool) -> Any:  # noqa: FBT001 - one caller says it by name of a field
         conditions: dict[str, Any] = {"IfMatch": self._etag} if self._etag else {}
@@ -136,7 +165,7 @@ class ObjectReader(io.RawIOBase):
                         f"{self._uri}: replaced while it was being read: run the same command again"
                     ) from exc
                 raise to_error(exc, self._uri) from exc
-            except boto.BotoCoreError as exc:
+            except (boto.BotoCoreError, HTTPError) as exc:
                 raise to_error(exc, self._uri) from exc
         assert self._body is not None
         return self._body

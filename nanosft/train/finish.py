@@ -1,10 +1,12 @@
 """A run's manifest, from what decides it to its end: chat checkpoints in nanochat's layout, and the manifest last."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nanosft.data import OutputPrefix
+from nanosft.data import OutputPrefix, read_manifest
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
 from nanosft.nanochat.checkpoint import Checkpoint, save_checkpoint
 from nanosft.nanochat.layout import find_model_parent
@@ -13,7 +15,7 @@ from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
 from nanosft.train.data import Data
-from nanosft.train.metrics import MetricsLog
+from nanosft.train.metrics import MetricsLog, is_final_metrics
 from nanosft.train.optim import HyperParameters
 from nanosft.train.progress import Progress, describe_rise
 from nanosft.train.state import BEST_PREFIX
@@ -59,6 +61,17 @@ def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
         return None
     _log.info("%s is finished: nothing to do", store.uri)
     return _summarize(store, manifest, was_finished=True)
+
+
+@contextmanager
+def writing(store: Store, manifest: Manifest) -> Iterator[TrainSummary | None]:
+    """Claim the prefix while the context is open; the run that another process has finished meanwhile, or None.
+
+    Raises:
+        ConfigError: A run with other settings or from other inputs is under way there, or has been finished.
+    """
+    with OutputPrefix(store, "train", manifest.settings).writing(manifest.parents) as finished:
+        yield None if finished is None else _summarize(store, finished, was_finished=True)
 
 
 def describe_run(settings: TrainSettings, store: Store, base: Checkpoint, data: Data) -> Manifest:
@@ -111,7 +124,8 @@ def finish(
         base.model.load_state_dict(read_tensors(store, progress.best_key))
         meta["val_bpb"] = progress.best_bpb
         written += save_checkpoint(settings.out, base.model, meta, tag=base.tag, step=progress.best_step)
-    written.append(metrics.close())
+    metrics.close()
+    written.append(metrics.put_final())
     objects = (ManifestObject(key=item.key, size_bytes=item.size_bytes, sha256=item.sha256) for item in written)
     counts = {
         "step": progress.step,
@@ -126,7 +140,8 @@ def finish(
     }
     changes = {"kind": "model", "objects": sort_objects(objects), "counts": counts}
     manifest = manifest.model_copy(update=changes)
-    OutputPrefix(store, "train", manifest.settings).commit(manifest)
+    OutputPrefix(store, "train", manifest.settings).commit(manifest, is_own=is_final_metrics)
+    manifest = read_manifest(store) or manifest  # a twin may have been the first
     for key in (*data.cached.keys, *(info.key for info in store.list(BEST_PREFIX))):
         store.delete(key)
     if best_loss is not None:

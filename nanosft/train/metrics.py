@@ -1,6 +1,8 @@
 """What a run reports: `metrics.jsonl` in the store, and rates; `sinks` take the same numbers elsewhere."""
 
 import logging
+import re
+import secrets
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -18,6 +20,7 @@ from nanosft.train.data import TokenSet
 from nanosft.train.sinks import Sink
 
 METRICS_KEY: Final = "metrics.jsonl"
+_FINAL_KEY: Final = re.compile(r"metrics-[0-9a-f]{8}\.jsonl")
 FLUSH_INTERVAL_S: Final = 30.0
 _PEAK_FLOPS: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "B200": 2250e12, "4090": 165e12}
 """Dense bfloat16 peaks from the vendors' data sheets, in FLOP/s, by a part of the device's name."""
@@ -70,6 +73,15 @@ class MetricsLog:
         with ThreadPoolExecutor(max(1, len(self._sinks))) as closers:  # together: each may take its whole time-out
             list(closers.map(lambda sink: sink.close(), self._sinks))
         return written
+
+    def put_final(self) -> Written:
+        """Put all lines once more, under a key of this attempt's own, which a process that was held cannot replace."""
+        return self._store.write(f"metrics-{secrets.token_hex(4)}.jsonl", b"".join(self._lines))
+
+
+def is_final_metrics(key: str) -> bool:
+    """Whether an object is what `MetricsLog.put_final` puts, of any attempt."""
+    return _FINAL_KEY.fullmatch(key) is not None
 
 
 @dataclass(frozen=True, slots=True)

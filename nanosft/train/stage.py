@@ -39,7 +39,7 @@ from nanosft.train.data import (
     read_data,
 )
 from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
-from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish
+from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish, writing
 from nanosft.train.fit import choose_device_rows, fits_into_memory
 from nanosft.train.loop import AskModel, Learner, Run, train
 from nanosft.train.metrics import MetricsLog, Throughput, count_flops_per_token, find_peak_flops
@@ -113,10 +113,13 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
         inputs = _load(settings, store, world, signals, ask)
         plan = _plan(inputs)
         _stop_if_told(signals, world)
-        with ThreadPoolExecutor(1, thread_name_prefix="nanosft-save") as writer:
-            run, progress = _assemble(inputs, plan, writer, signals)
-            progress = _train(run, progress)
-            return world.run_on_rank_zero(lambda: _finish(inputs, run, progress))
+        with world.enter_on_rank_zero(lambda: writing(store, inputs.manifest)) as finished:
+            if finished is not None:  # by another process, since
+                return finished
+            with ThreadPoolExecutor(1, thread_name_prefix="nanosft-save") as writer:
+                run, progress = _assemble(inputs, plan, writer, signals)
+                progress = _train(run, progress)
+                return world.run_on_rank_zero(lambda: _finish(inputs, run, progress))
 
 
 def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence[int], ask: AskModel | None) -> Inputs:

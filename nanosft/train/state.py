@@ -155,7 +155,7 @@ class StateSaver:
         they are damaged.
         """
         kept = [state for state in list_states(self._store) if state.step <= step][: self._keep]
-        oldest = min(state.step for state in kept)
+        oldest = min((state.step for state in kept), default=0)  # none, where what was just put cannot be read
         keys = [info.key for info in self._store.list(_PREFIX)]
         for directory in {key.split("/")[1] for key in keys}:
             match = _NAME.fullmatch(directory)

@@ -184,7 +184,7 @@ class TestChecksums:
         assert store.write_if_absent("absent", b"z")
         assert store.read("large") == b"x" * 20 * MIB
         assert [line for line in log.messages if "refuses checksums" in line] == log.messages[:1]
-        proxy.inject("GET", Fault(flip_body_at=0))
+        proxy.inject("GET", Fault(flip_body_at=0), times=ALWAYS)
         with pytest.raises(DataError, match="SHA-256 is"):
             store.read("small")
 

@@ -169,12 +169,26 @@ class TestReads:
         with pytest.raises(MissingObjectError):
             store.read("key")
 
-    def test_a_byte_changed_on_the_way_is_an_error(self, store: Store, proxy: S3Proxy) -> None:
+    def test_a_byte_changed_on_the_way_is_no_damage_of_the_object(self, store: Store, proxy: S3Proxy) -> None:
         store.write("key", BODY)
         proxy.inject("GET", Fault(flip_body_at=12345))
+        assert store.read("key") == BODY
+        proxy.inject("GET", Fault(flip_body_at=12345))
+        with pytest.raises(StoreError, match="damaged on its way"), store.open_read("key") as stream:
+            stream.read()
+
+    def test_a_byte_that_is_always_another_is_damage(self, store: Store, proxy: S3Proxy) -> None:
+        store.write("key", BODY)
+        proxy.inject("GET", Fault(flip_body_at=12345), times=99)
         with pytest.raises(DataError, match="prefix/key: SHA-256 is"):
             store.read("key")
+
+    def test_others_objects_are_held_to_their_etag(self, store: Store, proxy: S3Proxy, moto_url: str) -> None:
+        open_raw_client(moto_url).put_object(**raw(store, "key"), Body=BODY)
+        proxy.inject("GET", Fault(flip_body_at=12345))
         assert store.read("key") == BODY
+        proxy.inject("GET", Fault(flip_body_at=12345), times=99)  # as where the ETag is no MD5
+        assert store.read("key") != BODY
 
     @pytest.mark.parametrize("operation", ["GET", "HEAD", "PUT", "DELETE"])
     @pytest.mark.parametrize(

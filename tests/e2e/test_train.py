@@ -136,8 +136,8 @@ def test_a_finished_run_is_a_chat_checkpoint_with_its_lineage_and_runs_once(sett
         "meta_000020.json",
         "tokenizer.pkl",
         "token_bytes.pt",
-        "metrics.jsonl",
     }
+    assert sum(item.key.startswith("metrics-") for item in manifest.objects) == 1
     assert len(manifest.parents) == 3
     checkpoint = load_checkpoint(out)
     base = load_checkpoint(settings["base"])

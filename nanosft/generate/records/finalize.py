@@ -154,6 +154,9 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
         record: What `register_plan` or `find_plan` returned.
         name: The data set's name.
         threshold: Similarity from which near-duplicates are dropped; None keeps them.
+
+    Raises:
+        ConfigError: A run with a larger plan has begun meanwhile: the data set is that one's.
     """
     rows = range(record.num)
     state = read_state(store, rows, record.num)
@@ -178,7 +181,12 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
         parents=record.parents,
         settings=record.manifest_settings,
     )
+    check_same_plan(_read_plans(store), record, store)
     put_manifest(store, manifest)
+    plans = _read_plans(store)
+    if (largest := plans[max(plans)]).num > record.num:  # begun since, and perhaps finished before ours was put
+        finalize_plan(store, largest, name=name, threshold=threshold)
+    check_same_plan(plans, record, store)
     return manifest
 
 

@@ -126,11 +126,15 @@ class SourceReader:
         found |= {uri: Parent(uri=uri, sha256=sha256) for uri, sha256 in self._hashed.items()}
         return tuple(found[uri] for uri in sorted(found))
 
-    def put_refused(self, out: Store) -> None:
-        """Put the lines that were skipped: one object a source, each line with its error."""
+    def put_refused(self, out: Store) -> set[str]:
+        """Put the lines that were skipped, one object a source, each line with its error; their keys."""
+        keys = {}
         for index, source in enumerate(self._recipe.sources):
             if self.counts[index].num_bad:
-                out.write_file(f"refused/{source.name}.jsonl", self._refused_path(index))
+                keys[f"refused/{source.name}.jsonl"] = self._refused_path(index)
+        for key, path in keys.items():
+            out.write_file(key, path)
+        return set(keys)
 
     def _tasks(self, num_ahead: int) -> Iterator[tuple[int, Batch]]:
         number = 0

@@ -4,7 +4,7 @@ import pytest
 
 from nanosft.data import OutputPrefix, list_data_objects
 from nanosft.errors import ConfigError, DataError
-from nanosft.manifest import Manifest
+from nanosft.manifest import Manifest, ManifestObject, Parent
 from nanosft.store import open_store
 
 MANIFEST = Manifest(kind="mixture", name="tea", objects=(), settings={"herbs": ["mint"]})
@@ -29,11 +29,11 @@ def test_what_was_made_with_others_is_refused_by_the_first_that_differs(prefix):
 
 def test_readers_refuse_what_is_begun_and_believe_what_is_committed(prefix):
     prefix.store.write("a.jsonl", b"")
-    prefix.begin(is_own=lambda key: key == "a.jsonl")
-    prefix.store.write("b.jsonl", b"{}")
-    with pytest.raises(DataError, match="unfinished"):
-        list_data_objects(prefix.store.uri)
-    prefix.commit(MANIFEST)
+    with prefix.writing(()):
+        prefix.store.write("b.jsonl", b"{}")
+        with pytest.raises(DataError, match="unfinished"):
+            list_data_objects(prefix.store.uri)
+        prefix.commit(MANIFEST, is_own=lambda key: key == "a.jsonl")
     assert list_data_objects(prefix.store.uri) == []
     assert [info.key for info in prefix.store.list()] == ["b.jsonl", "manifest.json"]
 
@@ -41,8 +41,73 @@ def test_readers_refuse_what_is_begun_and_believe_what_is_committed(prefix):
 def test_only_keys_of_its_own_are_cleaned_up(prefix):
     for key in ("own-1.jsonl", "foreign.jsonl", "deep/own-1.jsonl"):
         prefix.store.write(key, b"{}")
-    prefix.begin(is_own=lambda key: key.startswith("own-"))
-    assert [info.key for info in prefix.store.list()] == ["deep/own-1.jsonl", "foreign.jsonl", "state/brew.json"]
+    prefix.commit(MANIFEST, is_own=lambda key: key.startswith("own-"))
+    assert [info.key for info in prefix.store.list()] == ["deep/own-1.jsonl", "foreign.jsonl", "manifest.json"]
+
+
+def test_a_held_process_deletes_nothing_of_what_another_has_finished_meanwhile(prefix):
+    named = prefix.store.write("own-1.jsonl", b"{}")
+    item = ManifestObject(key=named.key, size_bytes=named.size_bytes, sha256=named.sha256)
+    manifest = MANIFEST.model_copy(update={"objects": (item,)})
+    with prefix.writing(()) as held:
+        assert held is None
+        prefix.commit(manifest, is_own=lambda key: key.startswith("own-"))  # the other
+        with prefix.writing(()) as finished:
+            assert finished == manifest
+        prefix.commit(MANIFEST, is_own=lambda key: key.startswith("own-"))
+    assert prefix.find_finished() == manifest
+
+
+def test_two_processes_with_other_settings_or_inputs_do_not_both_write_to_one_prefix(prefix):
+    other = OutputPrefix(prefix.store, "brew", {"herbs": ["sage"]})
+    with prefix.writing(()):
+        with (
+            pytest.raises(ConfigError, match=r"herbs=\['mint'\], not \['sage'\], is under way here"),
+            other.writing(()),
+        ):
+            pytest.fail("both write")
+        with (
+            pytest.raises(ConfigError, match="a run with other inputs is under way"),
+            prefix.writing([Parent(uri="in", sha256="0" * 64)]),
+        ):
+            pytest.fail("both write")
+    with pytest.raises(ZeroDivisionError), prefix.writing(()):
+        _ = 1 / 0
+    prefix.store.delete("state/claim.json")
+    with other.writing(()):
+        pass
+
+
+def test_a_claim_is_given_up_by_a_process_that_ends_on_an_error(prefix):
+    with pytest.raises(DataError), prefix.writing(()):
+        raise DataError("a bad line")
+    with OutputPrefix(prefix.store, "brew", {"herbs": ["sage"]}).writing(()) as finished:
+        assert finished is None
+
+
+def test_finished_is_what_has_all_that_its_manifest_names(prefix):
+    items = tuple(ManifestObject(key=f"{n:02}.jsonl", size_bytes=2, sha256="0" * 64) for n in range(20))
+    for num, size in ((1, 2), (1, 3), (20, 2), (20, 3)):
+        manifest = MANIFEST.model_copy(update={"objects": items[:num]})
+        for item in manifest.objects:
+            prefix.store.write(item.key, b"x" * size)
+        prefix.store.write("manifest.json", manifest.to_bytes())
+        if size == 2:
+            assert prefix.find_finished() == manifest
+        else:
+            with pytest.raises(DataError, match=r"has 3 bytes, not 2, as manifest\.json says: delete"):
+                prefix.find_finished()
+        prefix.store.delete("00.jsonl")
+        with pytest.raises(DataError, match=r"00\.jsonl: is not there, as manifest\.json says: delete"):
+            prefix.find_finished()
+
+
+def test_what_a_process_killed_right_behind_its_manifest_left_is_taken_away(prefix):
+    prefix.commit(MANIFEST)
+    for key in ("state/brew.json", "state/claim.json"):
+        prefix.store.write(key, b"{}")
+    assert prefix.find_finished() == MANIFEST
+    assert [info.key for info in prefix.store.list()] == ["manifest.json"]
 
 
 def test_an_input_under_the_output_is_refused_whatever_its_uri_looks_like(prefix, tmp_path):

@@ -400,7 +400,7 @@ def test_only_objects_of_a_mixture_are_cleaned_up(mix: Mix, tmp_path: Path):
 
 def test_a_half_written_mixture_is_not_read(mix: Mix, tmp_path: Path, monkeypatch):
     write(tmp_path / "a.jsonl", map(talk, range(50)))
-    monkeypatch.setattr(OutputPrefix, "commit", lambda *_: pytest.fail("killed here"))
+    monkeypatch.setattr(OutputPrefix, "commit", lambda *_, **__: pytest.fail("killed here"))
     with pytest.raises(pytest.fail.Exception):
         mix(BAD)
     assert (tmp_path / "out/train-00000.jsonl").exists()

@@ -13,7 +13,7 @@ import torch
 from nanosft.errors import DataError
 from nanosft.nanochat import load_checkpoint
 from nanosft.nanochat.generations import GENERATIONS, detect_generation, parse_model_config
-from nanosft.nanochat.tensors import read_tensors
+from nanosft.nanochat.tensors import read_tensors, write_tensors
 from nanosft.nanochat.tokenizer import parse_tokenizer
 from nanosft.store import open_store
 from tests.unit.nanochat.conftest import GOLDEN
@@ -145,3 +145,14 @@ def test_a_token_id_that_no_model_has_is_refused() -> None:
         encoding = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
         with pytest.raises(DataError, match=said):
             parse_tokenizer(pickle.dumps(encoding), where="tokenizer.pkl")
+
+
+def test_a_flipped_bit_of_a_file_that_no_manifest_vouches_for_is_found_by_its_check_sums(tmp_path):
+    store = open_store(str(tmp_path))
+    write_tensors(store, "a.pt", {"weight": torch.arange(1000, dtype=torch.float32)})
+    path = tmp_path / "a.pt"
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.arange(100, 110, dtype=torch.float32).numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.pt: .*check sum of its record"):
+        read_tensors(store, "a.pt")

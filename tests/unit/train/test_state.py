@@ -172,3 +172,11 @@ def test_a_run_that_cannot_write_its_best_model_ends_with_an_error_and_without_a
     with pytest.raises(StoreError, match="no space left"):
         save_with_failures(store, 100)
     assert not list_states(store)
+
+
+def test_nothing_is_deleted_where_the_manifest_just_put_cannot_be_read(tmp_path, monkeypatch):
+    """A flipped byte of it ended the run with `min()` of nothing."""
+    store = open_store(str(tmp_path))
+    monkeypatch.setattr("nanosft.train.state.list_states", lambda _store: [])
+    save(store, make_optimizer(0.5), 2, 4)
+    assert store.list_directory("state").names == ("step_000002-abc", "step_000004-abc")

@@ -1,0 +1,268 @@
+"""The short runs: what each is started with, and what must be the same whatever happened on the way."""
+
+import asyncio
+import hashlib
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import pytest
+
+from nanosft.conversation import Conversation, Message, to_line
+from nanosft.data import read_manifest
+from nanosft.generate import stage as generate_stage
+from nanosft.generate.provider import Answer, Usage
+from nanosft.generate.writers import open_provider
+from nanosft.manifest import MANIFEST_KEY, Manifest, parse_manifest
+from nanosft.settings.audit import AuditSettings
+from nanosft.settings.evaluate import EvalSettings
+from nanosft.settings.export import ExportSettings
+from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.mix import MixSettings
+from nanosft.settings.report import ReportSettings
+from nanosft.settings.train import TrainSettings
+from nanosft.store import Store, open_store
+
+BEGUN: Final = Path(__file__).parents[1] / "golden" / "begun"
+_COST_USD: Final = 0.001
+_NUM_ROWS: Final = 8
+
+asked: list[tuple[int, int, int]] = []
+"""Every request to the chat API: row, prompt variant, attempt."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command, as the exploration runs it.
+
+    Attributes:
+        name: Its name.
+        run: Runs it once: URI of the inputs, of the output, and which of two settings.
+        digest: What must be the same of a finished output.
+    """
+
+    name: str
+    run: Callable[[str, str, int], object]
+    digest: Callable[[str], object]
+
+
+def put_inputs(uri: str) -> None:
+    """What the runs read: a knowledge base, dimensions, a base, and conversations with a copy among them."""
+    store = open_store(uri)
+    for path in sorted(BEGUN.rglob("*")):
+        name = path.relative_to(BEGUN).as_posix()
+        if path.is_file() and name.startswith(("base/", "knowledge.md", "dimensions.toml")):
+            store.write_file(name, path)
+    lines = [
+        to_line(Conversation((Message("user", f"Say {n % 10}."), Message("assistant", f"It is {n % 10} of {n % 7}."))))
+        for n in range(24)
+    ]
+    store.write("one.jsonl", b"".join(lines[:14]))
+    store.write("other.jsonl", b"".join(lines[14:]))
+    for variant, share in enumerate((0.2, 0.3)):
+        sources = "".join(f'[[sources]]\nname = "{name}"\nuri = "{uri}/{name}.jsonl"\n' for name in ("one", "other"))
+        store.write(f"recipe-{variant}.toml", f"shard_rows = 6\n{sources}[split]\nval_share = {share}\n".encode())
+    store.write("run/manifest.json", Manifest(kind="mixture", name="run", objects=()).to_bytes())
+
+
+@asynccontextmanager
+async def _open_provider(settings: GenerateSettings, *arguments: Any) -> AsyncIterator[Any]:
+    """The composer, called by way of a chat API that bills each answer and breaks every fifth row's first one."""
+    offline = settings.model_copy(update={"provider": "offline"})
+    async with open_provider(offline, *arguments) as compose:
+
+        async def ask(row: Any, attempt: int, rejections: Any, on_failure: Any) -> Answer:
+            asked.append((row.row, row.prompt_variant, attempt))
+            await asyncio.sleep(0)
+            answer = await compose(row, attempt, rejections, on_failure)
+            text = "No." if row.row % 5 == 0 and attempt == 0 else answer.text
+            return replace(answer, text=text, raw=text, model="chaos", usage=Usage(7, 0, 9, _COST_USD))
+
+        yield ask
+
+
+def _generate(inputs: str, out: str, variant: int) -> None:
+    settings = GenerateSettings(
+        out=out,
+        knowledge=f"{inputs}/knowledge.md",
+        dimensions=f"{inputs}/dimensions.toml",
+        base_url="http://127.0.0.1:9/v1",
+        openrouter_fields=True,
+        budget_usd=1.0,
+        num=_NUM_ROWS + variant,
+        concurrency=1,
+        flush_rows=2,
+    )
+    generate_stage.run_generate(settings)
+
+
+def _mix(inputs: str, out: str, variant: int, *, numbers: Iterator[int] = itertools.count()) -> None:  # noqa: B008 - one
+    from nanosft.mix.stage import make_mixture  # noqa: PLC0415 - duckdb
+
+    work_dir = Path(_folder) / f"work-{next(numbers)}"  # a machine of one's own
+    make_mixture(MixSettings(recipe=f"{inputs}/recipe-{variant}.toml", out=out, workers=1, work_dir=str(work_dir)))
+    shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def _train(inputs: str, out: str, variant: int) -> None:
+    from nanosft.train.stage import run_train  # noqa: PLC0415 - torch
+
+    settings = TrainSettings(
+        base=f"{inputs}/base",
+        data=f"{inputs}/one.jsonl",
+        val_data=f"{inputs}/other.jsonl",
+        out=out,
+        device="cpu",
+        dtype="float32",
+        max_seq_len=128,
+        total_batch_size=256,
+        max_steps=4,
+        save_every=1,
+        keep_states=1,
+        eval_every=2,
+        sample_tokens=0,
+        num_threads=1,
+        num_workers=1,
+        seed=variant,
+    )
+    run_train(settings)
+
+
+def _eval(inputs: str, out: str, variant: int) -> None:
+    from nanosft.evaluate import evaluate  # noqa: PLC0415 - torch
+
+    settings = EvalSettings(
+        model=f"{inputs}/base",
+        out=out,
+        knowledge=f"{inputs}/knowledge.md",
+        dimensions=f"{inputs}/dimensions.toml",
+        data=(f"{inputs}/one.jsonl",),
+        num_probes=2,
+        num_documents=2,
+        num_sampled=0,
+        max_tokens=2,
+        seed=variant,
+    )
+    evaluate(settings)
+
+
+def _audit(inputs: str, out: str, variant: int) -> None:
+    from nanosft.audit.stage import run_audit  # noqa: PLC0415
+
+    run_audit(AuditSettings(uri=f"{inputs}/one.jsonl", out=out, skip_gates=("style",) * variant))
+
+
+def _export(inputs: str, out: str, variant: int) -> None:
+    from nanosft.export.stage import run_export  # noqa: PLC0415
+
+    run_export(ExportSettings(model=f"{inputs}/base", to="nanochat", out=out, title=f"title {variant}"))
+
+
+def _export_data(inputs: str, out: str, variant: int) -> None:
+    from nanosft.export.stage import run_export  # noqa: PLC0415
+
+    run_export(ExportSettings(data=f"{inputs}/one.jsonl", to="hf", out=out, title=f"title {variant}"))
+
+
+def _report(inputs: str, out: str, variant: int) -> None:
+    from nanosft.report.stage import run_report  # noqa: PLC0415
+
+    run_report(ReportSettings(uris=(f"{inputs}/one.jsonl",), out=f"{out}/page.html", seed=variant))
+
+
+def _hashes(out: str) -> object:
+    """Settings and the hashes of what the manifest names."""
+    manifest = _manifest(out)
+    return manifest.settings, sorted((item.sha256, item.num_rows) for item in manifest.objects)
+
+
+def _rows(out: str) -> object:
+    """Lines by row number."""
+    store, manifest = open_store(out), _manifest(out)
+    lines = [line for item in manifest.objects for line in store.read(item.key).splitlines()]
+    return manifest.settings, sorted((orjson.loads(line)["meta"]["row"], line) for line in lines)
+
+
+def _weights(out: str) -> object:
+    """Hashes of the checkpoints; metrics have times in them."""
+    manifest = _manifest(out)
+    return manifest.settings, sorted((item.key, item.sha256) for item in manifest.objects if item.key.endswith(".pt"))
+
+
+def _page(out: str) -> object:
+    return len(open_store(out).read("page.html")) > 0
+
+
+def _manifest(out: str) -> Manifest:
+    manifest = read_manifest(open_store(out))
+    assert manifest is not None, "there is no manifest"
+    return manifest
+
+
+STAGES: Final = {
+    stage.name: stage
+    for stage in (
+        Stage("generate", _generate, _rows),
+        Stage("mix", _mix, _hashes),
+        Stage("train", _train, _weights),
+        Stage("eval", _eval, _hashes),
+        Stage("audit", _audit, lambda out: _hashes(f"{out}/clean")),
+        Stage("export", _export, _hashes),
+        Stage("export data", _export_data, _hashes),
+        Stage("report", _report, _page),
+    )
+}
+
+
+def find_wrong_manifests(out: str) -> list[str]:
+    """What is named by a manifest under a prefix and is absent, or has another hash."""
+    store, problems = open_store(out), list[str]()
+    for info in list(store.list()):
+        if info.key.rpartition("/")[2] == MANIFEST_KEY or info.key.startswith("shards/"):
+            folder = info.key.removesuffix(MANIFEST_KEY) if info.key.endswith(MANIFEST_KEY) else ""
+            manifest = parse_manifest(store.read(info.key), where=info.key)
+            checked = [_check(store, folder + item.key, item.sha256) for item in manifest.objects]
+            problems += filter(None, checked)
+    return problems
+
+
+def _check(store: Store, key: str, sha256: str) -> str:
+    if not store.exists(key):
+        return f"{key} is named and absent"
+    return "" if hashlib.sha256(store.read(key)).hexdigest() == sha256 else f"{key} is named with another hash"
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """What a run of generate has saved: whole lines, and what was asked for them."""
+
+    lines: frozenset[bytes]
+    requests: frozenset[tuple[int, int, int]]
+
+
+def read_flushed(out: str) -> Flushed:
+    """All rows and rejects under a prefix."""
+    store = open_store(out)
+    rows = [line for info in store.list("rows/") for line in store.read(info.key).splitlines()]
+    rejects = [line for info in store.list("rejects/") for line in store.read(info.key).splitlines()]
+    metas = [orjson.loads(line)["meta"] for line in rows] + [orjson.loads(line) for line in rejects]
+    return Flushed(frozenset(rows), frozenset((meta["row"], meta["fresh"], meta["attempt"]) for meta in metas))
+
+
+_folder = ""
+
+
+@contextmanager
+def prepared(folder: Path) -> Iterator[None]:
+    """The chat API is a simulated one, and work directories lie in a folder."""
+    global _folder  # noqa: PLW0603 - where this run of the exploration works
+    _folder = str(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate_stage, "open_provider", _open_provider)
+        patch.setenv("OPENROUTER_API_KEY", "chaos")
+        yield

@@ -1,0 +1,21 @@
+"""A part of `make chaos`, the same each time: kills, twins and faults at some of the calls of each command."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.explore import Backend, explore
+from tests.chaos.stages import STAGES
+
+SHARES = {"generate": 0.03, "mix": 0.03, "train": 0.004, "export data": 0.06}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a dead process closes no files
+@pytest.mark.parametrize("backend", ["local", "s3"])
+@pytest.mark.parametrize("stage", SHARES)
+def test_a_kill_or_a_fault_at_any_call_loses_nothing_and_is_mended_by_the_same_command(
+    stage: str, backend: Backend, tmp_path: Path
+) -> None:
+    found = explore(STAGES[stage], backend, tmp_path, share=SHARES[stage] / (1 if backend == "local" else 2), seed=1)
+    assert found.tried.total() > 0
+    assert found.problems == []
