@@ -12,7 +12,7 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -101,9 +101,10 @@ class BatchStub:
         self.calls: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()  # row-variant-attempt of each answer that was billed in a batch
         self.num_alone = 0
+        self.on_call: Callable[[str], None] = lambda _call: None  # told of each, once it is carried out
         self._chat = Stub(self.plan, num, 0.0, {})
         self._files: dict[str, bytes] = {}
-        self._form = form
+        self.form = form
         self._num_polls = num_polls
         self._states_costs = states_costs
         self._draw = random.Random(seed)
@@ -124,6 +125,7 @@ class BatchStub:
         if at < self.faults.http_429 + self.faults.http_500:
             return HttpReply(503, {}, b"<html>oops</html>")
         reply = self._carry_out(method, parts.path, parse_qs(parts.query), body, headers)
+        self.on_call(f"{method} {parts.path.split('/')[1]}")
         if self._draw.random() < self.faults.lost and parts.path != "/chat/completions":
             raise LostError("the connection broke", timed_out=False)
         return reply
@@ -166,7 +168,7 @@ class BatchStub:
         return _reply({"data": page, "has_more": at + PAGE < len(newest)})
 
     def _take(self, value: dict[str, Any], key: str) -> HttpReply:
-        if self._form == "openrouter":
+        if self.form == "openrouter":
             same = [batch for batch in self.batches.values() if batch.key == key]
             requests = [(item["custom_id"], item["body"]) for item in value["requests"]]
             if same:
@@ -234,7 +236,7 @@ class BatchStub:
         }
         if batch.outcome == "failed" and is_ended:
             value["error"] = {"code": "invalid", "message": "the model went away"}
-        if self._form == "openrouter":
+        if self.form == "openrouter":
             is_counted = batch.num_polls > self._num_polls  # the cost is told one look later
             value["usage"] = {"cost": batch.cost_pico / PICO} if is_counted else None
             return value

@@ -14,6 +14,7 @@ from nanosft.generate.stage import run_generate
 from nanosft.manifest import Manifest
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
+from tests.batch_kills import kill_and_go_on
 from tests.stub_batches import PICO, BatchStub, Faults
 from tests.stub_provider import KNOWLEDGE, PRICE_USD
 
@@ -197,3 +198,10 @@ def test_batches_that_bring_nothing_end_the_run(out, use):
     with pytest.raises(ProviderError, match="3 batches in a row brought no answer: the model went away"):
         run_generate(settings(out))
     assert stub.billed_pico == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("at", "when"), [(10, "after"), (14, "after"), (30, "before")])
+def test_no_row_is_paid_for_twice_wherever_a_process_dies(tmp_path, form, at, when):
+    """Three calls of some eighty: `python -m tests.batch_kills` tries each."""
+    assert kill_and_go_on(form, tmp_path, at, when) == ""
