@@ -81,7 +81,11 @@ def generate(settings: GenerateSettings) -> None:
     """
     from nanosft.generate.stage import run_generate
 
-    run_generate(settings)
+    summary = run_generate(settings)
+    if settings.html and summary.preview is not None:
+        from nanosft.report.stage import write_preview_page
+
+        write_preview_page(settings.html, settings.out, summary.preview)
 
 
 @command(app, MixSettings, panel="Make")

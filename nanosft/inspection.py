@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from rich.text import Text
+
 from nanosft.conversation import Conversation
 from nanosft.dedup import NearDuplicateIndex, normalize_text, normalize_words
 from nanosft.nanochat.tokenizer import Tokenizer
+from nanosft.progress import printable
 
 BINS_CHARS: Final = (0, 100, 200, 400, 800, 1600, 3200, 6400, 12800)
 _MAX_COMPARED: Final = 200_000
@@ -95,6 +98,11 @@ def inspect_conversations(
             heapq.heappushpop(drawn, item)
     found.samples = [conversation for _, _, conversation in sorted(drawn, key=lambda item: item[:2], reverse=True)]
     return found
+
+
+def render_message(role: str, text: str, *, style: str = "") -> Text:
+    """One message as a person reads it, whatever its text holds."""
+    return Text.assemble((f"{role}: ", f"bold {style}"), (printable(text), style))
 
 
 def guess_language(text: str) -> str:

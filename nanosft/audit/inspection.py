@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanosft.data import list_data_objects, read_object
-from nanosft.inspection import BINS_CHARS, Inspection, inspect_conversations
+from nanosft.inspection import BINS_CHARS, Inspection, inspect_conversations, render_message
 from nanosft.nanochat.tokenizer import load_tokenizer
 from nanosft.progress import make_result_console, printable
 from nanosft.settings.audit import InspectSettings
@@ -82,7 +82,7 @@ def show(console: Console, found: Inspection, *, uri: str, num_objects: int, num
         console.rule(conversation.id[:12])
         for message in conversation.messages:
             text = message.text if len(message.text) <= _SAMPLE_CHARS else message.text[:_SAMPLE_CHARS] + "…"
-            console.print(f"{message.role}: {printable(text)}", markup=False, highlight=False)
+            console.print(render_message(message.role, text))
 
 
 def _make_histogram(title: str, counts: dict[str, int], total: int) -> Table:

@@ -8,7 +8,7 @@ Rows belong to the plan: row r is made by shard r modulo the number of shards, u
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,8 @@ from nanosft.generate.examples import Examples, read_examples
 from nanosft.generate.judges import JUDGE_SETTINGS, check_judge, estimate_judge_usd, open_judge, plan_settings
 from nanosft.generate.modes import ShardBatches, choose_batch, find_batches, open_batches
 from nanosft.generate.offers import Offers, model_slugs, read_offers
-from nanosft.generate.planning import Dimensions, Plan, make_plan, plan_row, read_dimensions
+from nanosft.generate.planning import Dimensions, Plan, choose_rows, make_plan, plan_row, read_dimensions
+from nanosft.generate.preview import read_preview
 from nanosft.generate.provider import PromptTemplate, make_template
 from nanosft.generate.records import (
     PartBuffer,
@@ -90,6 +91,12 @@ class _Work:
         return range(self.settings.shard_index, self.record.num, self.settings.num_shards)
 
     @property
+    def rows(self) -> Sequence[int]:
+        """Row numbers that this process makes: its shard's, or the few that are shown first."""
+        preview = self.settings.preview
+        return self.shard if preview is None else choose_rows(self.plan, self.record.num, preview)
+
+    @property
     def name(self) -> str:
         """The data set's name: the last word of its URI."""
         return self.settings.out.rstrip("/").rpartition("/")[2]
@@ -142,12 +149,11 @@ def run_generate(settings: GenerateSettings) -> Summary:
         check_budget(settings, offers)
         check_judge(settings, offers)
         asked = replace(asked, catalogue=offers.to_record(model_slugs(settings)))
-    sends_batches = not settings.finalize and choose_batch(
-        settings, partial(price_modes, settings, template, plan, offers)
-    )
+    is_whole = not settings.finalize and settings.preview is None
+    sends_batches = is_whole and choose_batch(settings, partial(price_modes, settings, template, plan, offers))
     record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)
     if found is not None and is_finished:
-        return report(summarize(settings, found, ShardResult(), started_s), settings)
+        return _report(store, plan, summarize(settings, found, ShardResult(), started_s), settings)
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     context = Context(
         gates,
@@ -172,9 +178,9 @@ def _make_shard(work: _Work) -> ShardResult:
     batches = find_batches(work.settings, work.store, sends=work.sends_batches)
     state = read_state(work.store, work.shard, work.record.num, on_row=remember, batches=batches.names)
     retries = make_retries(work.settings)
-    has_jobs = next(iter_jobs(state, work.shard, retries, retry_rejects=work.settings.retry_rejects), None) is not None
+    has_jobs = next(iter_jobs(state, work.rows, retries, retry_rejects=work.settings.retry_rejects), None) is not None
     if not has_jobs and not batches.have_rows(work.shard, state.taken):
-        _put_shard_manifest(work, state, complete=True)
+        _put_shard_manifest(work, state, complete=work.settings.preview is None)
         return ShardResult()
     return asyncio.run(_run_shard(work, state, index, retries, batches))
 
@@ -202,8 +208,9 @@ async def _run_shard(
             source=source_name(settings),
         )
         timing = Timing(settings.flush_rows, settings.flush_s, settings.stop_grace_s)
-        with Bar("generate", len(work.shard)) as bar:
-            bar.update(sum(state.count(work.shard)), per_s=0.0, cost_usd=state.tally.cost_usd)
+        rows = work.rows
+        with Bar("generate", len(rows)) as bar:
+            bar.update(sum(state.count(rows)), per_s=0.0, cost_usd=state.tally.cost_usd)
             buffer = PartBuffer(settings.shard_index, attempt)
             runner = Runner(maker.make, work.store, buffer, limit, timing, bar, state)
             try:
@@ -217,9 +224,9 @@ async def _run_shard(
                     budget=budget,
                     offers=work.offers,
                 ) as make_some:
-                    jobs = iter_jobs(state, work.shard, retries, retry_rejects=settings.retry_rejects)
+                    jobs = iter_jobs(state, rows, retries, retry_rejects=settings.retry_rejects)
                     result = await runner.run(jobs, make_some)
-                is_complete = True
+                is_complete = settings.preview is None
             finally:
                 if budget is not None:
                     await asyncio.to_thread(budget.close)
@@ -278,12 +285,20 @@ def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
     settings = work.settings
     manifest = finalize_plan(work.store, work.record, name=work.name, threshold=work.threshold)
     if manifest is not None:
-        return report(summarize(settings, manifest, result, started_s), settings)
+        return _report(work.store, work.plan, summarize(settings, manifest, result, started_s), settings)
     if settings.finalize:
         raise DataError(f"{work.store.uri}: rows of the plan are missing: run its shards first")
     key = f"shards/{settings.num_shards}/{settings.shard_index:05d}.json"
     shard = parse_manifest(work.store.read(key), where=work.store.uri_of(key))
-    return report(summarize(settings, shard, result, started_s), settings)
+    return _report(work.store, work.plan, summarize(settings, shard, result, started_s), settings)
+
+
+def _report(store: Store, plan: Plan, summary: Summary, settings: GenerateSettings) -> Summary:
+    """Tell what the run did, or show the rows of a preview."""
+    if settings.preview is not None:
+        rows = choose_rows(plan, settings.num, settings.preview)
+        summary = replace(summary, preview=read_preview(store, plan, rows, settings.num))
+    return report(summary, settings)
 
 
 def _plan_settings(

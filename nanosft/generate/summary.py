@@ -11,6 +11,7 @@ import orjson
 from nanosft.generate.dry_run import print_dry_run
 from nanosft.generate.offers import Offers
 from nanosft.generate.planning import Plan
+from nanosft.generate.preview import show_preview
 from nanosft.generate.provider import PromptTemplate
 from nanosft.generate.rows import ShardResult
 from nanosft.manifest import MANIFEST_KEY, Manifest
@@ -34,6 +35,7 @@ class Summary:
         cost_usd: What is known to have been paid for the shard.
         elapsed_s: Seconds that this run took.
         manifest: URI of the data set's manifest; None while rows of the plan are missing.
+        preview: What `read_preview` tells; None without --preview.
     """
 
     out: str
@@ -46,6 +48,7 @@ class Summary:
     cost_usd: float
     elapsed_s: float
     manifest: str | None
+    preview: dict[str, Any] | None = None
 
 
 def summarize(settings: GenerateSettings, manifest: Manifest, result: ShardResult, started_s: float) -> Summary:
@@ -68,6 +71,8 @@ def summarize(settings: GenerateSettings, manifest: Manifest, result: ShardResul
 def report(summary: Summary, settings: GenerateSettings) -> Summary:
     """Print the summary: a line to standard error, and JSON to standard output where it is asked for."""
     _print_json(summary, settings)
+    if summary.preview is not None:
+        show_preview(console if settings.json_output else make_result_console(), summary.preview)
     unknown_usd, tokens = summary.counts["cost"]["unknown_usd"], summary.counts["tokens"]
     console.print(
         f"{summary.num_accepted} of {summary.num_planned} rows are in, {summary.num_given_up} given up, "
@@ -80,11 +85,19 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
             else ""
         )
         + _say_judged(summary.counts.get("judge"))
-        + (f"; the set is complete: {summary.manifest}" if summary.manifest else "; other shards have rows to make"),
+        + _say_rest(summary),
         highlight=False,
         soft_wrap=True,  # a log keeps it on one line
     )
     return summary
+
+
+def _say_rest(summary: Summary) -> str:
+    """Where the set is, or who makes the rows that are missing."""
+    if summary.manifest:
+        return f"; the set is complete: {summary.manifest}"
+    is_preview = summary.preview is not None
+    return "; the same command without --preview makes the others" if is_preview else "; other shards have rows to make"
 
 
 def _say_judged(judge: Mapping[str, Any] | None) -> str:

@@ -14,6 +14,7 @@ from nanosft.progress import make_result_console
 from nanosft.report.collect import collect
 from nanosft.report.page import render_page
 from nanosft.report.pages import make_comparison, make_page
+from nanosft.report.preview import make_preview_page
 from nanosft.report.record import Record
 from nanosft.settings.report import ReportSettings
 from nanosft.store import open_object, open_store
@@ -82,6 +83,17 @@ def write_audit_page(out: str, uri: str, audit: dict[str, Any], *, format: Forma
     record = collect(uri, settings)
     record.subject, record.audit = "audit", audit
     _put(out, render_page(make_page(record, settings)))
+
+
+def write_preview_page(out: str, uri: str, preview: dict[str, Any]) -> None:
+    """The page of a preview: `nanosft generate --preview N --html`.
+
+    Args:
+        out: The page.
+        uri: The data set that the rows are kept in.
+        preview: What `generate` tells of it.
+    """
+    _put(out, render_page(make_preview_page(uri, preview)))
 
 
 def _write(settings: ReportSettings, out: str) -> Record | None:

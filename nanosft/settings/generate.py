@@ -70,6 +70,19 @@ class GenerateSettings(StageSettings):
     retry_rejects: bool = Field(
         default=False, description="Try the rows again that earlier runs gave up.", json_schema_extra={"content": False}
     )
+    preview: int | None = Field(
+        default=None,
+        ge=1,
+        le=50,
+        description="Make and show so many rows of the plan that differ from one another, and what the whole will "
+        "cost; they are kept, and the run that follows goes on from them.",
+        json_schema_extra={"content": False},
+    )
+    html: str | None = Field(
+        default=None,
+        description="With --preview: also write what is shown as a page: its file or object.",
+        json_schema_extra={"content": False},
+    )
     dry_run: bool = Field(
         default=False,
         description="Print coverage, first prompts, estimated tokens and dollars by the endpoint's price list, and ask "
@@ -278,5 +291,9 @@ class GenerateSettings(StageSettings):
             raise ValueError("--budget-usd must be finite")
         if self.examples is not None and self.provider == "offline":
             raise ValueError("--examples are for a model that reads prompts: --provider offline reads none")
+        if self.preview is not None and (self.num_shards > 1 or self.finalize):
+            raise ValueError("--preview makes rows of the whole plan: give it without --num-shards and --finalize")
+        if self.html is not None and self.preview is None:
+            raise ValueError("--html shows what --preview makes: give both, or `nanosft inspect --html` of the set")
         check_min_score(self.min_score, self.judge_model)
         return self

@@ -1,9 +1,10 @@
 """The prompt plan: topic, persona, dynamic and first message of each row. Pure.
 
 `dimensions` reads what a plan is made of (`dimensions.toml`), `openings` writes first messages, `plan` deals them
-out by row, and `coverage` counts what the first rows of a plan cover.
+out by row, `choice` picks a few rows that differ, and `coverage` counts what the first rows of a plan cover.
 """
 
+from nanosft.generate.planning.choice import choose_rows
 from nanosft.generate.planning.coverage import cover, render_coverage
 from nanosft.generate.planning.dimensions import Dimensions, Level, Move, Topic, read_dimensions, slots_of
 from nanosft.generate.planning.openings import rewrite_message
@@ -16,6 +17,7 @@ __all__ = [
     "Plan",
     "PlanRow",
     "Topic",
+    "choose_rows",
     "cover",
     "make_plan",
     "plan_row",

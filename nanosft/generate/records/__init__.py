@@ -13,6 +13,7 @@ from nanosft.generate.records.finalize import (
     register_plan,
     shard_manifest,
 )
+from nanosft.generate.records.history import RowHistory, read_history
 from nanosft.generate.records.judgements import JudgeTally, judge_meta, judgement_record
 from nanosft.generate.records.money import pico_of, split_cost, usd_of
 from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState, read_state
@@ -25,6 +26,7 @@ __all__ = [
     "PartBuffer",
     "PlanRecord",
     "PlanState",
+    "RowHistory",
     "RowState",
     "Tally",
     "check_same_plan",
@@ -34,6 +36,7 @@ __all__ = [
     "judge_meta",
     "judgement_record",
     "pico_of",
+    "read_history",
     "read_state",
     "register_plan",
     "reject_record",

@@ -152,7 +152,7 @@ class PlanState:
     pico_by_attempt: Counter[str] = field(default_factory=Counter)
     taken: dict[str, set[int]] = field(default_factory=dict)
 
-    def count(self, rows: range) -> tuple[int, int]:
+    def count(self, rows: Iterable[int]) -> tuple[int, int]:
         """How many of the rows are in, and how many were given up and are not."""
         pairs = [(self.accepted[row], self.given_up[row]) for row in rows]
         return sum(here for here, _ in pairs), sum(gone and not here for here, gone in pairs)

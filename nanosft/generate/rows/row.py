@@ -7,7 +7,7 @@ request may be sent, and is told at once of every answer that was paid for and r
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -64,9 +64,9 @@ class Job:
     last_variant: int
 
 
-def iter_jobs(state: PlanState, shard: range, retries: RetryPolicy, *, retry_rejects: bool) -> Iterator[Job]:
-    """Rows of the shard that are neither in nor given up, and those given up where they are to be tried again."""
-    for row in shard:
+def iter_jobs(state: PlanState, rows: Iterable[int], retries: RetryPolicy, *, retry_rejects: bool) -> Iterator[Job]:
+    """Those rows that are neither in nor given up, and those given up where they are to be tried again."""
+    for row in rows:
         if state.accepted[row] or (state.given_up[row] and not retry_rejects):
             continue
         earlier = state.rows.get(row, RowState())
