@@ -10,6 +10,7 @@ from nanosft.knowledge.facts import (
     parse_knowledge,
     read_knowledge,
 )
+from nanosft.knowledge.stated import StatedFacts
 from nanosft.knowledge.text import content_words, estimate_tokens
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Knowledge",
     "KnowledgeReport",
     "KnowledgeTopic",
+    "StatedFacts",
     "check_knowledge",
     "content_words",
     "estimate_tokens",

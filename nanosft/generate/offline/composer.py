@@ -14,15 +14,18 @@ from typing import Final
 from nanosft.conversation import Conversation, Message
 from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import decapitalize
+from nanosft.generate.offline.intents import find_intent
 from nanosft.generate.offline.phrases import Intent, Phrases, Pool, load_phrases
 from nanosft.generate.offline.quiz import Quiz
-from nanosft.generate.offline.speaker import Speaker, find_intent, find_proper_words, join
+from nanosft.generate.offline.retelling import Reteller
+from nanosft.generate.offline.speaker import Speaker, find_proper_words, join
 from nanosft.generate.planning import Move, Plan, PlanRow, Topic, rewrite_message
 
 SOURCE: Final = "offline"
 _REACTION_SHARE: Final = 0.6
 _CLOSER_SHARE: Final = 0.2
 _SUPPORT_SHARE: Final = 0.7
+_REASON_SHARE: Final = 0.3
 _QUIZ_SHARE: Final = 0.7
 _WHO_SHARE: Final = 0.2
 _UNKNOWN_SHARE: Final = 0.07
@@ -44,13 +47,15 @@ class Composer:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._facts = FactIndex(plan.knowledge)
         self._phrases = load_phrases()
-        self._quiz = Quiz(plan.knowledge, self._phrases, keep=find_proper_words(plan.knowledge))
+        self._facts = FactIndex(plan.knowledge, self._phrases.concepts)
+        proper = find_proper_words(plan.knowledge)
+        self._quiz = Quiz(plan.knowledge, self._phrases, keep=proper)
+        self._reteller = Reteller(plan.knowledge, self._phrases, keep=proper)
 
     def compose(self, row: PlanRow) -> Conversation:
         """The conversation of a plan row: the dynamic's number of messages, beginning with the row's first message."""
-        dialogue = _Dialogue(self._plan, self._facts, self._phrases, self._quiz, row)
+        dialogue = _Dialogue(self._plan, self._facts, self._phrases, self._quiz, self._reteller, row)
         moves: list[Move] = list(row.dynamic.moves)
         if not row.opening.asks_at_once:
             dialogue.open()
@@ -67,7 +72,9 @@ class Composer:
 class _Dialogue:
     """A conversation in the making: the user's side, and what it asks of the assistant's."""
 
-    def __init__(self, plan: Plan, facts: FactIndex, phrases: Phrases, quiz: Quiz, row: PlanRow) -> None:
+    def __init__(
+        self, plan: Plan, facts: FactIndex, phrases: Phrases, quiz: Quiz, reteller: Reteller, row: PlanRow
+    ) -> None:
         self.messages: list[Message] = []
         self._plan, self._row, self._topic = plan, row, row.topic
         self._facts, self._phrases, self._quiz = facts, phrases, quiz
@@ -76,6 +83,7 @@ class _Dialogue:
             plan.knowledge,
             facts,
             phrases,
+            reteller,
             level=row.persona.level,
             rng=self._rng,
             user_name=row.opening.user_name,
@@ -114,12 +122,14 @@ class _Dialogue:
                 doubt = speaker.pick(phrases.ask_doubt)
                 self._say(doubt, speaker.stand_by(_SUPPORT_SHARE))
             case "simpler":
-                self._say(speaker.pick(phrases.ask_simpler), speaker.simplify(self._topic))
+                self._say(speaker.pick(phrases.ask_simpler), speaker.simplify())
             case "unknown":
                 has_maker = bool(self._plan.knowledge.maker)
                 question = speaker.pick([text for text in phrases.ask_unknown if has_maker or "{maker}" not in text])
-                reason = speaker.support(_WORDS_ON_NOT_KNOWING, self._facts.sections, _SUPPORT_SHARE)
-                self._say(question, join(speaker.pick(phrases.do_not_know), reason))
+                speaker.forget_last()
+                reason = speaker.support(_WORDS_ON_NOT_KNOWING, self._facts.sections, _REASON_SHARE)
+                answer = join(speaker.pick(phrases.do_not_know), reason or speaker.pick(phrases.why_unknown))
+                self._say(question, answer)
             case "thanks":
                 thanks = speaker.pick(phrases.thanks)
                 self._say(thanks, join(speaker.pick(phrases.welcome), speaker.pick(phrases.last_words)))

@@ -13,7 +13,9 @@ _SECOND_VERB = re.compile(
     r"(?:,|;|\band\b|\bor\b|\bbut\b) (?:it )?(?:\w+ly )?(is|has|does|says|runs|uses|makes|gives|needs)\b"
 )
 _ADVERBS: Final = frozenset({"also", "often", "never", "always", "sometimes", "only", "usually", "now", "still"})
-_OF_PROJECT: Final = re.compile(r"is to |is part of |is an? [\w-]+ project\b")
+_OF_PROJECT: Final = re.compile(
+    r"is to |is part of |is an? [\w-]+ project\b|shows |covers |consists |is (?:designed|hosted) |thanks "
+)
 """What is said of a project, not of the one who speaks."""
 _PRONOUNS: Final = (
     (re.compile(r"\bits\b"), "my"),

@@ -8,10 +8,13 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from nanosft.generate.planning import Level, slots_of
+from nanosft.knowledge.keys import KeyKind
 
 _FILE: Final = "phrases.toml"
 _SLOTS: Final = frozenset({"name", "maker", "user", "kind"})
 _SLOTS_OF: Final = {
+    "gist": frozenset({"key"}),
+    "frames": frozenset({"clause", "statement"}),
     "ask_gap": frozenset({"gap"}),
     "ask_rest": frozenset({"before"}),
     "ask_whether": frozenset({"clause", "statement"}),
@@ -63,16 +66,24 @@ class Phrases(BaseModel):
     unsure: Pool
     instead: Pool
     do_not_know: Pool
+    why_unknown: Pool
     confirm: Pool
     correct: Pool
     stand_by: Pool
+    stand_by_not_knowing: Pool
     simply: Pool
     short_already: Pool
+    other_words: Pool
+    frames: Pool
     welcome: Pool
     last_words: Pool
     identity: dict[Intent, Pool]
     leads: dict[Level, Pool]
+    gist: dict[KeyKind, Pool]
     foreign_greetings: dict[str, str]
+    synonyms: dict[str, tuple[str, ...]]
+    contractions: dict[str, str]
+    concepts: tuple[tuple[str, ...], ...]
 
     @model_validator(mode="after")
     def _check_is_whole(self) -> Self:

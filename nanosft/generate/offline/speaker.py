@@ -7,55 +7,29 @@ from types import MappingProxyType
 from typing import Final
 
 from nanosft.generate.offline.fact_index import FactIndex, ScoredFact
-from nanosft.generate.offline.first_person import decapitalize, to_first_person
+from nanosft.generate.offline.first_person import to_first_person
+from nanosft.generate.offline.intents import find_intent
 from nanosft.generate.offline.phrases import Intent, Phrases
 from nanosft.generate.offline.quiz import Reply
+from nanosft.generate.offline.retelling import Reteller
 from nanosft.generate.planning import Level, Topic
 from nanosft.knowledge import Fact, Knowledge
 from nanosft.knowledge.text import FUNCTION_WORDS
 
-_OTHER = (
-    r"^(?!.*\b(?:compare|better|good as|capable|differ\w*|sets you|page like)\b)"
-    r".*\b(?:chatgpt|claude|gemini|openai|siri|alexa|google)\b"
-)
-_MADE = (
-    r"\bwho(?:'s| is| has| have)? (?:made|created|built|developed|behind|your (?:creator|maker))"
-    r"|company built you|who do you come from|\bwere you (?:made|created|built|developed)\b"
-)
-_NAME = r"(?:what(?:'s|s| is)|know) your name|what your name is|(?:have a|real) name|call you\b|you are called"
-_WHO = (
-    r"\bwho (?:are|r) (?:you|u)\b(?! meant)|who you are|who (?:am i|i am) talking|who is this|introduce yourself"
-    r"|about yourself|what are you\W*$|kind of thing you|describe yourself|you are\?$|sum yourself"
-)
-_INTENTS: Final[tuple[tuple[Intent, re.Pattern[str]], ...]] = (
-    ("other", re.compile(_OTHER, re.IGNORECASE)),
-    ("made", re.compile(_MADE, re.IGNORECASE)),
-    ("name", re.compile(_NAME, re.IGNORECASE)),
-    ("machine", re.compile(r"\b(?:human|(?:a|the) person)\b", re.IGNORECASE)),
-    ("ai", re.compile(r"\b(?:an ai|a bot|computer program)\b", re.IGNORECASE)),
-    ("model", re.compile(r"\b(?:which|what) (?:model|assistant)\b", re.IGNORECASE)),
-    ("who", re.compile(_WHO, re.IGNORECASE)),
-)
 _YES_NO = re.compile(r"^(?:do|does|did|are|is|was|were|can|could|has|have|will|would|should|may|must)\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(?:no|not|never|cannot|nothing|none)\b|n't\b")
-_SIDE_CLAUSE = re.compile(r"(?:[;:]|, (?:and|which|so that|where|whatever|because|in which|if|but)\b).*$")
+_SIDE_CLAUSE = re.compile(r"(?:[;:] |, (?:which|so that|where|whatever|because|in which|if|but)\b).*$")
 _SHORTEST_CLAUSE: Final = 5
+_NUM_TRIES: Final = 4
 _NEAR: Final = 0.5
 """Share of a question's words that stand in its topic's, from which it asks for the topic as a whole."""
-_CLOSE: Final = 3
-"""Content words that two facts on one thing share."""
 _KIND: Final = "an AI assistant"
 _NUM_FACTS: Final[Mapping[Level, tuple[int, int]]] = MappingProxyType(
     {"simple": (1, 1), "plain": (1, 2), "technical": (2, 3)}
 )
 _NUM_KINDS: Final = 2
-_LEAD_SHARE: Final = 0.4
+_LEAD_SHARE: Final = 0.2
 _MADE_SHARE: Final = 0.6
-
-
-def find_intent(text: str) -> Intent | None:
-    """Which question about its identity a text asks the assistant, if one."""
-    return next((intent for intent, pattern in _INTENTS if pattern.search(text)), None)
 
 
 def find_proper_words(knowledge: Knowledge) -> frozenset[str]:
@@ -71,6 +45,7 @@ class Speaker:
         knowledge: What the assistant knows.
         facts: The same, ready to be searched.
         phrases: How it speaks.
+        reteller: Puts facts into other words.
         level: How much detail the user wants.
         rng: Chooses among wordings.
         user_name: How to greet the user, or "".
@@ -81,6 +56,7 @@ class Speaker:
         knowledge: Knowledge,
         facts: FactIndex,
         phrases: Phrases,
+        reteller: Reteller,
         *,
         level: Level,
         rng: random.Random,
@@ -88,6 +64,7 @@ class Speaker:
     ) -> None:
         self._facts = facts
         self._phrases = phrases
+        self._reteller = reteller
         self._name, self._maker, self._user_name = knowledge.name, knowledge.maker, user_name
         self._level: Level = level
         self._rng = rng
@@ -95,7 +72,8 @@ class Speaker:
         self._said: set[str] = set()
         self._is_named = False
         self._last_told = ""
-        self._proper = find_proper_words(knowledge)
+        self._last_fact: Fact | None = None
+        self._last_question = ""
         start = f"{knowledge.name} is a"
         self._kinds = [
             (fact.id, fact.statement.removeprefix(f"{knowledge.name} is ").rstrip("."))
@@ -127,6 +105,7 @@ class Speaker:
         if intent == "made" and not self._maker:
             return self.pick(self._phrases.unsure)
         text = self.pick(self._phrases.identity[intent])
+        self._last_told, self._last_fact = self._restate(intent), None
         self._is_named = self._is_named or self._name in text
         if intent == "made":
             return join(text, "" if self._is_named and self._rng.random() < _MADE_SHARE else self._name_briefly())
@@ -138,8 +117,14 @@ class Speaker:
             else "",
         )
 
+    def forget_last(self) -> None:
+        """What is said next is no fact: a doubt is not met with an older one."""
+        self._last_told, self._last_fact, self._last_question = "", None, ""
+
     def answer(self, question: str, topic: Topic) -> str:
         """Answer a question on a topic by facts not told yet, or as far as it knows."""
+        self.forget_last()
+        self._last_question = question
         intent = find_intent(question)
         opener = ""
         if intent:
@@ -156,7 +141,7 @@ class Speaker:
         chosen = self._choose(found, num_facts)
         if not opener:
             opener = self._open(question, topic, chosen[0])
-        return join(opener, self._tell(chosen))
+        return join(opener, self._tell(chosen, framed=not opener))
 
     def tell(self, fact: Fact, reply: Reply) -> str:
         """Answer a question for this very fact."""
@@ -165,14 +150,14 @@ class Speaker:
             "confirm": self.pick(self._phrases.confirm),
             "correct": self.pick(self._phrases.correct),
         }[reply]
-        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True)]))
+        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True)], framed=not lead))
 
     def tell_section(self, facts: Sequence[Fact]) -> str:
         """Answer a question for what there is to say under a heading, by facts not told yet."""
         fewest, most = _NUM_FACTS[self._level]
         chosen = list(facts[: self._rng.randint(fewest, most)])
         lead = self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
-        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True) for fact in chosen]))
+        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True) for fact in chosen], framed=not lead))
 
     def untold(self, facts: Iterable[Fact]) -> list[Fact]:
         """Those of the facts that were not told yet."""
@@ -180,6 +165,8 @@ class Speaker:
 
     def stand_by(self, share: float) -> str:
         """Yes to a doubt, and at times what was told last, once more."""
+        if not self._last_told:
+            return self.pick(self._phrases.stand_by_not_knowing)
         return join(self.pick(self._phrases.stand_by), self._last_told if self._rng.random() < share else "")
 
     def support(self, words: str, sections: Sequence[str], share: float = 1.0) -> str:
@@ -192,20 +179,24 @@ class Speaker:
         ]
         return self._tell(found[:1]) if found and self._rng.random() < share else ""
 
-    def simplify(self, topic: Topic) -> str:
-        """What was said last: its main clause, else a fact close to it, else the same again."""
-        last_told = self._last_told
-        if not last_told:
-            found = self._find(topic.subject, topic)
-            return join(self.pick(self._phrases.simply), self._tell(found[:1])) if found else self.identify("who")
-        main_clause = _cut_side_clause(last_told)
-        if main_clause == last_told:
-            words = self._facts.words_of(last_told)
-            found = [item for item in self._find(last_told, topic) if item.is_answer]
-            if found and len(words & self._facts.words_of(found[0].fact.statement)) >= _CLOSE:
-                main_clause = self._tell(found[:1])
-        lead = self._phrases.simply if main_clause != last_told else self._phrases.short_already
-        return join(self.pick(lead), main_clause)
+    def simplify(self) -> str:
+        """What was said last in fewer words: what to remember of it, its main clause, or the same in other words."""
+        fact = self._last_fact
+        if fact is None:
+            return join(self.pick(self._phrases.short_already), self._last_told or self.identify("who"))
+        if key := self._reteller.boil_down(fact, self._last_question, self._rng):
+            return join(self.pick(self._phrases.simply), key)
+        spoken = to_first_person(fact.statement, self._name)
+        main_clause = _cut_side_clause(spoken)
+        if main_clause != spoken:
+            return join(
+                self.pick(self._phrases.simply), self._reteller.retell(fact, main_clause, self._rng, framed=False)
+            )
+        for _ in range(_NUM_TRIES):
+            told = self._reteller.retell(fact, spoken, self._rng, framed=False)
+            if told != self._last_told:
+                return join(self.pick(self._phrases.other_words), told)
+        return join(self.pick(self._phrases.short_already), self._last_told)
 
     def can_answer(self, question: str, topic: Topic) -> bool:
         """Whether the fact that answers the question best is not told yet."""
@@ -248,18 +239,24 @@ class Speaker:
             return "No."
         return "Yes." if asked and asked <= before - after else ""
 
-    def _tell(self, chosen: Sequence[ScoredFact]) -> str:
+    def _tell(self, chosen: Sequence[ScoredFact], *, framed: bool = False) -> str:
+        """The facts in other words, a frame around the first where nothing stands before it."""
         sentences: list[str] = []
         for item in chosen:
             self._used.add(item.fact.id)
-            sentence = to_first_person(item.fact.statement, self._name)
-            sentence += "" if sentence.endswith((".", "!", "?")) else "."
-            if sentences and (link := self.pick(self._phrases.links)):
-                continued = sentence if link.endswith(":") else decapitalize(sentence, keep=self._proper)
-                sentence = f"{link} {continued}"
+            spoken = to_first_person(item.fact.statement, self._name)
+            sentence = self._reteller.retell(item.fact, spoken, self._rng, framed=framed and not sentences)
+            if not sentences:
+                self._last_told, self._last_fact = sentence, item.fact
+            elif link := self.pick(self._phrases.links):
+                continued = sentence if link.endswith(":") else self._reteller.continue_with(sentence)
+                sentence = sentence if continued is None else f"{link} {continued}"
             sentences.append(sentence)
-        self._last_told = sentences[0]
         return " ".join(sentences)
+
+    def _restate(self, intent: Intent) -> str:
+        """Who it is, in the words that a doubt about it is met with."""
+        return f"I was made by {self._maker}." if intent == "made" else f"I am {self._name}."
 
     def _name_briefly(self) -> str:
         self._is_named = True

@@ -1,5 +1,6 @@
 """Conversations composed offline are true, well formed, varied, and say what they are."""
 
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,10 +13,12 @@ from nanosft.conversation import Conversation, parse_line, role_problem, to_line
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.offline import Composer
 from nanosft.generate.offline.first_person import to_first_person
+from nanosft.generate.offline.intents import find_intent
 from nanosft.generate.offline.phrases import load_phrases
-from nanosft.generate.offline.speaker import find_intent
+from nanosft.generate.offline.retelling import Reteller
 from nanosft.generate.planning import make_plan, plan_row, read_dimensions
-from nanosft.knowledge import parse_knowledge, read_knowledge
+from nanosft.knowledge import StatedFacts, parse_knowledge, read_knowledge
+from nanosft.knowledge.text import split_sentences
 from nanosft.quality.gates import Context, Gates, check
 from nanosft.quality.grounding import make_reference
 
@@ -116,22 +119,24 @@ def test_each_fact_of_the_demo_is_asked_for_in_three_ways_at_least():
     plan = make_plan(read_dimensions(), knowledge, seed=0)
     composer = Composer(plan)
     questions: dict[str, set[str]] = {fact.id: set() for fact in knowledge.facts}
+    stated = StatedFacts(knowledge)
     for number in range(600):
         messages = composer.compose(plan_row(plan, number)).messages
         for question, answer in zip(messages[::2], messages[1::2], strict=True):
-            for fact in knowledge.facts:
-                if to_first_person(fact.statement, "Pico").rstrip(".") in answer.text:
-                    questions[fact.id].add(question.text)
+            for fact in stated.find(answer.text):
+                questions[fact.id].add(question.text)
     assert min(map(len, questions.values())) >= 6, {key: len(texts) for key, texts in questions.items()}
 
 
 def test_a_doubt_is_met_with_what_was_said_before(composed):
-    stand_by = load_phrases().stand_by
+    phrases = load_phrases()
+    stand_by = [*phrases.stand_by, *phrases.stand_by_not_knowing]
+    who = {"I am nanochat.": "nanochat", "I was made by Andrej Karpathy.": "Andrej Karpathy"}
     for number, conversation in enumerate(composed):
         if plan_row(PLAN, number).dynamic.id == "doubt":
             *_, before, _, after = conversation.messages
             told = next(after.text.removeprefix(phrase) for phrase in stand_by if after.text.startswith(phrase))
-            assert told.strip() in before.text
+            assert who.get(told.strip(), told.strip()) in before.text
 
 
 def test_plainer_words_are_a_whole_sentence(composed):
@@ -141,12 +146,11 @@ def test_plainer_words_are_a_whole_sentence(composed):
 
 def test_most_answers_hold_a_fact_of_the_topic(composed):
     with_fact = 0
+    stated = StatedFacts(PLAN.knowledge)
     for number, conversation in enumerate(composed):
         sections = plan_row(PLAN, number).topic.sections
-        facts = [fact.statement for fact in PLAN.knowledge.facts if fact.topic in sections]
-        spoken = [to_first_person(fact, "nanochat").rstrip(".")[1:] for fact in facts]
         text = " ".join(message.text for message in conversation.messages if message.role == "assistant")
-        with_fact += any(fact in text for fact in spoken)
+        with_fact += any(fact.topic in sections for fact in stated.find(text))
     assert with_fact > 0.95 * NUM_ROWS
 
 
@@ -220,3 +224,46 @@ def test_a_question_no_fact_answers_is_met_with_honesty():
             texts.append(Composer(plan).compose(row).messages[1].text)
     assert texts
     assert all(re.search(r"not (?:know|certain|have an exact)|cannot say|beyond what I know", text) for text in texts)
+
+
+def test_answers_are_said_in_many_ways(composed):
+    """A fact was said in one sentence, used again in 84 % of all; of the long ones it is 46 % in a thousand rows."""
+    sentences = Counter(
+        sentence
+        for conversation in composed
+        for message in conversation.messages[1::2]
+        for sentence in split_sentences(message.text)
+        if len(sentence.split()) >= 15
+    )
+    assert sum(count for count in sentences.values() if count > 1) < 0.55 * sum(sentences.values())
+
+
+@pytest.mark.parametrize(
+    ("statement", "rest"),
+    [
+        ("Zed was published on May 3, 2024.", "{On May 3, 2024, I was published}"),
+        ("In 2024 a tier cost about $100.", "{A tier cost about $100 in 2024}"),
+        ("Zed is a helper that people like since 2024.", "{I am a helper that people like since 2024}"),
+    ],
+)
+def test_the_time_of_a_fact_changes_places(statement, rest):
+    knowledge = parse_knowledge(
+        f"# Zed\n## A\n- {statement}\n- The large language model is at https://large.org.\n", where="k"
+    )
+    reteller = Reteller(knowledge, load_phrases(), keep=frozenset({"Zed"}))
+    spoken = to_first_person(statement, "Zed")
+    rng = random.Random(0)
+    told = {reteller.retell(knowledge.facts[0], spoken, rng, framed=False).rstrip(".") for _ in range(60)}
+    wanted = rest.strip("{}")
+    assert any(text.replace("released", "published").replace("around", "about") == wanted for text in told), told
+    links = {reteller.retell(knowledge.facts[1], knowledge.facts[1].statement, rng, framed=False) for _ in range(60)}
+    assert links == {knowledge.facts[1].statement}
+
+
+def test_what_is_put_simply_is_the_number_that_was_asked_for():
+    knowledge = parse_knowledge("# Zed\n## Context\n- The context length of Zed is 2,048 tokens.\n", where="k")
+    reteller = Reteller(knowledge, load_phrases(), keep=frozenset())
+    rng = random.Random(0)
+    (fact,) = knowledge.facts
+    assert "2,048 tokens" in reteller.boil_down(fact, "How long is your context?", rng)
+    assert reteller.boil_down(fact, "Why is your context like that?", rng) == ""

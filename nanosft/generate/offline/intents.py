@@ -1,0 +1,34 @@
+"""Which question about its identity a text asks the assistant. Pure."""
+
+import re
+from typing import Final
+
+from nanosft.generate.offline.phrases import Intent
+
+_OTHER = (
+    r"^(?!.*\b(?:compare|better|good as|capable|differ\w*|sets you|page like)\b)"
+    r".*\b(?:chatgpt|claude|gemini|openai|siri|alexa|google)\b"
+)
+_MADE = (
+    r"\bwho(?:'s| is| has| have)? (?:made|created|built|developed|behind|your (?:creator|maker))"
+    r"|company built you|who do you come from|\bwere you (?:made|created|built|developed)\b"
+)
+_NAME = r"(?:what(?:'s|s| is)|know) your name|what your name is|(?:have a|real) name|call you\b|you are called"
+_WHO = (
+    r"\bwho (?:are|r) (?:you|u)\b(?! meant)|who you are|who (?:am i|i am) talking|who is this|introduce yourself"
+    r"|about yourself|what are you\W*$|kind of thing you|describe yourself|you are\?$|sum yourself"
+)
+_INTENTS: Final[tuple[tuple[Intent, re.Pattern[str]], ...]] = (
+    ("other", re.compile(_OTHER, re.IGNORECASE)),
+    ("made", re.compile(_MADE, re.IGNORECASE)),
+    ("name", re.compile(_NAME, re.IGNORECASE)),
+    ("machine", re.compile(r"\b(?:human|(?:a|the) person)\b", re.IGNORECASE)),
+    ("ai", re.compile(r"\b(?:an ai|a bot|computer program)\b", re.IGNORECASE)),
+    ("model", re.compile(r"\b(?:which|what) (?:model|assistant)\b", re.IGNORECASE)),
+    ("who", re.compile(_WHO, re.IGNORECASE)),
+)
+
+
+def find_intent(text: str) -> Intent | None:
+    """Which question about its identity a text asks the assistant, if one."""
+    return next((intent for intent, pattern in _INTENTS if pattern.search(text)), None)
