@@ -239,7 +239,9 @@ class GPT(nn.Module):
         if self.generation.has_smear:
             gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[:, :SMEAR_CHANNELS]))
             x = x + gate * layout.take_previous(x)
-        x0 = middle = x
+        # The first block gets one tensor twice, which a compiler would take for a kind of block of its own.
+        x0 = x if call is _call_block else x.view_as(x)
+        middle = x
         cos_sin = self._rotary_at(layout)
         factors: list[Factors | None] = [None] * self.config.n_layer
         if self.generation.has_residual_scalars:

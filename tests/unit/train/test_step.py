@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from nanosft.nanochat import model as model_module
 from nanosft.packing import from_rows
 from nanosft.train.batch import batch_from_rows, build_micro_batch
 from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters
@@ -145,3 +146,26 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update():
     with pytest.raises(NonFiniteError, match="the gradient of resid_lambdas is not finite") as caught:
         train_step(module, make_optimizer(model), batches, num_supervised=9, lr_scale=0.8, momentum=0.9)
     assert caught.value.rows == (0,)
+
+
+@pytest.mark.parametrize("kernel", ["varlen", "dense"])
+def test_a_step_asks_the_device_once(monkeypatch, kernel):
+    """Tensors of the meta device hold nothing: whatever asks for a value but through the one copy is an error."""
+    copies = []
+
+    def copy_back(tensor):
+        copies.append(tensor.shape)
+        return torch.ones(tensor.shape, dtype=tensor.dtype)
+
+    monkeypatch.setattr(model_module, "choose_kernel", lambda _device, _dtype: kernel)
+    monkeypatch.setattr(torch.Tensor, "cpu", copy_back)
+    tokens = make_tokens(LENGTHS)
+    batches = batches_of(tokens, [np.arange(0, 3), np.arange(3, 5), np.arange(5, 8)], [2, 1])
+    model = golden_base().model.to("meta")
+    model.compute_dtype = torch.bfloat16 if kernel == "varlen" else torch.float32
+    sent = [batch.to(torch.device("meta")) for batch in batches]
+    module, optimizer = LossModule(model), make_optimizer(model, weight_decay=0.1)
+    num_supervised = sum(len(batch.labels) for batch in batches)
+    for _ in range(2):
+        train_step(module, optimizer, sent, num_supervised=num_supervised, lr_scale=1.0, momentum=0.9)
+    assert len(copies) == 2
