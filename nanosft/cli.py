@@ -3,6 +3,7 @@
 Stages are imported inside their commands, so that `nanosft generate --help` loads no torch.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, ConfigError, Interrupted, NanosftError
+from nanosft.errors import EXIT_OK, EXIT_SIGINT, EXIT_UNEXPECTED, ConfigError, Interrupted, NanosftError, StoreError
 from nanosft.settings import StageSettings, unknown_variables
 from nanosft.settings.audit import AuditSettings, InspectSettings
 from nanosft.settings.chat import ChatSettings
@@ -29,6 +30,7 @@ from nanosft.settings.train import LaunchSettings, TrainSettings
 from nanosft.waiting import set_library_defaults
 
 _MAX_ERROR_CHARS = 4000
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 app = typer.Typer(
     name="nanosft",
@@ -376,6 +378,7 @@ def _run(complain: Callable[..., object]) -> int:
     debug = "--debug" in sys.argv
     try:
         result = app(standalone_mode=False, prog_name="nanosft")
+        sys.stdout.flush()  # here a full disk is an error with a message
     except typer.TyperException as exc:
         if message := exc.format_message().rstrip("."):  # without arguments the help is the message
             complain(f"error: {message}; --help tells more")
@@ -389,10 +392,19 @@ def _run(complain: Callable[..., object]) -> int:
         complain(f"error: {exc}", traceback=debug)
         return exc.exit_code
     except Exception as exc:  # noqa: BLE001 - the last resort: a defect of ours still gets its line and its exit code
-        hint = "" if debug else "; this is a defect of nanosft: run again with --debug for the traceback"
-        complain(f"unexpected error: {type(exc).__name__}: {exc}{hint}", traceback=debug)
-        return EXIT_UNEXPECTED
+        return _tell_unexpected(exc, complain, debug=debug)
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _tell_unexpected(exc: Exception, complain: Callable[..., object], *, debug: bool) -> int:
+    """The line and the exit code of what no stage has foreseen: a full disk, wherever it was met, or a defect."""
+    if isinstance(exc, OSError) and exc.errno in _FULL:
+        where = exc.filename or "a disk, or what the output goes to"
+        complain(f"error: {where}: {exc.strerror}: free some space and run the same command again", traceback=debug)
+        return StoreError.exit_code
+    hint = "" if debug else "; this is a defect of nanosft: run again with --debug for the traceback"
+    complain(f"unexpected error: {type(exc).__name__}: {exc}{hint}", traceback=debug)
+    return EXIT_UNEXPECTED
 
 
 def _complain(message: str, *, traceback: bool = False) -> str:

@@ -209,7 +209,7 @@ def read_parquet(item: DataObject) -> Iterator[list[bytes]]:
                 yield [orjson.dumps(row, default=repr) for row in batch.to_pylist()]
         if item.sha256 is not None:
             _check_sha256(item, hash_object(item.store, item.key))
-    except (pa.ArrowException, orjson.JSONEncodeError, OSError, UnicodeDecodeError) as exc:
+    except (pa.ArrowException, orjson.JSONEncodeError, OSError, ValueError, OverflowError) as exc:
         reason = str(exc).partition("\n")[0]
         raise DataError(f"{item.uri}: not a Parquet file of conversations: {reason}") from exc
 

@@ -25,7 +25,7 @@ import orjson
 from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.foreign import quote
 from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, check_same_settings, json_values, parse_manifest
-from nanosft.store import MissingObjectError, NoConditionalPutError, Store
+from nanosft.store import MissingObjectError, NoConditionalPutError, Store, open_store
 
 _CLAIM_KEY: Final = "state/claim.json"
 _NUM_LOOKED_AT: Final = 16
@@ -72,6 +72,16 @@ class OutputPrefix:
         for uri in uris:
             if _locate(uri).startswith(inside):
                 raise ConfigError(f"{uri}: lies under --out {self.store.uri}, which is written: choose another --out")
+
+    def check_other(self, uris: Iterable[str]) -> None:
+        """Refuse to write to the prefix that is read, by whatever way it is named.
+
+        Raises:
+            ConfigError: One of the URIs is the prefix itself.
+        """
+        for uri in uris:
+            if _locate(open_store(uri).uri) == _locate(self.store.uri):
+                raise ConfigError(f"{uri}: is --out {self.store.uri} itself: choose another --out")
 
     def check_free(self, *, is_own: Callable[[str], bool]) -> None:
         """Refuse a prefix that holds anything but what a killed run of this command has left.

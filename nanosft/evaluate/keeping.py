@@ -57,8 +57,7 @@ def writing(settings: EvalSettings, parents: tuple[Parent, ...]) -> AbstractCont
     Raises:
         ConfigError: It is the model's own prefix, or another evaluation is under way there.
     """
-    if open_store(settings.model).uri == open_store(settings.out or "").uri:
-        raise ConfigError(f"--out {settings.out}: is the model's own prefix: choose another --out")
+    _prefix(settings).check_other([settings.model])
     return _prefix(settings).writing(parents)
 
 

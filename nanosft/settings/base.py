@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -30,6 +31,7 @@ from nanosft.foreign import parse_toml
 ENV_PREFIX = "NANOSFT_"
 _PASSWORD_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]*@")
 
+_MAX_CONFIG_BYTES: Final = 1 << 24
 _MAX_INTEGER: Final = (1 << 64) - 1
 _MAX_REAL: Final = 1e9
 """Of seconds, rates and prices alike; single precision and the system's clocks hold ten times as much."""
@@ -72,6 +74,18 @@ class StageSettings(BaseSettings):
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and _PASSWORD_URL.match(text):
                 raise ValueError("holds a password: a URL of a setting is kept and shown; give the key by its variable")
+            if isinstance(text, str) and "\0" in text:
+                raise ValueError("holds a NUL, which no name has")
+        return value
+
+    @field_validator("base_url", check_fields=False)
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        """Refuse what no client could take apart."""
+        try:
+            _ = urlsplit(value).port
+        except ValueError as exc:
+            raise ValueError(f"is no URL: {exc}") from exc
         return value
 
     @field_validator("*")
@@ -167,7 +181,8 @@ def _from_file(cls: type[StageSettings], config: str | None) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        data = Path(config).read_bytes()
+        with Path(config).open("rb") as file:
+            data = file.read(_MAX_CONFIG_BYTES)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise ConfigError(f"--config {config}: cannot be read: {reason}") from exc

@@ -41,6 +41,8 @@ def open_store(uri: str) -> Store:
     Raises:
         ConfigError: The URI has no bucket, or a scheme that no store reads.
     """
+    if "\0" in uri:
+        raise ConfigError(f"{uri!r} names nothing: a name has no NUL")
     if uri.startswith(_S3):
         from nanosft.store.s3 import S3Store  # noqa: PLC0415 - boto3 takes 0.2 s that local runs need not pay
 
@@ -57,6 +59,8 @@ def open_object(uri: str) -> tuple[Store, str]:
     Raises:
         ConfigError: The URI names no object.
     """
+    if "\0" in uri:
+        raise ConfigError(f"{uri!r} names nothing: a name has no NUL")
     if uri.startswith(_S3):
         parent, _, name = uri.rstrip("/").rpartition("/")
         if f"{parent}/" == _S3:

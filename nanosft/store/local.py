@@ -9,13 +9,14 @@ import hashlib
 import io
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from nanosft.errors import ConfigError, NanosftError, StoreError
+from nanosft.errors import ConfigError, DataError, NanosftError, StoreError
 from nanosft.store.base import (
     Directory,
     MissingObjectError,
@@ -59,11 +60,13 @@ class LocalStore:
         """The whole file."""
         path = self._path(key)
         with _translated(self.uri_of(key)):
+            _check_regular(path, self.uri_of(key))
             return path.read_bytes()
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """`length` bytes from offset `start`; fewer where the file ends before."""
         path = self._path(key)
+        _check_regular(path, self.uri_of(key))
         with _translated(self.uri_of(key)), path.open("rb") as file:
             file.seek(start)
             return file.read(length)
@@ -170,6 +173,18 @@ class LocalStore:
         return self._root / check_key(key, root=self.uri)
 
 
+def _check_regular(path: Path, uri: str) -> None:
+    """Refuse what has no end, or waits for a writer for ever.
+
+    Raises:
+        DataError: It is a device, a pipe or a socket.
+    """
+    with _translated(uri):
+        mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a directory has an error of its own
+        raise DataError(f"{uri}: is a device, a pipe or a socket: copy what it gives into a file")
+
+
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
     try:
@@ -184,6 +199,7 @@ class _LocalReader(io.FileIO):
     def __init__(self, path: Path, uri: str) -> None:
         self._uri = uri
         with _translated(uri):
+            _check_regular(path, uri)
             super().__init__(path)
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nanosft.data import OutputPrefix
 from nanosft.distributed import World, open_world
 from nanosft.errors import ConfigError, Interrupted, TrainError
 from nanosft.manifest import Manifest
@@ -104,6 +105,7 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
         if not world.is_first:
             logging.getLogger("nanosft").setLevel(logging.ERROR)
         store = open_store(settings.out)
+        OutputPrefix(store, "train", {}).check_other((settings.base, settings.data))
         if settings.preflight:
             world.run_on_rank_zero(lambda: run_preflight(settings, world))
             return TrainSummary(store.uri, 0, 0, None, None)

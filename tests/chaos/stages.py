@@ -97,6 +97,7 @@ def _generate(inputs: str, out: str, variant: int) -> None:
         num=_NUM_ROWS + variant,
         concurrency=1,
         flush_rows=2,
+        stop_grace_s=0.01,
     )
     generate_stage.run_generate(settings)
 
@@ -265,4 +266,5 @@ def prepared(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate_stage, "open_provider", _open_provider)
         patch.setenv("OPENROUTER_API_KEY", "chaos")
+        patch.setattr("tempfile.tempdir", str(folder))
         yield

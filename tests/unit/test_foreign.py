@@ -1,20 +1,26 @@
 """Foreign values: bounded where they enter, and quoted within a bound."""
 
+import errno
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
 from nanosft import cli
 from nanosft.conversation import parse_line
+from nanosft.data import iter_lines, list_data_objects
 from nanosft.errors import ConfigError, DataError
 from nanosft.foreign import clip, parse_toml, quote
 from nanosft.settings import StageSettings, load_settings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.options import kind_of
+from nanosft.store import open_object, open_store
 
 DEEP = b"[" * 900 + b"]" * 900
 LONG = b'"' + b"r" * 2_000_000 + b'"'
@@ -96,3 +102,51 @@ def test_a_million_spaces_are_a_data_error_and_no_panic():
     line = orjson.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " " * 10**6}]})
     with pytest.raises(DataError, match="cannot encode"):
         tokenizer.render(parse_line(line, where="x"))
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1:999999/v1", "http://[::1", "http://h:port"])
+def test_an_address_that_is_none_is_told_before_anything_is_asked(value):
+    with pytest.raises(ConfigError, match="--base-url: is no URL"):
+        load_settings(GenerateSettings, {"out": "o", "base_url": value})
+
+
+def test_a_name_with_a_nul_is_a_config_error(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('out = "a\\u0000b"\n')
+    with pytest.raises(ConfigError, match="--out: holds a NUL"):
+        load_settings(GenerateSettings, {}, config=str(path))
+    for uri in ("a\0b", "s3://bucket/a\0b"):
+        for look in (open_store, open_object):
+            with pytest.raises(ConfigError, match="a name has no NUL"):
+                look(uri)
+
+
+def test_times_that_python_cannot_hold_are_named(tmp_path):
+    pq.write_table(pa.table({"t": pa.array([2**62], pa.timestamp("us"))}), tmp_path / "a.parquet")
+    (item,) = list_data_objects(str(tmp_path / "a.parquet"))
+    with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file of conversations: date value out of range"):
+        list(iter_lines(item))
+
+
+@pytest.mark.parametrize("key", ["pipe.jsonl", "zero.jsonl"])
+def test_a_device_or_a_pipe_is_refused_and_not_waited_for(tmp_path, key):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    store = open_store(str(tmp_path))
+    for read in (store.read, lambda key: store.open_read(key).__enter__(), lambda key: store.read_range(key, 0, 9)):
+        with pytest.raises(DataError, match="is a device, a pipe or a socket"):
+            read(key)
+    with pytest.raises(ConfigError):
+        load_settings(GenerateSettings, {}, config="/dev/zero")
+
+
+def test_a_full_disk_or_a_full_standard_output_is_no_defect():
+    lines: list[str] = []
+
+    def complain(line: str, **_: object) -> None:
+        lines.append(line)
+
+    for exc in (OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Quota exceeded", "/tmp/x")):
+        assert cli._tell_unexpected(exc, complain, debug=False) == 75
+    assert [line.rpartition(": ")[2] for line in lines] == ["free some space and run the same command again"] * 2
+    assert lines[1].startswith("error: /tmp/x: Quota exceeded")

@@ -53,7 +53,7 @@ async def open_http(
         max_body_bytes: A longer answer counts as lost.
 
     Raises:
-        ConfigError: The URL is none.
+        ConfigError: The URL is none, or that of the proxy is not.
     """
     url = _checked_url(base_url)
     headers = {"content-type": "application/json", "accept-encoding": "gzip, deflate", "x-title": "nanosft"}
@@ -63,7 +63,10 @@ async def open_http(
     options = {"timeout": timeout.as_dict()}
     limits = httpx.Limits(max_connections=num_connections, keepalive_expiry=_KEEPALIVE_S)
     # The transport itself: httpx's client above it would add cookies, redirects and 0.1 ms a request.
-    transport = AiohttpTransport(limits=limits, proxy=_proxy_of(httpx.URL(url)))
+    try:
+        transport = AiohttpTransport(limits=limits, proxy=_proxy_of(httpx.URL(url)))
+    except (httpx.InvalidURL, ValueError) as exc:
+        raise ConfigError(f"the proxy that a variable names (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY): {exc}") from exc
 
     async def send(method: str, path: str, body: bytes, more: Mapping[str, str]) -> HttpReply:
         request = httpx.Request(method, url + path, headers={**headers, **more}, content=body, extensions=options)

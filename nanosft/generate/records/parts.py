@@ -8,6 +8,7 @@ before its rows.
 """
 
 import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from nanosft.generate.records.judgements import HELD, KIND_KEY, judge_pico
 from nanosft.generate.records.money import pico_of
 from nanosft.generate.records.totals import BATCH_KEY, PROMPT_VARIANT_KEY, Tally
 from nanosft.manifest import ManifestObject
-from nanosft.store import Store
+from nanosft.store import Store, open_store
 
 ROWS: Final = "rows/"
 REJECTS: Final = "rejects/"
@@ -83,6 +84,13 @@ class PartBuffer:
         return ManifestObject(
             key=written.key, size_bytes=written.size_bytes, sha256=written.sha256, num_rows=part.rows.count(b"\n")
         )
+
+    def put_locally(self, parts: Iterable[Part]) -> str:
+        """Write parts that no store took into a new folder of this machine; the folder, and what to do with it."""
+        folder = open_store(tempfile.mkdtemp(prefix="nanosft-rescue-"))
+        for part in parts:
+            self.put(folder, part)
+        return f"{folder.uri}: copy its folders into --out before the same command runs again"
 
 
 def attempt_of(key: str) -> str:

@@ -9,12 +9,12 @@ import gc
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nanosft.conversation import Conversation, to_line
-from nanosft.errors import Interrupted, ProviderError
+from nanosft.errors import Interrupted, NanosftError, ProviderError, StoreError
 from nanosft.generate.provider import AdaptiveLimit
 from nanosft.generate.records import Part, PartBuffer, PlanState
 from nanosft.generate.rows.row import Job, OnReject, OpenSlot, ShuttingDown
@@ -24,6 +24,7 @@ from nanosft.store import Store
 
 _MAX_UNANSWERED_IN_A_ROW: Final = 20
 _NUM_REASONS_SHOWN: Final = 3
+_FLUSH_AGAIN_S: Final = 1.0
 
 
 MakeRow = Callable[[Job, OpenSlot, OnReject], Awaitable[Conversation | None]]
@@ -235,7 +236,21 @@ class Runner:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._flush_last()
+
+    async def _flush_last(self) -> None:
+        """Flush, again and again within the grace where the store fails, and at last into a folder of this machine."""
+        end_s = time.monotonic() + self.timing.stop_grace_s
         await self._flush()
+        while isinstance(self._flush_failed, StoreError) and (left_s := end_s - time.monotonic()) > 0:
+            await asyncio.sleep(min(_FLUSH_AGAIN_S, left_s))
+            await self._flush()
+        if isinstance(self._flush_failed, NanosftError):
+            with suppress(OSError, NanosftError):  # the store's own error matters more
+                place = self.buffer.put_locally(self._pending)
+                self._flush_failed = type(self._flush_failed)(
+                    f"{self._flush_failed}; what is not saved lies in {place}"
+                )
 
     async def flush(self) -> None:
         """Put all lines that wait; they are in the store when it returns.

@@ -120,3 +120,11 @@ def test_an_input_under_the_output_is_refused_whatever_its_uri_looks_like(prefix
     ):
         with pytest.raises(ConfigError, match="choose another --out"):
             prefix.check_apart([uri])
+
+
+def test_the_output_is_not_what_is_read_by_whatever_name(prefix, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    prefix.check_other(["s3://bucket/out", str(tmp_path)])
+    for uri in (tmp_path / "out", f"{tmp_path}/./out", f"{tmp_path}/link/", f"file://{tmp_path}/link"):
+        with pytest.raises(ConfigError, match="itself: choose another --out"):
+            prefix.check_other([str(uri)])

@@ -263,7 +263,7 @@ def test_evaluations_side_by_side(run: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_out_may_not_be_the_models_own_prefix(run: Path) -> None:
-    with pytest.raises(ConfigError, match="is the model's own prefix"):
+    with pytest.raises(ConfigError, match="itself: choose another --out"):
         evaluate(make_settings(run, out=str(run / "model")))
 
 

@@ -84,7 +84,7 @@ def test_an_unexpected_error_of_a_flush_ends_the_run(tmp_path):
         run_rows(FailingStore(open_store(str(tmp_path)), [MemoryError()]), make_row)
 
 
-def test_a_signal_does_not_hide_that_the_store_lost_rows(tmp_path):
+def test_a_signal_does_not_hide_that_the_store_lost_rows(tmp_path, monkeypatch):
     """Exit code 143 says that everything is saved."""
 
     async def make_and_signal(job: Job, open_slot: OpenSlot, on_reject: OnReject) -> Conversation:
@@ -92,10 +92,26 @@ def test_a_signal_does_not_hide_that_the_store_lost_rows(tmp_path):
         signal.raise_signal(signal.SIGTERM)
         return conversation
 
-    errors: list[Exception] = [StoreError("full")] * 9
-    result, runner = run_rows(FailingStore(open_store(str(tmp_path)), errors), make_and_signal)
+    errors: list[Exception] = [StoreError("full")] * 99
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    failing = FailingStore(open_store(str(tmp_path)), errors)
+    result, runner = run_rows(failing, make_and_signal, stop_grace_s=0.2)
     assert isinstance(result, StoreError)
     assert runner.state.objects == {}
+    (rescued,) = tmp_path.glob("nanosft-rescue-*")
+    assert f"what is not saved lies in {rescued.as_uri()}: copy its folders into --out" in str(result)
+    assert len(flushed_lines(open_store(str(rescued)))) == runner.num_made > 0
+
+
+def test_the_last_flush_keeps_trying_within_the_grace(tmp_path, monkeypatch):
+    """It had one try: five answers that were paid for were in no part."""
+    monkeypatch.setattr("nanosft.generate.rows.runner._FLUSH_AGAIN_S", 0.01)
+    store = open_store(str(tmp_path))
+    errors: list[Exception] = [StoreError("full")] * 40
+    result, runner = run_rows(FailingStore(store, errors), make_row)
+    assert isinstance(result, StoreError)
+    assert not errors
+    assert len(flushed_lines(store)) == runner.num_made > 0
 
 
 def test_every_part_that_was_put_is_known_at_the_end(tmp_path):
