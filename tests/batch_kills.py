@@ -82,11 +82,12 @@ class KillableStore:
     def _watch(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:
             is_last = self._fuse.enter()
-            value = call(*args, **kwargs)
-            value = iter(list(value)) if isinstance(value, Iterator) else value
-            if is_last:
-                self._fuse.blow()
-            return value
+            try:
+                value = call(*args, **kwargs)
+                return iter(list(value)) if isinstance(value, Iterator) else value
+            finally:
+                if is_last:
+                    self._fuse.blow()
 
         return watched
 

@@ -23,6 +23,7 @@ from nanosft.dedup.minhash import (
     make_keys,
     minhash_words,
 )
+from nanosft.dedup.texts import hash_batch
 from nanosft.dedup.words import hash_words
 from nanosft.splitmix import UInt64Array
 
@@ -82,6 +83,20 @@ class NearDuplicateIndex:
             places.append(found)
         return places
 
+    def add_all(self, rows: Sequence[str]) -> None:
+        """`add` of each row in turn, given as `join_messages` makes it: a tenth of the time."""
+        words = hash_batch(rows)
+        sigs = minhash_words(words)
+        texts, keys = make_keys(words, sigs, threshold=self._threshold)
+        first, stop = self._num_rows, self._num_rows + len(sigs)
+        if stop > len(self._signatures):
+            grown = np.empty((max(stop, 2 * len(self._signatures)), NUM_BINS), np.uint16)
+            grown[:first] = self._signatures[:first]
+            self._signatures = grown
+        self._signatures[first:stop] = sigs
+        self._num_rows = stop
+        self._add_run(keys, (texts + first).astype(np.int32))
+
     def remove(self, place: int) -> None:
         """Forget a text: nothing is a near-duplicate of it any more. Its place stays taken."""
         self._removed.add(place)
@@ -124,13 +139,15 @@ class NearDuplicateIndex:
         return place
 
     def _seal(self) -> None:
-        """Turn the recent keys into a sorted run, and merge runs until each is at least twice as long as the next."""
+        """Turn the recent keys into a sorted run."""
         pairs = [(key, row) for key, rows in self._recent.items() for row in rows]
-        keys = np.array([key for key, _ in pairs], np.uint64)
-        rows = np.array([row for _, row in pairs], np.int32)
+        self._recent, self._num_recent = {}, 0
+        self._add_run(np.array([key for key, _ in pairs], np.uint64), np.array([row for _, row in pairs], np.int32))
+
+    def _add_run(self, keys: UInt64Array, rows: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
+        """Add a sorted run, and merge runs until each is at least twice as long as the next."""
         while self._runs and len(self._runs[-1][0]) < 2 * len(keys):
             last_keys, last_rows = self._runs.pop()
             keys, rows = np.concatenate([last_keys, keys]), np.concatenate([last_rows, rows])
         order = np.argsort(keys, kind="stable")
         self._runs.append((keys[order], rows[order]))
-        self._recent, self._num_recent = {}, 0

@@ -18,7 +18,7 @@ from nanosft.generate.batches import (
     OpenRouterBatches,
     TokenPrices,
 )
-from nanosft.generate.offers import Offers
+from nanosft.generate.offers import Offers, find_prices
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import PromptTemplate, read_key, request_fields
 from nanosft.generate.rows import Budget, MakeSome, RowMaker
@@ -28,6 +28,9 @@ from nanosft.store import Store
 
 _MAX_BODY_BYTES: Final = 1 << 28
 """Of what a batch service answers: the results of 5,000 long conversations in one file."""
+_FIELDS_OF_ONE: Final = frozenset({"usage", "provider"})
+"""OpenRouter's own fields of a request that is sent alone: a batch states its cost, and goes to one provider."""
+_MILLION: Final = 1_000_000
 _log: Final = logging.getLogger(__name__)
 
 
@@ -77,6 +80,7 @@ class ShardBatches:
 
     journal: Journal
     pending: Sequence[OpenBatch]
+    shard: range
     sends: bool
 
     @property
@@ -84,44 +88,41 @@ class ShardBatches:
         """Of the batches that are not done."""
         return [found.record.name for found in self.pending]
 
-    def have_rows(self, shard: range, taken: Mapping[str, set[int]]) -> bool:
+    def have_rows(self, taken: Mapping[str, set[int]]) -> bool:
         """Whether a batch that is not done has answers for the shard that are in no part."""
         return any(
-            item.row in shard and item.row not in taken.get(found.record.name, ())
+            item.row in self.shard and item.row not in taken.get(found.record.name, ())
             for found in self.pending
             for item in found.record.requests
         )
 
 
-def find_batches(settings: GenerateSettings, store: Store, *, sends: bool) -> ShardBatches:
+def find_batches(settings: GenerateSettings, store: Store, shard: range, *, sends: bool) -> ShardBatches:
     """Look for batches of earlier runs, whatever this one's mode is: nothing that they hold is asked for twice."""
     journal = Journal(store, (settings.num_shards, settings.shard_index))
-    return ShardBatches(journal, journal.read_open(), sends)
+    return ShardBatches(journal, journal.read_open(), shard, sends)
 
 
 @asynccontextmanager
 async def open_batches(
     settings: GenerateSettings,
     template: PromptTemplate,
+    offers: Offers,
     batches: ShardBatches,
-    *,
     taken: Mapping[str, set[int]],
-    shard: range,
     maker: RowMaker,
     budget: Budget | None,
-    offers: Offers,
 ) -> AsyncIterator[MakeSome | None]:
     """What makes rows in batches, while the context is open; None where there is nothing for it to do.
 
     Args:
         settings: What the run is told.
         template: Of prompts.
+        offers: What the models can do.
         batches: What `find_batches` returned.
         taken: Rows of the pending batches whose answers are in parts.
-        shard: Rows of this process.
         maker: Makes prompts, and puts answers through the gates.
         budget: None: no limit.
-        offers: What the models can do.
     """
     if not batches.sends and not batches.pending:
         yield None
@@ -136,21 +137,23 @@ async def open_batches(
         max_body_bytes=_MAX_BODY_BYTES,
     ) as send:
         http = BatchHttp(send, settings.base_url, settings.max_retries, key)
-        model = model_name(settings)
+        model, openrouter = model_name(settings), sends_openrouter_fields(settings)
 
         def write_fields(row: PlanRow, attempt: int, rejections: Sequence[str]) -> dict[str, Any]:
-            return request_fields(write_request(settings, template, offers, row, attempt, rejections), openrouter=False)
+            request = write_request(settings, template, offers, row, attempt, rejections)
+            fields = request_fields(request, openrouter=openrouter)
+            return {name: value for name, value in fields.items() if name not in _FIELDS_OF_ONE}
 
         batcher = Batcher(
-            api=OpenRouterBatches(http) if sends_openrouter_fields(settings) else OpenAiBatches(http),
+            api=OpenRouterBatches(http) if openrouter else OpenAiBatches(http),
             journal=batches.journal,
             pending=batches.pending,
             taken=taken,
-            shard=shard,
+            shard=batches.shard,
             maker=maker,
             write_fields=write_fields,
             model_of=lambda _row: model,
-            prices=TokenPrices(settings.prompt_price_usd or 0.0, settings.completion_price_usd or 0.0),
+            prices=_token_prices(settings, offers, model),
             budget=budget,
             policy=BatchPolicy(
                 size=settings.batch_size if batches.sends else 0,
@@ -160,3 +163,14 @@ async def open_batches(
             ),
         )
         yield batcher.run
+
+
+def _token_prices(settings: GenerateSettings, offers: Offers, model: str) -> TokenPrices:
+    """What tokens of a batch cost where the provider does not say: as given, else as listed; nothing where unknown."""
+    given = settings.prompt_price_usd, settings.completion_price_usd
+    card = offers.find(model)
+    listed = card.batch_prices if card is not None and given == (None, None) else None
+    prices = listed or find_prices(offers, model, given)
+    if prices is None:
+        return TokenPrices()
+    return TokenPrices(float(prices.prompt) * _MILLION, float(prices.completion) * _MILLION)

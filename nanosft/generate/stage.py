@@ -8,15 +8,14 @@ Rows belong to the plan: row r is made by shard r modulo the number of shards, u
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from nanosft.conversation import parse_conversation
 from nanosft.data import read_manifest
-from nanosft.dedup import NearDuplicateIndex, normalize_text
+from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_answer_usd, look_at_models, price_modes
 from nanosft.generate.examples import Examples, read_examples
@@ -33,6 +32,7 @@ from nanosft.generate.records import (
     check_same_plan,
     finalize_plan,
     find_plan,
+    read_records,
     read_state,
     register_plan,
     shard_manifest,
@@ -46,6 +46,7 @@ from nanosft.generate.rows import (
     Runner,
     ShardResult,
     Timing,
+    filling,
     iter_jobs,
     make_index,
     read_ledgers,
@@ -170,16 +171,11 @@ def run_generate(settings: GenerateSettings) -> Summary:
 def _make_shard(work: _Work) -> ShardResult:
     """Make the shard's missing rows and put its manifest, whole or not."""
     index = None if work.threshold is None else make_index(work.threshold, work.template.examples)
-
-    def remember(record: Mapping[str, Any], where: str) -> None:
-        if index is not None:
-            index.add(normalize_text(parse_conversation(dict(record), where=where, format="canonical")))
-
-    batches = find_batches(work.settings, work.store, sends=work.sends_batches)
-    state = read_state(work.store, work.shard, work.record.num, on_row=remember, batches=batches.names)
+    batches = find_batches(work.settings, work.store, work.shard, sends=work.sends_batches)
+    state = read_state(work.store, work.shard, work.record.num, batches=batches.names)
     retries = make_retries(work.settings)
-    has_jobs = next(iter_jobs(state, work.rows, retries, retry_rejects=work.settings.retry_rejects), None) is not None
-    if not has_jobs and not batches.have_rows(work.shard, state.taken):
+    jobs = iter_jobs(state, work.rows, retries, retry_rejects=work.settings.retry_rejects)
+    if next(jobs, None) is None and not batches.have_rows(state.taken):
         _put_shard_manifest(work, state, complete=work.settings.preview is None)
         return ShardResult()
     return asyncio.run(_run_shard(work, state, index, retries, batches))
@@ -195,6 +191,7 @@ async def _run_shard(
     is_complete = False
     meter = budget.meter(_first_judgement_usd(work, state)) if budget is not None else None
     async with (
+        filling(index, partial(read_records, work.store), sorted(state.objects), work.shard) as filled,
         open_provider(settings, plan, work.template, limit, budget, work.offers) as ask,
         open_judge(settings, plan, meter, work.offers) as judge,
     ):
@@ -202,7 +199,7 @@ async def _run_shard(
             plan_row=partial(plan_row, plan),
             ask=ask,
             retries=retries,
-            checker=AnswerChecker(work.context, index, num_examples=len(work.template.examples)),
+            checker=AnswerChecker(work.context, index, num_examples=len(work.template.examples), filled=filled),
             judge=judge,
             row_timeout_s=settings.row_timeout_s,
             source=source_name(settings),
@@ -215,14 +212,7 @@ async def _run_shard(
             runner = Runner(maker.make, work.store, buffer, limit, timing, bar, state)
             try:
                 async with open_batches(
-                    settings,
-                    work.template,
-                    batches,
-                    taken=state.taken,
-                    shard=work.shard,
-                    maker=maker,
-                    budget=budget,
-                    offers=work.offers,
+                    settings, work.template, work.offers, batches, state.taken, maker, budget
                 ) as make_some:
                     jobs = iter_jobs(state, rows, retries, retry_rejects=settings.retry_rejects)
                     result = await runner.run(jobs, make_some)

@@ -16,7 +16,7 @@ from nanosft.generate.records.finalize import (
 from nanosft.generate.records.history import RowHistory, read_history
 from nanosft.generate.records.judgements import JudgeTally, judge_meta, judgement_record
 from nanosft.generate.records.money import pico_of, split_cost, usd_of
-from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState, read_state
+from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState, read_records, read_state
 from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, reject_record, row_meta
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "judgement_record",
     "pico_of",
     "read_history",
+    "read_records",
     "read_state",
     "register_plan",
     "reject_record",

@@ -10,7 +10,7 @@ before its rows.
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -171,7 +171,6 @@ def read_state(
     shard: range,
     num: int,
     *,
-    on_row: Callable[[Mapping[str, Any], str], None] = lambda _record, _where: None,
     batches: Iterable[str] = (),
 ) -> PlanState:
     """Read all parts, one in memory at a time.
@@ -180,7 +179,6 @@ def read_state(
         store: The data set's prefix.
         shard: The rows of the shard.
         num: Rows of the plan.
-        on_row: Gets each accepted line of the shard's rows, with its URI and line number.
         batches: Names of those whose rows are looked for.
 
     Raises:
@@ -198,7 +196,6 @@ def read_state(
             if row in shard:
                 state.tally.add_row(meta)
                 state.objects[info.key] = part.object
-                on_row(record, where)
     for info in store.list(REJECTS):
         part = read_part(store, info.key)
         for where, record in part.records:
@@ -236,6 +233,11 @@ def read_part(store: Store, key: str) -> ReadPart:
     sha256 = hashlib.sha256(data).hexdigest()
     item = ManifestObject(key=key, size_bytes=len(data), sha256=sha256, num_rows=len(lines))
     return ReadPart(attempt_of(key), item, lines, records)
+
+
+def read_records(store: Store, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """The records of one part, each with its URI and line number. Raises as `read_part`."""
+    return read_part(store, key).records
 
 
 def _record_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ rejects an answer; `judge` is the model that scores what was accepted; `budget` 
 from nanosft.generate.rows.budget import Budget
 from nanosft.generate.rows.checker import AnswerChecker, make_index
 from nanosft.generate.rows.judge import AskJudge, Judge
+from nanosft.generate.rows.known import filling
 from nanosft.generate.rows.ledger import read_ledgers, split_budget
 from nanosft.generate.rows.row import Ask, AskAgain, Job, RetryPolicy, RowMaker, iter_jobs
 from nanosft.generate.rows.runner import MakeSome, Runner, ShardResult, Timing
@@ -26,6 +27,7 @@ __all__ = [
     "Runner",
     "ShardResult",
     "Timing",
+    "filling",
     "iter_jobs",
     "make_index",
     "read_ledgers",

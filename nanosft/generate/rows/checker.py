@@ -8,6 +8,7 @@ instead of 248).
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,12 +46,22 @@ class AnswerChecker:
         context: Gates and what they check against.
         index: Conversations accepted so far, the style examples first; None: near-duplicates are not looked for.
         num_examples: How many of the first in the index are style examples.
+        filled: Done once the index holds what earlier runs accepted; answers wait for it. None: it does already.
     """
 
-    def __init__(self, context: Context, index: NearDuplicateIndex | None, *, num_examples: int = 0) -> None:
+    def __init__(
+        self,
+        context: Context,
+        index: NearDuplicateIndex | None,
+        *,
+        num_examples: int = 0,
+        filled: Future[None] | None = None,
+    ) -> None:
         self._context = context
         self._index = index
         self._num_examples = num_examples
+        self._filled = filled
+        self._waits_for_index = False
         self._waiting: deque[_Waiting] = deque()
 
     async def check(self, row: PlanRow, answer: Answer) -> Verdict:
@@ -71,6 +82,13 @@ class AnswerChecker:
             self._index.remove(place)
 
     def _check_some(self) -> None:
+        if self._waits_for_index:
+            return
+        if self._filled is not None and not self._filled.done():
+            self._waits_for_index = True
+            loop = asyncio.get_running_loop()
+            self._filled.add_done_callback(lambda _: loop.call_soon_threadsafe(self._go_on))
+            return
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._check_some)
@@ -85,11 +103,17 @@ class AnswerChecker:
             if not future.done():
                 future.set_result(verdict)
 
+    def _go_on(self) -> None:
+        self._waits_for_index = False
+        self._check_some()
+
     def _compare(self, verdicts: list[Verdict]) -> list[Verdict]:
         """The verdicts, with near-duplicates rejected; the others are remembered."""
         clean = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Conversation)]
         if self._index is None or not clean:
             return verdicts
+        if self._filled is not None:
+            self._filled.result()  # raises what reading has met
         texts = [normalize_text(verdict) for verdict in verdicts if isinstance(verdict, Conversation)]
         for place, found in zip(clean, self._index.find_or_add_all(texts), strict=True):
             if found is not None and found < self._num_examples:

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanosft.dedup.index import NearDuplicateIndex
+from nanosft.dedup.texts import join_messages
 
 
 def make_texts(num: int, *, seed: int = 0, num_words: int = 60) -> list[str]:
@@ -60,3 +61,20 @@ def test_what_was_removed_is_found_no_more_and_its_near_duplicates_are_found_by_
     near = texts[1].replace(texts[1].split()[5], "changed")
     assert index.find_or_add(near) is None
     assert index.query(texts[1]) == index.query(near) == 3
+
+
+def test_texts_added_together_are_found_as_those_added_alone():
+    texts = [*make_texts(3000), "who made you | i was made by andrej karpathy"]
+    rows = [join_messages(text.split(" | ")) for text in texts]
+    alone, together = NearDuplicateIndex(), NearDuplicateIndex()
+    alone.add(texts[0])
+    together.add(texts[0])
+    for text in texts[1:]:
+        alone.add(text)
+    together.add_all(rows[1:900])
+    together.add_all(rows[900:])
+    together.add_all([])
+    asked = [*texts[::50], *(text.replace(" w1", " x", 1) for text in texts[::50]), *make_texts(100, seed=1)]
+    asked.append("who built you | i was made by andrej karpathy")
+    assert [together.query(text) for text in asked] == [alone.query(text) for text in asked]
+    assert together.add("another text") == len(texts)
