@@ -230,7 +230,13 @@ def audit(settings: AuditSettings) -> None:
     """
     from nanosft.audit.stage import check_refused_share, run_audit
 
-    found = run_audit(settings)
+    if settings.judge_model is None:
+        found = run_audit(settings)
+    else:
+        from nanosft.judging import make_scorer
+
+        with make_scorer(settings) as ask_scores:
+            found = run_audit(settings, ask_scores)
     if settings.html:
         from nanosft.report.stage import write_audit_page
 

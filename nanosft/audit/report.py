@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from rich.markup import escape
 from rich.table import Table
 
 from nanosft.progress import make_result_console
+from nanosft.quality.scores import list_means
 from nanosft.quality.verdict import Defect
-from nanosft.settings.gates import GATE_NAMES, GateName
+from nanosft.settings.gates import GATE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Audit:
         full_stops: Whether the set's answers end on a stop; None where that is not clear.
         cpu_ms_per_row: Processor time of the second pass.
         written: Where the rows are, by part: clean, refused, and unreadable if there are any; empty without `--out`.
+        judge: What the judge made of the rows, and what it cost; None where there is none.
     """
 
     uri: str
@@ -55,6 +57,7 @@ class Audit:
     full_stops: bool | None = None
     cpu_ms_per_row: float = 0.0
     written: dict[str, str] = field(default_factory=dict)
+    judge: dict[str, Any] | None = None
 
     def count(self, where: str, defects: Iterable[Defect], *, max_examples: int) -> None:
         """Count a row's defects, each kind once, and keep the first as examples."""
@@ -87,11 +90,12 @@ class Audit:
     def counts(self) -> dict[str, Any]:
         """The counts as manifests keep them."""
         rows = {"read": self.num_rows, "clean": self.num_clean, "refused": self.num_refused}
-        return {
+        counts = {
             "rows": {**rows, "unreadable": self.num_unreadable},
             "refused": dict(sorted(self.refused.items())),
             "reported": dict(sorted(self.reported.items())),
         }
+        return counts if self.judge is None else {**counts, "judge": self.judge}
 
 
 def print_audit(audit: Audit) -> None:
@@ -117,6 +121,8 @@ def print_audit(audit: Audit) -> None:
         f"{audit.num_unreadable:,} unreadable"
         + (f"; {audit.cpu_ms_per_row:.2f} ms CPU a row" if audit.cpu_ms_per_row else "")
     )
+    if audit.judge is not None:
+        console.print(_say_judged(audit.judge), highlight=False)
     for part, uri in audit.written.items():
         console.print(f"{part}: {escape(uri)}", soft_wrap=True)
 
@@ -126,5 +132,16 @@ def _show(example: Example) -> str:
     return f"[dim]{escape(example.where)}[/] {escape(example.detail)}{excerpt}"
 
 
+def _say_judged(judge: dict[str, Any]) -> str:
+    rows, means = judge["rows"], list_means(judge["scores"])
+    return (
+        f"{escape(str(judge['model']))} scored {rows['scored'] + rows['refused']:,} rows, of which {rows['refused']:,} "
+        f"are refused for it, and {rows['unscored']:,} got no score; ${judge['cost_usd']:.4f} paid"
+        + (f"; means of those kept: {means}" if means else "")
+    )
+
+
 def _gate_order(name: str) -> tuple[int, str]:
-    return GATE_NAMES.index(cast("GateName", name.partition("/")[0])), name
+    """Gates in their order, the judge after them."""
+    gate = name.partition("/")[0]
+    return GATE_NAMES.index(gate) if gate in GATE_NAMES else len(GATE_NAMES), name

@@ -3,27 +3,26 @@
 Two passes: the first reads up to 2,000 rows to learn what the set is like (the name its assistant claims, whether its
 answers end on a stop), the second puts each row through the gates. Clean rows go to `<out>/clean/`, refused ones, with
 their defects in `meta.defects`, to `<out>/refused/`, where lines that are no conversation stand to `<out>/unreadable/`,
-and all that is printed to `<out>/audit.json`.
+and all that is printed to `<out>/audit.json`. With a judge, what the gates accept is scored, a chunk of rows at a time.
 """
 
 import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import orjson
 
+from nanosft.audit.judge import CHUNK_ROWS, AskScores, Judgements
 from nanosft.audit.report import Audit, print_audit
+from nanosft.audit.sinks import Sinks
 from nanosft.conversation import Conversation, parse_line
 from nanosft.data import (
     DataObject,
     OutputPrefix,
-    ShardWriter,
     find_parents_of_data,
     iter_lines,
     list_data_objects,
@@ -32,7 +31,7 @@ from nanosft.data import (
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.knowledge import read_knowledge
-from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
+from nanosft.manifest import Manifest, Parent, sort_objects
 from nanosft.nanochat.tokenizer import load_tokenizer
 from nanosft.progress import Bar
 from nanosft.quality.completeness import infer_full_stops
@@ -47,18 +46,25 @@ from nanosft.store import join_uri, open_store
 
 _REPORT_KEY: Final = "audit.json"
 _PROFILE_ROWS: Final = 2000
-_ROWS_PER_OBJECT: Final = 100_000
 _ROWS_KEY: Final = re.compile(r"rows-[0-9]{5,}\.jsonl")
 
 
-def run_audit(settings: AuditSettings) -> Audit:
+def run_audit(settings: AuditSettings, ask_scores: AskScores | None = None) -> Audit:
     """Audit a set, print what was found, and write clean and refused rows apart where an `out` is set.
+
+    Args:
+        settings: What to look at.
+        ask_scores: Asks the judge that the settings name: `nanosft.judging.make_scorer(settings)`.
 
     Raises:
         DataError: Nothing is there, or an object is not what its manifest says.
         ConfigError: `out` holds an audit with other settings.
+        CreditError: The judge's budget is reached; what it said is put.
+        ProviderError: The judge does not answer; what it said is put.
         Interrupted: SIGTERM came; nothing half-written is left to be read as whole.
     """
+    if settings.judge_model is not None and ask_scores is None:
+        raise ConfigError("judge_model: give run_audit() what nanosft.judging.make_scorer(settings) opens")
     objects = list_data_objects(settings.uri)
     if settings.out:
         objects = pin_objects(objects)  # read twice from here on
@@ -66,7 +72,8 @@ def run_audit(settings: AuditSettings) -> Audit:
     found = _read_finished(settings, parents) if settings.out else None
     if found is None:
         with raising("nothing is written that could be read as whole: the same command begins anew"):
-            found = _audit_into_prefix(settings, objects, parents) if settings.out else _audit(settings, objects, ())
+            audit = _audit_into_prefix if settings.out else _audit
+            found = audit(settings, objects, parents, ask_scores)
     if settings.json_output:
         sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -86,48 +93,75 @@ def check_refused_share(settings: AuditSettings, found: Audit) -> None:
         raise DataError(f"{settings.uri}: {num_bad} of {found.num_rows} rows are refused, more than {limit:.2%}")
 
 
-def _audit_into_prefix(settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...]) -> Audit:
+def _audit_into_prefix(
+    settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...], ask_scores: AskScores | None
+) -> Audit:
     prefixes = [_prefix(settings, part) for part in ("refused", "clean")]
     for prefix in prefixes:
         prefix.check_apart(item.uri for item in objects)
     with prefixes[0].writing(parents), prefixes[1].writing(parents) as finished:
         found = _read_finished(settings, parents) if finished is not None else None
-        return found or _audit(settings, objects, parents)
+        return found or _audit(settings, objects, parents, ask_scores)
 
 
-def _audit(settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...]) -> Audit:
+def _audit(
+    settings: AuditSettings, objects: list[DataObject], parents: tuple[Parent, ...], ask_scores: AskScores | None
+) -> Audit:
     context = _context(settings, objects)
+    judgements = None
+    if ask_scores is not None:
+        knowledge = read_knowledge(settings.knowledge) if settings.knowledge else None
+        judgements = Judgements(settings, ask_scores, knowledge)
     audit = Audit(settings.uri, full_stops=context.full_stops)
     if context.reference is not None and (identity := context.reference.identity) is not None:
         audit.name, audit.maker = identity.name, identity.maker
     index = NearDuplicateIndex(context.gates.near_threshold) if context.gates.has("near_duplicate") else None
-    kept: list[str] = []  # where each conversation of the index stands
     totals = [item.num_rows for item in objects]
     total = sum(num for num in totals if num is not None) if None not in totals else None
     started_s = time.process_time()
-    with Bar("audit", total) as bar, _Sinks(settings.out) as sinks:
-        for where, row in _iter_rows(objects, settings):
+    with Bar("audit", total) as bar, Sinks(settings.out) as sinks:
+        for where, row, verdict in _iter_verdicts(objects, settings, context, index, judgements):
             audit.num_rows += 1
-            if isinstance(row, str):
+            if verdict is None:
                 audit.num_unreadable += 1
-                audit.count(where, [Defect("structure", "unreadable", row)], max_examples=settings.examples)
+                audit.count(where, [Defect("structure", "unreadable", str(row))], max_examples=settings.examples)
                 sinks.write(
                     "unreadable", orjson.dumps({"where": where, "error": row}, option=orjson.OPT_APPEND_NEWLINE)
                 )
                 continue
-            verdict = _judge(row, context, index, kept, where)
             audit.count(where, verdict.defects, max_examples=settings.examples)
             audit.num_clean += verdict.accepted
             audit.num_refused += not verdict.accepted
             sinks.put(verdict)
             bar.advance(clean=audit.num_clean, refused=audit.num_refused)
     audit.cpu_ms_per_row = round((time.process_time() - started_s) * 1e3 / max(audit.num_rows, 1), 3)
+    audit.judge = judgements.counts() if judgements is not None else None
     if settings.out:
         _finish(audit, settings, parents, sinks)
     return audit
 
 
-def _judge(
+def _iter_verdicts(
+    objects: list[DataObject],
+    settings: AuditSettings,
+    context: Context,
+    index: NearDuplicateIndex | None,
+    judgements: Judgements | None,
+) -> Iterator[tuple[str, Conversation | str, Verdict | None]]:
+    """Where each row stands, the row, and its verdict; None of a line that is no conversation."""
+    kept: list[str] = []  # where each conversation of the index stands
+    num_rows = 0
+    rows = _iter_rows(objects, settings)
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        verdicts = [None if isinstance(row, str) else _check(row, context, index, kept, where) for where, row in chunk]
+        if judgements is not None:
+            verdicts = judgements.judge(num_rows, verdicts)
+        num_rows += len(chunk)
+        for (where, row), verdict in zip(chunk, verdicts, strict=True):
+            yield where, row, verdict
+
+
+def _check(
     conversation: Conversation, context: Context, index: NearDuplicateIndex | None, kept: list[str], where: str
 ) -> Verdict:
     verdict = check(conversation, context)
@@ -172,49 +206,7 @@ def _iter_rows(objects: list[DataObject], settings: AuditSettings) -> Iterator[t
                 yield where, str(exc).removeprefix(where).lstrip(": ")
 
 
-class _Sinks:
-    """Writers of `clean/`, `refused/` and `unreadable/`, a new object every 100,000 rows; without a URI, nothing."""
-
-    def __init__(self, out: str | None) -> None:
-        self._store = open_store(out) if out else None
-        self._stack = ExitStack()
-        self._writers: dict[str, list[ShardWriter]] = {"clean": [], "refused": [], "unreadable": []}
-
-    def __enter__(self) -> Self:
-        self._stack.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.__exit__(kind, value, at)
-
-    def put(self, verdict: Verdict) -> None:
-        """Write a row where its verdict says; a refused one with its defects."""
-        if self._store is None:
-            return
-        part, row = "clean", verdict.conversation
-        if not verdict.accepted:
-            part, row = "refused", row.with_meta(defects=[_as_meta(defect) for defect in verdict.defects])
-        self._writer(part).write(row)
-
-    def write(self, part: str, line: bytes) -> None:
-        """Write a line as it is."""
-        if self._store is not None:
-            self._writer(part).write_line(line)
-
-    def objects(self, part: str) -> list[ManifestObject]:
-        """What was put of a part; after the context."""
-        return [writer.object for writer in self._writers[part]]
-
-    def _writer(self, part: str) -> ShardWriter:
-        writers = self._writers[part]
-        if not writers or writers[-1].num_rows >= _ROWS_PER_OBJECT:
-            assert self._store is not None
-            writer = ShardWriter(self._store, f"{part}/rows-{len(writers):05}.jsonl")
-            writers.append(self._stack.enter_context(writer))
-        return writers[-1]
-
-
-def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], sinks: _Sinks) -> None:
+def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], sinks: Sinks) -> None:
     """Put the report and the manifests, that of the clean rows last: it says that the audit is whole."""
     assert settings.out is not None
     for part in ("clean", "refused", "unreadable"):
@@ -228,8 +220,9 @@ def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], 
             name=f"{part} rows of {settings.uri}",
             objects=sort_objects(objects),
             counts=audit.counts(),
+            cost_usd=audit.judge["cost_usd"] if audit.judge is not None else None,
             parents=parents,
-            settings=settings.content(),
+            settings=_content(settings),
         )
         _prefix(settings, part).commit(manifest, is_own=lambda key: _ROWS_KEY.fullmatch(key) is not None)
 
@@ -252,7 +245,16 @@ def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audi
 def _prefix(settings: AuditSettings, part: str) -> OutputPrefix:
     """Where a part's rows go."""
     assert settings.out is not None
-    return OutputPrefix(open_store(join_uri(settings.out, part)), "audit", settings.content())
+    return OutputPrefix(open_store(join_uri(settings.out, part)), "audit", _content(settings))
+
+
+def _content(settings: AuditSettings) -> dict[str, Any]:
+    """What decides what comes out; nothing of a judge where there is none, as in audits before there were judges."""
+    content = settings.content()
+    if settings.judge_model is None:
+        for name in ("judge_model", "judge_share", "min_score", "seed"):
+            del content[name]
+    return content
 
 
 def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent, ...]:
@@ -260,10 +262,6 @@ def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent
     uris = [] if settings.knowledge is None else [settings.knowledge]
     found = [Parent(uri=uri, sha256=read_knowledge(uri).sha256) for uri in uris]
     return (*find_parents_of_data(settings.uri, objects), *found)
-
-
-def _as_meta(defect: Defect) -> dict[str, Any]:
-    return {"gate": defect.gate, "reason": defect.reason, "detail": defect.detail, "message": defect.index}
 
 
 def _opening(conversation: Conversation) -> str:

@@ -22,6 +22,8 @@ from nanosft.generate.rows import AskJudge, Judge
 from nanosft.generate.writers import open_client, pays_judge, request_seed, sends_openrouter_fields
 from nanosft.knowledge import estimate_tokens
 from nanosft.quality.scores import (
+    JUDGE_TEMPERATURES,
+    LOCAL_REASON_CHARS,
     MAX_TOKENS,
     hash_task,
     list_criteria,
@@ -34,11 +36,8 @@ from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.judge import LOCAL_JUDGE
 
 _CRITERIA: Final = list_criteria(has_course=True)
-_TEMPERATURES: Final = (0.0, 0.7)
-"""Of the first try and of the others: a model that was asked the same at 0 would say the same."""
 JUDGE_SETTINGS: Final = ("judge_model", "judge_share", "min_score")
 """The settings of a judge that decide what comes out."""
-_LOCAL_REASON_CHARS: Final = 160
 _TOKENS_PER_SCORE: Final = 80
 _TOKENS_PER_MESSAGE: Final = 45
 
@@ -120,7 +119,7 @@ async def open_judge(
 
 
 def _ask_client(client: ChatClient, model: str, task: str, *, is_local: bool) -> AskJudge:
-    score_format = make_score_format(_CRITERIA, max_reason_chars=_LOCAL_REASON_CHARS if is_local else None)
+    score_format = make_score_format(_CRITERIA, max_reason_chars=LOCAL_REASON_CHARS if is_local else None)
     fixed_part = write_fixed_part(task, model=model)
     num_tokens = estimate_tokens(task) + MAX_TOKENS
 
@@ -132,7 +131,7 @@ def _ask_client(client: ChatClient, model: str, task: str, *, is_local: bool) ->
             messages=[fixed_part, {"role": "user", "content": case}],
             response_format=score_format,
             max_tokens=MAX_TOKENS,
-            temperature=_TEMPERATURES[number > 0],
+            temperature=JUDGE_TEMPERATURES[number > 0],
             seed=request_seed(row, number),
             num_tokens=num_tokens,
         )

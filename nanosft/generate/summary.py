@@ -16,6 +16,7 @@ from nanosft.generate.provider import PromptTemplate
 from nanosft.generate.rows import ShardResult
 from nanosft.manifest import MANIFEST_KEY, Manifest
 from nanosft.progress import console, make_result_console
+from nanosft.quality.scores import list_means
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import join_uri
 
@@ -104,8 +105,7 @@ def _say_judged(judge: Mapping[str, Any] | None) -> str:
     """What the judge made of the rows; nothing where there is none."""
     if judge is None:
         return ""
-    rows, scores = judge["rows"], judge["scores"]
-    means = ", ".join(f"{name} {scores[name]['mean']:.2f}" for name in scores if name != "lowest")
+    rows, means = judge["rows"], list_means(judge["scores"])
     return (
         f"; {rows['scored']} scored{f' ({means})' if means else ''}, {rows['refused']} refused for their score"
         + (f", {rows['unscored']} without a usable score" if rows["unscored"] else "")

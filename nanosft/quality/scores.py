@@ -9,8 +9,9 @@ of this room: generate's judge does, and `nanosft.judging` for an audit.
 """
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -24,9 +25,14 @@ MAX_TOKENS: Final = 512
 """Of the judge's answer."""
 NUM_TRIES: Final = 3
 """Answers that a judge is asked for until one can be read."""
+JUDGE_TEMPERATURES: Final = (0.0, 0.7)
+"""Of the first try and of the others: a model that was asked the same at 0 would say the same."""
+LOCAL_REASON_CHARS: Final = 160
+"""Of the packaged small model, which would not stop."""
 LOW_SCORE: Final = "low_score"
 """What a refusal for a score is called, under the gate `judge`."""
 _SCHEMA_NAME: Final = "score"
+_LOWEST_NAME: Final = "lowest"
 _PARTS: Final = 1 << 64
 
 _CRITERIA: Final[Mapping[str, str]] = {
@@ -81,6 +87,47 @@ class Score:
         return f"a judge gave it {low} of {HIGHEST}: {self.reason or 'no reason given'}"
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeReply:
+    """What came of one request to a judge.
+
+    Attributes:
+        text: Its text; None where there is none that is whole.
+        detail: Why there is none.
+        model: The model that answered.
+        cost_usd: None where it may have cost something, and nobody knows what.
+        tokens: Of prompt, those of it that were cached, and of the answer.
+    """
+
+    text: str | None
+    detail: str
+    model: str
+    cost_usd: float | None
+    tokens: Mapping[str, int]
+
+
+@dataclass
+class ScoreTally:
+    """Scores of conversations that are kept, summed up."""
+
+    counts: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, values: Mapping[str, int]) -> None:
+        """Count one conversation's numbers, and the lowest of them."""
+        for name, value in values.items():
+            self.counts[name][value] += 1
+        self.counts[_LOWEST_NAME][min(values.values())] += 1
+
+    def summarize(self) -> dict[str, Any]:
+        """The mean and the counts by number of each criterion, and of each conversation's lowest."""
+        return {name: _summarize(counts) for name, counts in sorted(self.counts.items())}
+
+
+def list_means(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `ScoreTally.summarize` told, in words: the mean of each criterion."""
+    return ", ".join(f"{name} {scores[name]['mean']:.2f}" for name in _CRITERIA if name in scores)
+
+
 def list_criteria(*, has_course: bool) -> tuple[str, ...]:
     """What is scored; `in_course` where persona and course are known."""
     return tuple(name for name in _CRITERIA if has_course or name != "in_course")
@@ -132,6 +179,11 @@ def is_drawn(row: int, *, seed: int, share: float) -> bool:
     """Whether a row is among those that are judged: by its number and the seed alone; a larger share has them too."""
     draw = hashlib.sha256(f"judge/{seed}/{row}".encode()).digest()
     return int.from_bytes(draw[:8], "big") < share * _PARTS
+
+
+def _summarize(counts: Counter[int]) -> dict[str, Any]:
+    mean = sum(value * count for value, count in counts.items()) / counts.total()
+    return {"mean": round(mean, 3), "counts": {str(value): counts[value] for value in range(LOWEST, HIGHEST + 1)}}
 
 
 def hash_task(task: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from nanosft.conversation import Conversation
 from nanosft.settings.gates import GateName
@@ -15,7 +15,7 @@ class Defect:
     """One thing wrong with a conversation.
 
     Attributes:
-        gate: The gate that saw it.
+        gate: The gate that saw it, or the judge that scored the conversation.
         reason: A short name to count by, unique within the gate: `cut_off`, `other_name`, `ungrounded_url`.
         detail: One sentence for a person, or for the model that is asked again.
         excerpt: The text at fault with some around it, on one line; empty where there is none.
@@ -23,7 +23,7 @@ class Defect:
         refuses: False for what is only reported.
     """
 
-    gate: GateName
+    gate: GateName | Literal["judge"]
     reason: str
     detail: str
     excerpt: str = ""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from nanosft.inspection import BINS_CHARS
 from nanosft.manifest import Manifest
+from nanosft.quality.scores import HIGHEST, LOWEST
 from nanosft.report.blocks import Bars, Block, Facts, Heat, Section, Table, Text
 from nanosft.report.record import Record
 from nanosft.report.rows import SetFigures
@@ -16,6 +17,7 @@ _FUNNEL_CAPTION: Final = (
 )
 _MAX_CELLS: Final = 40
 _MAX_LISTED: Final = 12
+_JUDGED: Final = {"kept with a score": "scored", "kept without one": "unscored", "refused for their score": "refused"}
 _MAX_FACTS: Final = 400
 
 
@@ -64,6 +66,7 @@ def make_generate_section(found: SetFigures, record: Record) -> Section:
     if found.rejects:
         blocks += _bars("Rejected answers by reason", dict(found.rejects.most_common(20)), found.rejects.total())
     blocks += _costs(found, counts)
+    blocks += _scores(counts.get("judge"))
     if found.cells:
         blocks.append(make_heat(found.cells))
     blocks += _facts(record)
@@ -161,6 +164,7 @@ def make_audit_section(audit: Mapping[str, Any]) -> Section:
     for key, caption in (("refused", "Rows that are refused, by gate and reason"), ("reported", "Only reported")):
         named = Counter({name: int(count) for name, count in dict(audit.get(key, {})).items()})
         blocks += _bars(caption, dict(named.most_common()), num_rows)
+    blocks += _scores(audit.get("judge"))
     examples = [
         [name, str(item.get("where", "")), str(item.get("detail", "")), str(item.get("excerpt", ""))]
         for name, items in dict(audit.get("examples", {})).items()
@@ -207,6 +211,7 @@ def _costs(found: SetFigures, counts: Mapping[str, Any]) -> Iterator[Block]:
             ("paid", say_money(cost.get("total_usd", 0.0))),
             ("for a kept row", say_money(cost.get("per_accepted_row_usd", 0.0))),
             ("for rejected answers", say_money(sum(cost.get("rejects_usd", {}).values()))),
+            *([("for the judge", say_money(judge["cost_usd"]))] if (judge := counts.get("judge")) else []),
             ("prompt tokens", say_number(tokens.get("prompt"))),
             ("of them cached", say_share(tokens.get("cached", 0), tokens.get("prompt", 0)) or "0"),
             ("completion tokens", say_number(tokens.get("completion"))),
@@ -218,6 +223,23 @@ def _costs(found: SetFigures, counts: Mapping[str, Any]) -> Iterator[Block]:
             for (model, day), number in sorted(found.answers.items())
         ]
         yield Table("Answers and cost by model and day", ["model", "day", "answers", "cost"], rows)
+
+
+def _scores(judge: Mapping[str, Any] | None) -> Iterator[Block]:
+    """What a judge made of the rows; nothing where there is none."""
+    if not judge:
+        return
+    rows = judge["rows"]
+    yield Facts([(name, say_number(rows[key])) for name, key in _JUDGED.items()])
+    numbers = [str(number) for number in range(LOWEST, HIGHEST + 1)]
+    yield Table(
+        "Scores of the rows that are kept",
+        ["criterion", "mean", *numbers],
+        [
+            [name, f"{scores['mean']:.2f}", *(f"{scores['counts'][number]:,}" for number in numbers)]
+            for name, scores in judge["scores"].items()
+        ],
+    )
 
 
 def _facts(record: Record) -> Iterator[Block]:

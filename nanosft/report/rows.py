@@ -212,6 +212,7 @@ def _take_line(found: SetFigures, sample: Sample | None, part: str, item: DataOb
         key = (meta["model"], day_of(item.key))
         found.answers[key] += 1
         found.cost_usd[key] += _dollars(meta.get("cost_usd"))
+    _count_judge(found, meta.get("judge"), day_of(item.key))
     if len(found.texts) < _MAX_FACT_ROWS:
         found.texts.append(" ".join(message.text for message in conversation.messages if message.role == "assistant"))
     if sample is not None:
@@ -225,10 +226,15 @@ def _take_reject(found: SetFigures, sample: Sample | None, line: bytes, day: str
     except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
         found.fail(f"{where}: {exc!r}")
         return
-    found.rejects[reason] += 1
+    _count_judge(found, record.get("judge"), day)
+    if record.get("kind") == "judgement":
+        return  # no answer of the writer was rejected by it
     key = (str(record.get("model") or "unknown"), day)
-    found.answers[key] += 1
     found.cost_usd[key] += _dollars(record.get("cost_usd"))
+    if record.get("kind") == "held":
+        return  # the row or the reject that it became is counted
+    found.rejects[reason] += 1
+    found.answers[key] += 1
     if sample is None:
         return
     raw = record.pop("raw", None)
@@ -236,6 +242,14 @@ def _take_reject(found: SetFigures, sample: Sample | None, line: bytes, day: str
     row = {"messages": [], "meta": meta, "part": "rejected", "reasons": record.get("reasons") or [reason]}
     row |= {"detail": str(record.get("detail") or ""), "raw": raw if isinstance(raw, str) else to_text(raw)}
     sample.add(where, row)
+
+
+def _count_judge(found: SetFigures, judge: object, day: str) -> None:
+    """Count an answer of a judge under its own model; a row that got no score has none."""
+    if isinstance(judge, dict) and "cost_usd" in judge:
+        key = (str(judge.get("model") or "unknown"), day)
+        found.answers[key] += 1
+        found.cost_usd[key] += _dollars(judge["cost_usd"])
 
 
 def split_cell(cell: str) -> tuple[str, str]:

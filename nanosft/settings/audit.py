@@ -2,11 +2,12 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 
 from nanosft.conversation import Format
 from nanosft.settings.base import StageSettings
 from nanosft.settings.gates import SKIPPED_GATES_HELP, SkippedGates
+from nanosft.settings.judge import JUDGE_MODEL_HELP, JUDGE_SHARE_HELP, MIN_SCORE_HELP, check_min_score
 
 
 class AuditSettings(StageSettings):
@@ -58,6 +59,40 @@ class AuditSettings(StageSettings):
     near_duplicate_threshold: float = Field(
         default=0.7, gt=0, le=1, description="Similarity from which two conversations are near-duplicates."
     )
+    judge_model: str | None = Field(
+        default=None, min_length=1, description=JUDGE_MODEL_HELP, json_schema_extra={"group": "A judge"}
+    )
+    judge_share: float = Field(default=1.0, gt=0, le=1, description=JUDGE_SHARE_HELP)
+    min_score: int | None = Field(default=None, ge=1, le=5, description=MIN_SCORE_HELP)
+    seed: int = Field(default=0, ge=0, description="Seed of the rows that --judge-share draws.")
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="Most US dollars for the judge, all runs of the audit together (default: no limit).",
+        json_schema_extra={"content": False},
+    )
+    base_url: str = Field(
+        default="https://openrouter.ai/api/v1",
+        description="OpenAI-compatible endpoint of the judge, without /chat/completions.",
+        json_schema_extra={"content": False},
+    )
+    openrouter_api_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the judge's endpoint.",
+        json_schema_extra={"content": False, "env": "OPENROUTER_API_KEY"},
+    )
+    prompt_price_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="Dollars per million prompt tokens, where the endpoint states no cost.",
+        json_schema_extra={"content": False},
+    )
+    completion_price_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="Dollars per million tokens of an answer, as --prompt-price-usd.",
+        json_schema_extra={"content": False},
+    )
     max_refused_share: float | None = Field(
         default=None,
         ge=0,
@@ -76,6 +111,11 @@ class AuditSettings(StageSettings):
     json_output: bool = Field(
         default=False, description="Print one JSON object.", json_schema_extra={"content": False, "flag": "--json"}
     )
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> "AuditSettings":
+        check_min_score(self.min_score, self.judge_model)
+        return self
 
 
 class InspectSettings(StageSettings):

@@ -13,6 +13,8 @@ from nanosft.generate import judges
 from nanosft.generate.stage import run_generate
 from nanosft.generate.writers import open_client
 from nanosft.quality.scores import is_drawn
+from nanosft.report.rows import read_rejects, read_set
+from nanosft.report.stage import write_set_page
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
 from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub
@@ -66,6 +68,8 @@ def test_every_row_has_its_scores_and_low_ones_are_refused_with_the_judges_reaso
     assert counts["judge"]["scores"]["lowest"]["mean"] == 5.0
     assert summary.cost_usd == pytest.approx(spent(stub, before))
     assert counts["judge"]["cost_usd"] == pytest.approx((NUM + num_low) * PRICE_USD)
+    write_set_page(str(tmp_path / "page.html"), str(tmp_path))
+    assert "Scores of the rows that are kept" in (tmp_path / "page.html").read_text()
 
 
 def test_without_a_lowest_score_all_are_kept_and_the_manifest_counts_them(tmp_path, stub):
@@ -120,6 +124,11 @@ def test_a_judge_that_is_away_holds_what_was_written_until_it_is_back(tmp_path, 
     assert run_generate(settings(tmp_path, stub, num=6)).num_accepted == 6
     assert stub.read_bill()["num_billed"] - before["num_billed"] == 12
     assert run_generate(settings(tmp_path, stub, num=6)).cost_usd == pytest.approx(12 * PRICE_USD)
+    figures = read_set(str(tmp_path), None, None)
+    read_rejects(str(tmp_path), figures, None)
+    assert not figures.rejects  # what was held is no rejected answer
+    assert sum(figures.cost_usd.values()) == pytest.approx(12 * PRICE_USD)
+    assert sum(figures.answers.values()) == 12
 
 
 def test_composed_rows_can_be_scored_too(tmp_path, stub):

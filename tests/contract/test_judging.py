@@ -44,7 +44,7 @@ def test_the_budget_is_never_passed_and_what_came_is_kept(stub: RunningStub) -> 
 
 
 def test_a_judge_that_fails_loses_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nanosft.judging._MAX_RETRIES", 1)
+    monkeypatch.setattr("nanosft.judging.asking._MAX_RETRIES", 1)
     with run_stub(num=1) as stub:
         pass  # nobody listens there any more
     judge = make_judge(EvalSettings(model="m", judge_model="slug", base_url=stub.base_url))

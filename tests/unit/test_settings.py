@@ -140,8 +140,8 @@ def test_what_decides_what_comes_out_is_said_at_the_field():
 
 CONTENT = {
     AuditSettings: """
-        ascii banned_phrases format knowledge maker max_chars max_context_tokens min_chars name
-        near_duplicate_threshold skip_gates strict_grounding tokenizer uri""",
+        ascii banned_phrases format judge_model judge_share knowledge maker max_chars max_context_tokens min_chars
+        min_score name near_duplicate_threshold seed skip_gates strict_grounding tokenizer uri""",
     GenerateSettings: """
         ascii banned_phrases dimensions examples fallback_models judge_model judge_share knowledge max_chars
         max_context_tokens max_tokens min_chars min_score model near_duplicate_threshold num num_examples provider seed
@@ -159,7 +159,8 @@ CONTENT = {
 def test_prefixes_begun_before_can_be_gone_on_with(settings):
     """Manifests state these settings: another one in the list ends every unfinished run.
 
-    Those of generate's judge and examples are stated only where there are some (tests/contract/test_generate_judge.py).
+    Those of judges and examples are stated only where there are some (tests/contract/test_generate_judge.py and
+    test_audit_judge.py).
     """
     assert settings.content_names() == set(CONTENT[settings].split())
 

@@ -8,21 +8,20 @@
 Money is counted in whole picodollars, as `totals` does.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nanosft.generate.provider import Answer
 from nanosft.generate.records.money import pico_of, usage_of, usd_of
-from nanosft.quality.scores import HIGHEST, LOWEST, Score
+from nanosft.quality.scores import Score, ScoreTally
 
 KIND_KEY: Final = "kind"
 JUDGEMENT: Final = "judgement"
 """The kind of a record that is a judge's answer alone: no answer of the writer was rejected by it."""
 HELD: Final = "held"
 """The kind of a record that keeps an accepted answer, for a later run to have it scored."""
-_LOWEST: Final = "lowest"
 
 
 def judge_meta(score: Score | None, answer: Answer) -> dict[str, Any]:
@@ -62,7 +61,7 @@ class JudgeTally:
     num_unknown: int = 0
     num_billed: int = 0
     pico: int = 0
-    scores: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    scores: ScoreTally = field(default_factory=ScoreTally)
     tokens: Counter[str] = field(default_factory=Counter)
 
     def add_row(self, judge: Mapping[str, Any]) -> None:
@@ -71,9 +70,7 @@ class JudgeTally:
             self.num_unscored += 1
             return
         self.num_scored += 1
-        for name, value in judge["scores"].items():
-            self.scores[name][value] += 1
-        self.scores[_LOWEST][min(judge["scores"].values())] += 1
+        self.scores.add(judge["scores"])
         self._add(judge)
 
     def add_reject(self, judge: Mapping[str, Any]) -> None:
@@ -107,7 +104,7 @@ class JudgeTally:
         return {
             "rows": {"scored": self.num_scored, "unscored": self.num_unscored, "refused": self.num_refused},
             "unusable": self.num_unusable,
-            "scores": {name: _summarize(counts) for name, counts in sorted(self.scores.items())},
+            "scores": self.scores.summarize(),
             "tokens": {name: self.tokens[name] for name in ("cached", "completion", "prompt", "reasoning")},
             "cost_usd": self.cost_usd,
             "unknown_usd": self.unknown_cost_usd,
@@ -126,8 +123,3 @@ class JudgeTally:
 def judge_pico(judge: object) -> int:
     """The known cost of a judgement, of what stands under `judge`; 0 where nothing does."""
     return pico_of(judge.get("cost_usd")) if isinstance(judge, Mapping) else 0
-
-
-def _summarize(counts: Counter[int]) -> dict[str, Any]:
-    mean = sum(value * count for value, count in counts.items()) / counts.total()
-    return {"mean": round(mean, 3), "counts": {str(value): counts[value] for value in range(LOWEST, HIGHEST + 1)}}
