@@ -6,6 +6,8 @@ python -m tests.gpu
 import json
 import sys
 import time
+from importlib import import_module
+from typing import Any
 
 import torch
 
@@ -36,6 +38,7 @@ def main() -> int:
         for dtype in (torch.bfloat16, torch.float32):
             checks += check_generation(generation, device, dtype, backend="inductor")
     checks.append(check_head_memory(device))
+    checks += check_training(device)
     result = {
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name(device),
@@ -46,6 +49,16 @@ def main() -> int:
     }
     print(json.dumps(result))  # noqa: T201
     return 0 if all(check["ok"] for check in checks) else 1
+
+
+def check_training(device: torch.device) -> list[dict[str, Any]]:
+    """The checks of `training`; where the packages that it needs are not installed, that is told and no failure."""
+    try:
+        training = import_module("tests.gpu.training")  # a machine that was lent may have torch alone
+    except ImportError as exc:
+        return [{"name": "twelve golden steps, resume, collectives", "ok": True, "left_out": f"no {exc.name}"}]
+    collectives = [training.check_collectives(device, backend) for backend in ("nccl", "gloo")]
+    return [*training.check_trajectory(device), training.check_resume(device), *collectives]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from nanosft.nanochat.generations import ModelConfig
+from tests.gpu.__main__ import check_training
 from tests.gpu.checks import check_attention
 from tests.gpu.speed import measure
+from tests.gpu.training import check_collectives, check_resume, check_trajectory
 
 CPU = torch.device("cpu")
 _NEEDS = (
@@ -45,3 +47,16 @@ def test_without_a_gpu_it_says_so_in_one_line_and_needs_no_package_but_torch():
     assert line == "no GPU that torch can use: nothing was checked"
     assert exit_code == "0"
     assert others == "[]"
+
+
+def test_the_checks_of_the_train_step_hold_on_a_cpu(monkeypatch):
+    monkeypatch.setattr("tests.gpu.training.TOLERANCES", {"float32": 1e-5})
+    checks = [*check_trajectory(CPU), check_resume(CPU), check_collectives(CPU, "gloo")]
+    assert [check["name"] for check in checks if not check["ok"]] == []
+    assert checks[1]["value"] == 0
+
+
+def test_training_on_a_lent_machine_without_our_packages_is_left_out_and_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tests.gpu.training", None)
+    (left,) = check_training(torch.device("cpu"))
+    assert left["left_out"] == "no tests.gpu.training"
