@@ -22,6 +22,7 @@ from nanosft.settings.export import ExportSettings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.settings.mix import MixSettings
+from nanosft.settings.offers import ModelsSettings
 from nanosft.settings.options import HelpGroup, command, group_command, launcher
 from nanosft.settings.report import ReportSettings
 from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
@@ -88,6 +89,20 @@ def generate(settings: GenerateSettings) -> None:
         from nanosft.report.stage import write_preview_page
 
         write_preview_page(settings.html, settings.out, summary.preview)
+
+
+@command(app, ModelsSettings, panel="Make")
+def models(settings: ModelsSettings) -> None:
+    """List models that can write the conversations of a plan, and what a thousand of them cost on each.
+
+    nanosft models flash --limit 10
+
+    Listed are those that obey a schema, have room for the plan's prompt and answer, and do not end within 30 days,
+    cheapest first, with the price list of the moment.
+    """
+    from nanosft.generate.models import run_models
+
+    run_models(settings)
 
 
 @command(app, MixSettings, panel="Make")

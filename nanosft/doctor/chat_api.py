@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 from nanosft.doctor.finding import Finding, look
 from nanosft.errors import ConfigError, CreditError
@@ -27,9 +28,8 @@ def check_chat_api(settings: DoctorSettings) -> Iterator[Finding]:
     catalogue = Catalogue(settings.base_url, key=key, timeout_s=settings.timeout_s)
     if speaks_openrouter(settings.base_url):
         yield look("API key", f"export OPENROUTER_API_KEY=… ({_KEYS_URL})", lambda: _check_key(catalogue))
-    yield look(
-        "model", "--model SLUG, of those that the endpoint lists", lambda: _check_model(catalogue, settings.model)
-    )
+    for slug in settings.slugs:
+        yield look("model", "--model SLUG, of those that the endpoint lists", partial(_check_model, catalogue, slug))
 
 
 def _check_key(catalogue: Catalogue) -> Finding | str:

@@ -13,7 +13,6 @@ from nanosft.generate.offer_table import Quote, quote, quote_fitting, render_quo
 from nanosft.generate.offers import Offers, model_slugs
 from nanosft.generate.planning import Plan, cover, plan_row, render_coverage
 from nanosft.generate.provider import PromptTemplate, write_messages
-from nanosft.generate.writers import model_name
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
 
@@ -87,6 +86,7 @@ def _quotes(settings: GenerateSettings, tokens: PlanTokens, offers: Offers) -> l
 def _render_prompts(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Group:
     lines = [f"[bold]First prompts[/] (after the fixed part of {estimate_tokens(template.system):,} tokens)"]
     for number in range(min(_NUM_PROMPTS_SHOWN, settings.num)):
-        messages = write_messages(template, plan_row(plan, number), model=model_name(settings))
+        row = plan_row(plan, number)
+        messages = write_messages(template, row, model=row.model)
         lines.append(f"[dim]row {number}:[/] {escape(str(messages[-1]['content']))}")
     return Group(*lines)

@@ -14,7 +14,7 @@ from nanosft.generate.modes import ModePrices
 from nanosft.generate.offers import Offers, check_offers, read_offers
 from nanosft.generate.planning import Plan, plan_row
 from nanosft.generate.provider import Prices, PromptTemplate, estimate_row_tokens
-from nanosft.generate.writers import prices_usd
+from nanosft.generate.writers import prices_usd, writer_shares
 from nanosft.settings.generate import GenerateSettings
 
 _SAMPLE_ROWS: Final = 200
@@ -96,7 +96,7 @@ def share_cost(
 
 def estimate_plan(settings: GenerateSettings, tokens: PlanTokens, offers: Offers) -> Estimate:
     """What the plan takes on the models that are to write it."""
-    shares = {settings.model: 1}
+    shares = writer_shares(settings)
     cards = {slug: offers.find(slug) for slug in shares}
     prices = prices_usd(settings, offers)
     batch = {slug: card.batch_prices for slug, card in cards.items() if card and card.batch_prices}

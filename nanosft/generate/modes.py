@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from nanosft.errors import ConfigError
@@ -22,7 +23,7 @@ from nanosft.generate.offers import Offers, find_prices
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import PromptTemplate, read_key, request_fields
 from nanosft.generate.rows import Budget, MakeSome, RowMaker
-from nanosft.generate.writers import model_name, sends_openrouter_fields, write_request
+from nanosft.generate.writers import sends_openrouter_fields, write_request
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store
 
@@ -137,11 +138,11 @@ async def open_batches(
         max_body_bytes=_MAX_BODY_BYTES,
     ) as send:
         http = BatchHttp(send, settings.base_url, settings.max_retries, key)
-        model, openrouter = model_name(settings), sends_openrouter_fields(settings)
+        openrouter = sends_openrouter_fields(settings)
 
         def write_fields(row: PlanRow, attempt: int, rejections: Sequence[str]) -> dict[str, Any]:
             request = write_request(settings, template, offers, row, attempt, rejections)
-            fields = request_fields(request, openrouter=openrouter)
+            fields = request_fields(request, row.model, openrouter=openrouter)
             return {name: value for name, value in fields.items() if name not in _FIELDS_OF_ONE}
 
         batcher = Batcher(
@@ -152,8 +153,8 @@ async def open_batches(
             shard=batches.shard,
             maker=maker,
             write_fields=write_fields,
-            model_of=lambda _row: model,
-            prices=_token_prices(settings, offers, model),
+            model_of=lambda row: row.model,
+            prices_of=partial(_token_prices, settings, offers),
             budget=budget,
             policy=BatchPolicy(
                 size=settings.batch_size if batches.sends else 0,

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final
 
 from nanosft.errors import ConfigError, CreditError, ProviderError
@@ -13,7 +12,6 @@ from nanosft.generate.provider import SOON_DAYS, ModelCard, Prices, Reasoning, f
 from nanosft.settings.generate import GenerateSettings
 
 _TIMEOUT_S: Final = 20.0
-_MILLION: Final = Decimal(1_000_000)
 _log: Final = logging.getLogger(__name__)
 
 
@@ -58,7 +56,7 @@ def read_offers(settings: GenerateSettings) -> Offers:
 
 def model_slugs(settings: GenerateSettings) -> tuple[str, ...]:
     """Every model that may be asked, each once."""
-    return tuple(dict.fromkeys((settings.model, *settings.fallback_models)))
+    return tuple(dict.fromkeys((*settings.model_shares, *settings.fallback_models)))
 
 
 def find_prices(offers: Offers, slug: str, given_usd: tuple[float | None, float | None]) -> Prices | None:
@@ -74,12 +72,12 @@ def find_prices(offers: Offers, slug: str, given_usd: tuple[float | None, float 
     prompt, completion = given_usd
     if prompt is None and completion is None:
         return told
-    told = told or Prices(Decimal(0), Decimal(0))
-    if prompt is not None:
-        told = Prices(_a_token(prompt), told.completion, reasoning=told.reasoning)
-    if completion is not None:
-        told = Prices(told.prompt, _a_token(completion), told.cached)
-    return told
+    given = Prices.of_million(prompt or 0.0, completion or 0.0)
+    if told is not None and prompt is None:
+        return Prices(told.prompt, given.completion, told.cached)
+    if told is not None and completion is None:
+        return Prices(given.prompt, told.completion, reasoning=told.reasoning)
+    return given
 
 
 def check_offers(settings: GenerateSettings, offers: Offers, *, num_prompt_tokens: int) -> None:
@@ -169,7 +167,3 @@ def _warnings_of(card: ModelCard) -> Iterator[str]:
         yield f"is offered until {card.expires:%Y-%m-%d}: choose another --model for what is to go on longer"
     if can_bind(card) and not card.supports("structured_outputs"):
         yield "takes response_format, but is not said to obey a schema (structured_outputs): answers may be refused"
-
-
-def _a_token(million_usd: float) -> Decimal:
-    return Decimal(str(million_usd)) / _MILLION

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from nanosft.data import read_manifest
 from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_answer_usd, look_at_models, price_modes
-from nanosft.generate.examples import Examples, read_examples
-from nanosft.generate.judges import JUDGE_SETTINGS, check_judge, estimate_judge_usd, open_judge, plan_settings
+from nanosft.generate.examples import read_examples
+from nanosft.generate.judges import check_judge, estimate_judge_usd, open_judge
 from nanosft.generate.modes import ShardBatches, choose_batch, find_batches, open_batches
 from nanosft.generate.offers import Offers, model_slugs, read_offers
-from nanosft.generate.planning import Dimensions, Plan, choose_rows, make_plan, plan_row, read_dimensions
+from nanosft.generate.plan_record import make_record, make_run_plan
+from nanosft.generate.planning import Plan, choose_rows, plan_row, read_dimensions
 from nanosft.generate.preview import read_preview
 from nanosft.generate.provider import PromptTemplate, make_template
 from nanosft.generate.records import (
@@ -58,16 +58,15 @@ from nanosft.generate.writers import (
     check_key,
     make_limit,
     make_retries,
-    model_name,
     open_provider,
     pays_judge,
     source_name,
 )
-from nanosft.knowledge import SHIPPED, Knowledge, read_knowledge
-from nanosft.manifest import Parent, parse_manifest
+from nanosft.knowledge import read_knowledge
+from nanosft.manifest import parse_manifest
 from nanosft.nanochat import load_tokenizer
 from nanosft.progress import Bar
-from nanosft.quality.gates import GATE_SETTINGS, Context, Gates, make_gates
+from nanosft.quality.gates import Context, make_gates
 from nanosft.quality.grounding import make_reference
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
@@ -124,18 +123,14 @@ def run_generate(settings: GenerateSettings) -> Summary:
     started_s = time.monotonic()
     knowledge = read_knowledge(settings.knowledge)
     dimensions = read_dimensions(settings.dimensions)
-    plan = make_plan(dimensions, knowledge, seed=settings.seed)
+    plan = make_run_plan(settings, dimensions, knowledge)
     examples = read_examples(settings.examples, num=settings.num_examples, seed=settings.seed)
     template = make_template(plan, tone=settings.tone, examples=examples.conversations)
     gates = make_gates(settings)
     if settings.dry_run:
         return report_dry_run(settings, template, plan, read_offers(settings), started_s)
     store = open_store(settings.out)
-    asked = PlanRecord(
-        settings.num,
-        _plan_settings(settings, plan, template, gates, examples),
-        (*_parents(settings, knowledge, dimensions), *examples.parents),
-    )
+    asked = make_record(settings, plan, template, gates, examples)
     offers = Offers()
     found = read_manifest(store)
     if found is not None and found.kind != "generated":
@@ -289,28 +284,3 @@ def _report(store: Store, plan: Plan, summary: Summary, settings: GenerateSettin
         rows = choose_rows(plan, settings.num, settings.preview)
         summary = replace(summary, preview=read_preview(store, plan, rows, settings.num))
     return report(summary, settings)
-
-
-def _plan_settings(
-    settings: GenerateSettings, plan: Plan, template: PromptTemplate, gates: Gates, examples: Examples
-) -> dict[str, Any]:
-    """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
-    content = settings.content()
-    for name in (*GATE_SETTINGS, *JUDGE_SETTINGS, "examples", "num_examples", "num"):  # the gates stand under one name
-        del content[name]
-    derived = {
-        "dimensions": plan.dimensions.sha256,
-        "gates": gates.to_settings(),
-        "knowledge": plan.knowledge.sha256,
-        "model": model_name(settings),
-        "prompt_version": template.version,
-    }
-    return content | derived | examples.plan_settings() | plan_settings(settings, plan)
-
-
-def _parents(settings: GenerateSettings, knowledge: Knowledge, dimensions: Dimensions) -> tuple[Parent, ...]:
-    """The knowledge base, and the dimensions unless they are those that nanosft ships."""
-    parents = (Parent(uri=settings.knowledge or SHIPPED, sha256=knowledge.sha256),)
-    if settings.dimensions is None:
-        return parents
-    return (*parents, Parent(uri=settings.dimensions, sha256=dimensions.sha256))

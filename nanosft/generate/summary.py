@@ -86,6 +86,7 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
             else ""
         )
         + _say_judged(summary.counts.get("judge"))
+        + _say_models(summary.counts.get("models"))
         + _say_rest(summary),
         highlight=False,
         soft_wrap=True,  # a log keeps it on one line
@@ -99,6 +100,18 @@ def _say_rest(summary: Summary) -> str:
         return f"; the set is complete: {summary.manifest}"
     is_preview = summary.preview is not None
     return "; the same command without --preview makes the others" if is_preview else "; other shards have rows to make"
+
+
+def _say_models(models: Mapping[str, Any] | None) -> str:
+    """What each of several models made; nothing where there is one."""
+    if models is None:
+        return ""
+    parts = []
+    for name, found in models.items():
+        answers, scores = found["answers"], found.get("scores", {})
+        lowest = f", lowest score {scores['lowest']['mean']:.2f}" if "lowest" in scores else ""
+        parts.append(f"{name} {answers['accepted']} (refused {answers['refused']}, ${found['cost_usd']:.4f}{lowest})")
+    return f"; by model: {', '.join(parts)}"
 
 
 def _say_judged(judge: Mapping[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -44,9 +44,17 @@ _SEED_BITS: Final = (1 << 31) - 1
 _NUM_PROMPTS: Final = 2
 
 
-def model_name(settings: GenerateSettings) -> str:
-    """What manifests call the writer."""
-    return {"openrouter": settings.model, "local": LOCAL_MODEL, "offline": OFFLINE_MODEL}[settings.provider]
+def writer_shares(settings: GenerateSettings) -> dict[str, int]:
+    """Whole shares of the rows by who writes them."""
+    if settings.provider == "openrouter":
+        return settings.model_shares
+    return {LOCAL_MODEL if settings.provider == "local" else OFFLINE_MODEL: 1}
+
+
+def model_name(settings: GenerateSettings) -> str | dict[str, int]:
+    """What manifests call the writer; where there are several, each with its share."""
+    shares = writer_shares(settings)
+    return shares if len(shares) > 1 else next(iter(shares))
 
 
 def source_name(settings: GenerateSettings) -> str:
@@ -118,7 +126,7 @@ def pays_judge(settings: GenerateSettings) -> bool:
 def prices_usd(settings: GenerateSettings, offers: Offers) -> dict[str, Prices]:
     """Prices of the models that may be asked, by slug; those whose prices nobody told are left out."""
     if settings.provider != "openrouter":
-        return {model_name(settings): Prices(Decimal(0), Decimal(0))}
+        return dict.fromkeys(writer_shares(settings), Prices(Decimal(0), Decimal(0)))
     given = settings.prompt_price_usd, settings.completion_price_usd
     found = {slug: find_prices(offers, slug, given) for slug in model_slugs(settings)}
     return {slug: prices for slug, prices in found.items() if prices is not None}
@@ -142,7 +150,7 @@ async def open_provider(
         yield _ask_composer(plan)
         return
     is_local = settings.provider == "local"
-    models = () if is_local else (settings.model, *settings.fallback_models)
+    models = () if is_local else model_slugs(settings)
     prices = prices_usd(settings, offers)
     async with open_client(settings, models=models, limit=limit, meter=budget, prices=prices) as client:
         yield _ask_client(client, settings, template, offers)
@@ -211,9 +219,9 @@ def write_request(
     rejections: Sequence[str],
 ) -> ChatRequest:
     """What a chat model is asked for a row."""
-    schema, model = response_format(row), model_name(settings)
+    schema = response_format(row)
     return ChatRequest(
-        messages=write_messages(template, row, model=model, rejections=rejections),
+        messages=write_messages(template, row, model=row.model, rejections=rejections),
         response_format=narrow_schema(schema, row.first_message, row.num_messages)
         if settings.provider == "local"
         else schema,
@@ -221,7 +229,7 @@ def write_request(
         temperature=settings.temperature,
         seed=request_seed(row, attempt),
         num_tokens=_request_tokens(settings, template),
-        reasoning=find_reasoning(settings, offers, model) if sends_openrouter_fields(settings) else None,
+        reasoning=_find_reasoning(settings, offers, row.model),
     )
 
 
@@ -231,14 +239,21 @@ def _ask_client(client: ChatClient, settings: GenerateSettings, template: Prompt
     async def ask(
         row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
     ) -> Answer:
-        model = model_name(settings)
-        answer = await client.ask(
-            write_request(settings, template, offers, row, attempt, rejections), on_failure=on_failure
-        )
-        warn_of_others(model, answer.model)
+        request = write_request(settings, template, offers, row, attempt, rejections)
+        models = (row.model, *settings.fallback_models) if settings.provider == "openrouter" else None
+        answer = await client.ask(request, on_failure=on_failure, models=models)
+        warn_of_others(row.model, answer.model)
         return answer
 
     return ask
+
+
+def _find_reasoning(settings: GenerateSettings, offers: Offers, model: str) -> dict[str, dict[str, Any]]:
+    """How much each model that may be asked for a row reasons, by slug."""
+    if settings.provider != "openrouter" or not sends_openrouter_fields(settings):
+        return {}
+    found = {slug: find_reasoning(settings, offers, slug) for slug in (model, *settings.fallback_models)}
+    return {slug: reasoning for slug, reasoning in found.items() if reasoning is not None}
 
 
 def _ask_composer(plan: Plan) -> Ask:

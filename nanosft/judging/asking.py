@@ -8,7 +8,15 @@ from typing import Final
 
 from nanosft.errors import CreditError, NanosftError
 from nanosft.generate import provider
-from nanosft.generate.provider import AdaptiveLimit, Answer, ChatClient, ChatRequest, ClientOptions, speaks_openrouter
+from nanosft.generate.provider import (
+    AdaptiveLimit,
+    Answer,
+    ChatClient,
+    ChatRequest,
+    ClientOptions,
+    Prices,
+    speaks_openrouter,
+)
 from nanosft.progress import Bar
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.evaluate import EvalSettings
@@ -106,8 +114,11 @@ class Asker:
             endpoint=self.base_url,
             openrouter=speaks_openrouter(self.base_url),
             max_retries=_MAX_RETRIES,
-            prompt_price_usd=self.settings.prompt_price_usd or 0.0,
-            completion_price_usd=self.settings.completion_price_usd or 0.0,
+            prices={
+                self.model: Prices.of_million(
+                    self.settings.prompt_price_usd or 0.0, self.settings.completion_price_usd or 0.0
+                )
+            },
             secret=self.key,
         )
         self.bill.finished = asyncio.Event()  # each event loop has its own

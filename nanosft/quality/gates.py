@@ -8,7 +8,8 @@ Near-duplicates need the other conversations: see `nanosft.dedup.index`; the swi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +26,7 @@ from nanosft.quality.structure import Renderer, find_excess, find_structure_defe
 from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_overlong, find_style_defects, fold_conversation
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
-from nanosft.settings.gates import GATE_NAMES, GateName
+from nanosft.settings.gates import ENGLISH_GATES, GATE_NAMES, GateName
 from nanosft.settings.generate import GenerateSettings
 
 _SINCE: Final = frozenset({"naming", "relevance", "echo", "fragments", "short_repeats"})
@@ -106,8 +107,19 @@ class Context:
     max_tokens: int | None = None
 
 
+@lru_cache(maxsize=8)
+def _without_english(gates: Gates) -> Gates:
+    """The gates for conversations in other languages."""
+    return gates.model_copy(update={"off": gates.off | ENGLISH_GATES, "ascii_policy": "keep", "banned_phrases": ()})
+
+
 def check(
-    conversation: Conversation, context: Context, *, num_messages: int | None = None, names_itself: bool = False
+    conversation: Conversation,
+    context: Context,
+    *,
+    num_messages: int | None = None,
+    names_itself: bool = False,
+    language: str = "en",
 ) -> Verdict:
     """Put one conversation through every gate that is on.
 
@@ -116,7 +128,10 @@ def check(
         context: What to check against.
         num_messages: User and assistant messages that the dynamic asks for, if one is known.
         names_itself: Whether the topic asks that the assistant names itself.
+        language: What the conversation is to be in: `ENGLISH_GATES` step aside for any but `en`.
     """
+    if language.partition("-")[0] != "en":
+        context = replace(context, gates=_without_english(context.gates))
     gates = context.gates
     if gates.has("structure") and (excess := find_excess(conversation)):
         return Verdict(conversation, (excess,))

@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 
 from nanosft.settings.base import StageSettings
 from nanosft.settings.generate import GenerateSettings, Provider
+from nanosft.settings.shares import Models, split_models
 
 _GENERATE = GenerateSettings.model_fields
 
@@ -29,8 +30,9 @@ class DoctorSettings(StageSettings):
         "checked; local and offline ask nobody.",
         json_schema_extra={"group": "Chat API"},
     )
-    model: str = Field(
-        default=_GENERATE["model"].default, min_length=1, description="The model's slug, which must still be offered."
+    model: Models = Field(
+        default=_GENERATE["model"].default,
+        description="Slug of the model, which must still be offered; may be repeated.",
     )
     base_url: str = Field(default=_GENERATE["base_url"].default, description="OpenAI-compatible endpoint.")
     openrouter_api_key: SecretStr | None = Field(
@@ -51,3 +53,8 @@ class DoctorSettings(StageSettings):
         default=20.0, gt=0, description="Seconds to wait for the chat API and for other ranks, each."
     )
     json_output: bool = Field(default=False, description="Print one JSON object.", json_schema_extra={"flag": "--json"})
+
+    @property
+    def slugs(self) -> tuple[str, ...]:
+        """The models, without their shares."""
+        return tuple(split_models(self.model))

@@ -35,6 +35,9 @@ the tokenizer renders a conversation within the context, where one is given; nea
 conversations accepted before.
 """
 GATE_NAMES: Final[tuple[GateName, ...]] = get_args(GateName)
+ENGLISH_GATES: Final[frozenset[GateName]] = frozenset({"identity", "grounding", "relevance", "fragments"})
+"""Gates that are patterns of English: they step aside for conversations that are to be in another language. Of style
+the bounds of length stay, and its phrases and the ASCII policy step aside."""
 WIDER_GATES: Final = frozenset({"grounding", "near_duplicate"})
 """Gates that need more than a row by itself: a knowledge base, or the other rows."""
 
@@ -47,4 +50,7 @@ def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 SkippedGates = Annotated[tuple[str, ...], AfterValidator(_check_names)]
-SKIPPED_GATES_HELP: Final = f"Quality gates to leave out, of {', '.join(GATE_NAMES)}; may be repeated."
+SKIPPED_GATES_HELP: Final = (
+    f"Quality gates to leave out, of {', '.join(GATE_NAMES)}; may be repeated. For other languages than "
+    f"English these step aside: {', '.join(name for name in GATE_NAMES if name in ENGLISH_GATES)}."
+)

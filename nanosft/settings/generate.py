@@ -16,6 +16,15 @@ from nanosft.settings.judge import (
     check_min_score,
 )
 from nanosft.settings.models import DEFAULT_MODEL
+from nanosft.settings.shares import (
+    DEFAULT_LANGUAGES,
+    LANGUAGES_HELP,
+    MODEL_HELP,
+    Languages,
+    Models,
+    split_languages,
+    split_models,
+)
 
 Reasoning = Literal["off", "minimal", "low", "medium", "high", "xhigh"]
 Provider = Literal["openrouter", "local", "offline"]
@@ -46,6 +55,7 @@ class GenerateSettings(StageSettings):
         description="URI of conversations that show the wanted voice, for the part of the prompt that is cached.",
     )
     num_examples: int = Field(default=3, ge=1, le=50, description="Of --examples, so many are drawn by the seed.")
+    languages: Languages = Field(default=DEFAULT_LANGUAGES, description=LANGUAGES_HELP)
     num: int = Field(default=1000, ge=1, le=10_000_000, description="Conversations in the plan, over all shards.")
     seed: int = Field(default=0, ge=0, description="Seed of the plan.")
 
@@ -96,7 +106,7 @@ class GenerateSettings(StageSettings):
         "or offline (facts of the knowledge base put into sentences, without any model).",
         json_schema_extra={"group": "Who writes"},
     )
-    model: str = Field(default=DEFAULT_MODEL, min_length=1, description="The model's slug.")
+    model: Models = Field(default=(DEFAULT_MODEL,), description=MODEL_HELP)
     fallback_models: tuple[str, ...] = Field(
         default=(), description="Models asked in order when the one before fails for good; may be repeated."
     )
@@ -280,6 +290,16 @@ class GenerateSettings(StageSettings):
         json_schema_extra={"content": False, "flag": "--json"},
     )
 
+    @property
+    def model_shares(self) -> dict[str, int]:
+        """Whole shares of the rows by the slug of the model that writes them."""
+        return split_models(self.model)
+
+    @property
+    def language_shares(self) -> dict[str, int]:
+        """Whole shares of the rows by language."""
+        return split_languages(self.languages)
+
     @model_validator(mode="after")
     def _check_shard(self) -> "GenerateSettings":
         if self.shard_index >= self.num_shards and not self.finalize:
@@ -287,6 +307,8 @@ class GenerateSettings(StageSettings):
                 f"--shard-index {self.shard_index} must be below --num-shards {self.num_shards} "
                 "(the index defaults to $JOB_COMPLETION_INDEX)"
             )
+        if self.provider == "offline" and set(self.language_shares) != {"en"}:
+            raise ValueError("--languages: --provider offline writes English alone: ask a model for other languages")
         if self.budget_usd is not None and not math.isfinite(self.budget_usd):
             raise ValueError("--budget-usd must be finite")
         if self.examples is not None and self.provider == "offline":

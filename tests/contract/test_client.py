@@ -20,6 +20,7 @@ from nanosft.generate.provider import (
     ChatClient,
     ChatRequest,
     ClientOptions,
+    Prices,
     open_post,
     read_generation_cost,
     speaks_openrouter,
@@ -229,7 +230,7 @@ def test_without_a_stated_cost_the_price_per_token_counts():
         b'{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],'
         b'"usage":{"prompt_tokens":1000,"completion_tokens":100}}',
     )
-    answer = Asked(reply, prompt_price_usd=0.3, completion_price_usd=2.5).run()
+    answer = Asked(reply, prices={"a": Prices.of_million(0.3, 2.5)}).run()
     assert answer.usage.cost_usd == pytest.approx(0.00055)
 
 

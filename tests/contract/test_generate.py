@@ -368,3 +368,23 @@ def test_examples_are_a_parent_and_answers_that_nearly_repeat_one_are_refused(tm
     wanted.write_bytes(orjson.dumps(rows[1]["messages"]) + b"\n")
     with pytest.raises(ConfigError, match="examples="):
         run_generate(settings(out, **options))
+
+
+def test_rows_of_two_models_and_two_languages_are_dealt_and_counted_apart(out, stub):
+    asked = ask_stub(stub, model=("stub=3", "stub/other=1"), languages=("en:0.75,de:0.25",))
+    for index in (1, 0):
+        summary = run_generate(settings(out, num_shards=2, shard_index=index, **asked))
+    conversations = list(read_conversations(out))
+    models = Counter(conversation.meta["model"] for conversation in conversations)
+    assert models == {"stub": 30, "stub/other": 10}
+    assert Counter(conversation.meta["language"] for conversation in conversations) == {"en": 30, "de": 10}
+    told = summary.counts["models"]
+    assert {name: found["answers"]["accepted"] for name, found in told.items()} == models
+    assert sum(found["cost_usd"] for found in told.values()) == pytest.approx(summary.cost_usd)
+    plan = manifest_of(out).settings
+    assert (plan["model"], plan["languages"]) == ({"stub": 3, "stub/other": 1}, {"en": 3, "de": 1})
+    run_generate(settings(f"{out}-larger", num=NUM + 20, **asked))
+    larger = {item.meta["row"]: item.meta["model"] for item in read_conversations(f"{out}-larger")}
+    assert all(larger[item.meta["row"]] == item.meta["model"] for item in conversations)
+    with pytest.raises(ConfigError, match="model="):
+        run_generate(settings(out, **ask_stub(stub, languages=asked["languages"])))

@@ -66,7 +66,7 @@ class Batcher:
         maker: Makes prompts, and puts answers through the gates.
         write_fields: Writes a request.
         model_of: The slug that a row goes to.
-        prices: Of tokens, where the provider states no cost.
+        prices_of: By slug: what tokens cost where the provider states none.
         budget: None: no limit.
         policy: How batches are made.
     """
@@ -79,7 +79,7 @@ class Batcher:
     maker: RowMaker
     write_fields: WriteFields
     model_of: Callable[[PlanRow], str]
-    prices: TokenPrices
+    prices_of: Callable[[str], TokenPrices]
     budget: Budget | None
     policy: BatchPolicy
     _open: list[SentBatch] = field(default_factory=list)
@@ -232,7 +232,7 @@ class Batcher:
         else:
             assert status is not None, "an ended batch has a status"
             found = [] if status.state == REFUSED else await self.api.read_results(status)
-            settled = await asyncio.to_thread(settle, record, status, found, self.prices)
+            settled = await asyncio.to_thread(settle, record, status, found, self.prices_of(record.model))
             results = await asyncio.to_thread(self.journal.put_results, record, settled)
             self._settle(opened, results)
         wanted = {item.row: item for item in opened.own}

@@ -1,7 +1,8 @@
 """The prompt plan: topic, persona, dynamic and first message of each row. Pure.
 
 `dimensions` reads what a plan is made of (`dimensions.toml`), `openings` writes first messages, `plan` deals them
-out by row, `choice` picks a few rows that differ, and `coverage` counts what the first rows of a plan cover.
+out by row, `deals` models and languages by their shares, all by `draws` of the seed; `choice` picks a few rows that
+differ, and `coverage` counts what the first rows of a plan cover.
 """
 
 from nanosft.generate.planning.choice import choose_rows

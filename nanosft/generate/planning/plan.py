@@ -13,18 +13,19 @@ stretches. Each aligned block of n rows holds every value once, as lcm(T, n) is 
 differ by at most 1 at every length. Each aligned block of T * n rows holds every pair with a topic once: within a
 stretch the pairs differ (Chinese remainder), and those of another stretch have another difference mod g. Counts of a
 pair differ by at most 1 as well. Pairs without a topic are near even where their numbers have no common factor, and
-else once the shifts have mixed them, after some stretches.
+else once the shifts have mixed them, after some stretches. Models and languages have shares: see `deals`.
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, lcm
 from typing import Final, TypeVar
 
 from nanosft.errors import ConfigError
+from nanosft.generate.planning.deals import Deal, make_deal
 from nanosft.generate.planning.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
+from nanosft.generate.planning.draws import draw, permute
 from nanosft.generate.planning.openings import Opening, Visit, count_variants, write_opening
 from nanosft.knowledge import Knowledge
 
@@ -46,6 +47,8 @@ class PlanRow:
         style: How the first message is written.
         opening: The user's first message, and what it asks.
         seed: 63 bits of (run seed, row, prompt variant), for whatever else must be drawn; also the API's `seed`.
+        model: Who is to write it; empty: whoever is asked.
+        language: Code of the language that it is to be in; empty: English, as the whole plan is.
     """
 
     row: int
@@ -56,6 +59,8 @@ class PlanRow:
     style: Style
     opening: Opening
     seed: int
+    model: str = ""
+    language: str = ""
 
     @property
     def cell(self) -> str:
@@ -80,6 +85,8 @@ class Plan:
     Attributes:
         dimensions: As they were read.
         topics: Those the knowledge base can answer; they and the others are in seeded order.
+        models: Who writes; None: whoever is asked.
+        languages: None: English alone.
     """
 
     seed: int
@@ -89,10 +96,26 @@ class Plan:
     personas: tuple[Persona, ...]
     dynamics: tuple[Dynamic, ...]
     styles: tuple[Style, ...]
+    models: Deal | None = None
+    languages: Deal | None = None
 
 
-def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Plan:
+def make_plan(
+    dimensions: Dimensions,
+    knowledge: Knowledge,
+    *,
+    seed: int,
+    models: Mapping[str, int] | None = None,
+    languages: Mapping[str, int] | None = None,
+) -> Plan:
     """Bind the dimensions' topics to the knowledge base's sections and order all values by the seed.
+
+    Args:
+        dimensions: What varies.
+        knowledge: What may be said.
+        seed: Of all orders and draws.
+        models: Whole shares of the rows by slug; None: no row names a model.
+        languages: Whole shares by language code; None: English alone.
 
     Raises:
         ConfigError: The seed is negative, or a style has too few first messages for `max_opening_share`.
@@ -121,6 +144,8 @@ def make_plan(dimensions: Dimensions, knowledge: Knowledge, *, seed: int) -> Pla
         personas=order(dimensions.personas, "personas"),
         dynamics=order(dimensions.dynamics, "dynamics"),
         styles=order(styles, "styles"),
+        models=make_deal("model", models, turn=1) if models else None,
+        languages=make_deal("language", languages, turn=2) if languages else None,
     )
 
 
@@ -148,18 +173,11 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
         must_ask=dynamic.num_messages <= _SHORT,
     )
     persona = plan.personas[_choose(plan, row, "persona", len(plan.personas))]
-    return PlanRow(row, prompt_variant, topic, persona, dynamic, style, opening, seed)
-
-
-def permute(count: int, seed: int, label: str) -> tuple[int, ...]:
-    """A seeded permutation of 0 … count-1, the same on every platform and Python version."""
-    return tuple(sorted(range(count), key=lambda index: draw(seed, label, index)))
-
-
-def draw(seed: int, label: str, *indices: int) -> int:
-    """64 bits that depend on all arguments and on nothing else."""
-    text = "/".join(map(str, (seed, label, *indices)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    model, language = (
+        "" if deal is None else deal.pick(row, num_topics=num_topics, seed=plan.seed)
+        for deal in (plan.models, plan.languages)
+    )
+    return PlanRow(row, prompt_variant, topic, persona, dynamic, style, opening, seed, model, language)
 
 
 def _check_openings(dimensions: Dimensions, num_topics: int) -> None:

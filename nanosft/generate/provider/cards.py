@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, Self
 
 BATCH_SUFFIX: Final = ":batch"
 SOON_DAYS: Final = 30
 """A model that ends within as many days is not one to begin with."""
 EFFORTS: Final = ("minimal", "low", "medium", "high", "xhigh")
 """Of reasoning, the least first."""
+_MILLION: Final = Decimal(1_000_000)
 _MAX_PRICE: Final = Decimal("0.1")
 """Dollars a token: a hundred times the dearest that is known."""
 _MIN_PRICE: Final = Decimal("1e-15")
@@ -44,6 +45,11 @@ class Prices:
     completion: Decimal
     cached: Decimal | None = None
     reasoning: Decimal | None = None
+
+    @classmethod
+    def of_million(cls, prompt_usd: float, completion_usd: float) -> Self:
+        """Prices given in dollars per million tokens."""
+        return cls(Decimal(str(prompt_usd)) / _MILLION, Decimal(str(completion_usd)) / _MILLION)
 
     def cost_usd(self, *, prompt: int, cached: int = 0, completion: int, reasoning: int = 0) -> Decimal:
         """What a request costs: `cached` of `prompt` come from the cache, `reasoning` are in `completion`."""
@@ -187,7 +193,7 @@ def parse_price(value: object) -> Decimal | None:
 
 def show_million(price: Decimal) -> str:
     """Dollars per million tokens: two places, or as many as the price has."""
-    million = price * 1_000_000
+    million = price * _MILLION
     return f"{million:,.2f}" if million == round(million, 2) else f"{million.normalize():,f}"
 
 

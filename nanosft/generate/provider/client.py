@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -59,9 +59,7 @@ class ClientOptions:
         openrouter: Send OpenRouter's own fields: usage accounting, and routing to providers that obey the schema.
         max_retries: Retries of one request to one model.
         max_wait_s: A provider that asks for a longer wait (Retry-After) is not asked again for the row.
-        prompt_price_usd: Dollars per million prompt tokens, used where the provider states no cost.
-        completion_price_usd: The same for tokens of the answer.
-        prices: Of the catalogue, by slug; used in place of the two where a model has any.
+        prices: Of models by slug, used where the provider states no cost; a model without any costs nothing then.
         requests_per_minute: None: no limit of our own.
         tokens_per_minute: None: no limit of our own.
         secret: Never shown: replaced wherever a provider's message repeats it.
@@ -72,8 +70,6 @@ class ClientOptions:
     openrouter: bool = False
     max_retries: int = 8
     max_wait_s: float = 600.0
-    prompt_price_usd: float = 0.0
-    completion_price_usd: float = 0.0
     prices: Mapping[str, Prices] = field(default_factory=dict)
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -126,12 +122,15 @@ class ChatClient:
         self._requests = _rate(options.requests_per_minute)
         self._tokens = _rate(options.tokens_per_minute)
 
-    async def ask(self, request: ChatRequest, *, on_failure: Callable[[Answer], None]) -> Answer:
+    async def ask(
+        self, request: ChatRequest, *, on_failure: Callable[[Answer], None], models: Sequence[str] | None = None
+    ) -> Answer:
         """One answer, which may have a `problem` of its own; the caller judges and records it.
 
         Args:
             request: What to ask.
             on_failure: Gets each exchange before it that was, or may have been, billed.
+            models: Slugs, tried in order; None: those of the options.
 
         Raises:
             CreditError: No credit, or the key is refused.
@@ -139,7 +138,8 @@ class ChatClient:
             ProviderError: Every model failed, for reasons that may pass.
         """
         failed: Exception | None = None
-        for model in self._options.models:
+        models = models or self._options.models
+        for model in models:
             try:
                 return await self._ask_model(model, request, on_failure)
             except (_RetryableError, _ModelError) as exc:
@@ -147,7 +147,7 @@ class ChatClient:
         if isinstance(failed, _ModelError):
             if self._num_served == 0:
                 raise ConfigError(f"{self._options.endpoint}: {failed}") from failed
-            return request_refused(str(failed), model=self._options.models[-1])
+            return request_refused(str(failed), model=models[-1])
         raise ProviderError(f"{self._options.endpoint}: {failed}: try again later") from failed
 
     async def _ask_model(self, model: str, request: ChatRequest, on_failure: Callable[[Answer], None]) -> Answer:
@@ -241,25 +241,22 @@ class ChatClient:
 
     def _priced(self, answer: Answer, model: str) -> Answer:
         """The answer with a cost: the provider's own, or that of its tokens; none where nothing readable came."""
-        usage, options = answer.usage, self._options
+        usage = answer.usage
         if (
             usage.cost_usd is not None
             or not answer.raw
             or (answer.problem and answer.problem.kind == "body_unreadable")
         ):
             return answer
-        if (prices := options.prices.get(model)) is not None:
-            cost_usd = prices.cost_usd(
-                prompt=usage.prompt_tokens,
-                cached=min(usage.cached_tokens, usage.prompt_tokens),
-                completion=usage.completion_tokens,
-                reasoning=min(usage.reasoning_tokens, usage.completion_tokens),
-            )
-            return answer.with_cost(float(cost_usd))
-        million_usd = (
-            usage.prompt_tokens * options.prompt_price_usd + usage.completion_tokens * options.completion_price_usd
+        if (prices := self._options.prices.get(model)) is None:
+            return answer.with_cost(0.0)
+        cost_usd = prices.cost_usd(
+            prompt=usage.prompt_tokens,
+            cached=min(usage.cached_tokens, usage.prompt_tokens),
+            completion=usage.completion_tokens,
+            reasoning=min(usage.reasoning_tokens, usage.completion_tokens),
         )
-        return answer.with_cost(million_usd / 1e6)
+        return answer.with_cost(float(cost_usd))
 
     def _error(self, status: int, reply: HttpReply, generation: int, message: str) -> Exception:
         text = f"HTTP {status}: {message}"

@@ -15,6 +15,7 @@ import orjson
 from nanosft.conversation import Conversation, to_dicts
 from nanosft.errors import DataError, ProviderError
 from nanosft.generate.planning import Level, Plan, PlanRow, Topic
+from nanosft.generate.provider.languages import in_language, language_rule
 from nanosft.knowledge import Knowledge, estimate_tokens, parse_knowledge
 
 _BREAKPOINT_MODELS: Final = re.compile(r"^~?(?:anthropic/|google/gemini|claude|gemini)")
@@ -45,9 +46,7 @@ a sentence of another one, none ends in an offer of more help more than once in 
 the assistant cannot do.
 5. The user. The first message is given and is copied letter for letter, slips included. All later user messages fit \
 the persona: its interest, knowledge and way of writing. A user says only what a person would type.
-6. Language. The assistant answers in English, in plain ASCII characters: straight quotes, a hyphen for a dash, no \
-emoji. If the user greets in another language, a word of it in return is welcome. Markdown is rare: a short list or \
-a code span where it helps, no headings.
+{language}
 7. Length. Most answers have one to four sentences. A child gets short words, an engineer exact figures. Every \
 answer is finished: no cut sentence, no open quote, no placeholder in brackets.
 8. Variety. Conversations of this data set must not resemble each other: choose facts that fit this topic, and words \
@@ -151,6 +150,7 @@ def make_template(plan: Plan, *, tone: str = "", examples: tuple[Conversation, .
         maker=f" It was made by {knowledge.maker}." if knowledge.maker else "",
         tone=f"Its tone: {spoken}.",
         knowledge=knowledge.text.strip(),
+        language=language_rule(plan),
         examples=_show_examples(examples),
     )
     templates = (system, _ROW, repr(_LEVELS), _NAMING, _GREETING, _REJECTED, plan.dimensions.sha256)
@@ -268,7 +268,7 @@ def _write_row(template: PromptTemplate, row: PlanRow, rejections: Sequence[str]
     naming = _NAMING.format(name=template.name) if row.topic.names_itself else ""
     if not row.opening.asks_at_once:
         naming += _GREETING
-    text = _ROW.format(
+    text = in_language(_ROW, row).format(
         brief=_fill_brief(row.topic, template),
         sections=" and ".join(f"'{section}'" for section in row.topic.sections),
         persona=row.persona.description,

@@ -1,7 +1,7 @@
 """One chat request, and the body it is sent as. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ class ChatRequest:
 
     Attributes:
         num_tokens: An estimate of prompt and answer, for the tokens-per-minute limit.
-        reasoning: How much a model may reason before it answers: OpenRouter's `reasoning` field.
+        reasoning: How much a model may reason before it answers, by slug: OpenRouter's `reasoning` field.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -22,7 +22,7 @@ class ChatRequest:
     temperature: float | None = None
     seed: int | None = None
     num_tokens: int = 0
-    reasoning: Mapping[str, Any] | None = None
+    reasoning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def encode_request(request: ChatRequest, model: str, *, openrouter: bool) -> bytes:
@@ -33,10 +33,10 @@ def encode_request(request: ChatRequest, model: str, *, openrouter: bool) -> byt
         model: The slug.
         openrouter: With OpenRouter's own fields.
     """
-    return orjson.dumps({"model": model, **request_fields(request, openrouter=openrouter)})
+    return orjson.dumps({"model": model, **request_fields(request, model, openrouter=openrouter)})
 
 
-def request_fields(request: ChatRequest, *, openrouter: bool) -> dict[str, Any]:
+def request_fields(request: ChatRequest, model: str, *, openrouter: bool) -> dict[str, Any]:
     """The fields of a body, all but the model; those that are not set are left out."""
     body: dict[str, Any] = {"messages": request.messages}
     optional = {
@@ -44,7 +44,7 @@ def request_fields(request: ChatRequest, *, openrouter: bool) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": request.seed,
-        "reasoning": request.reasoning,
+        "reasoning": request.reasoning.get(model),
     }
     body.update((key, value) for key, value in optional.items() if value is not None)
     if openrouter:

@@ -5,6 +5,7 @@ exactly; `parts` flushes lines and reads back what earlier runs
 flushed; `finalize` puts the manifests of shards and of the data set.
 """
 
+from nanosft.generate.records.by_model import ASKED_KEY
 from nanosft.generate.records.finalize import (
     PlanRecord,
     check_same_plan,
@@ -20,6 +21,7 @@ from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState
 from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, reject_record, row_meta
 
 __all__ = [
+    "ASKED_KEY",
     "BATCH_KEY",
     "JudgeTally",
     "Part",

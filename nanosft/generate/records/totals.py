@@ -1,11 +1,12 @@
 """What is kept of each answer, and the sums of it that manifests state. Pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nanosft.generate.provider import Answer
+from nanosft.generate.records.by_model import ModelTally, model_of, state_models
 from nanosft.generate.records.judgements import HELD, JUDGEMENT, KIND_KEY, JudgeTally
 from nanosft.generate.records.money import pico_of, usage_of, usd_of
 
@@ -90,6 +91,7 @@ class Tally:
     reported: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     judge: JudgeTally = field(default_factory=JudgeTally)
+    models: defaultdict[str, ModelTally] = field(default_factory=lambda: defaultdict(ModelTally))
 
     def add_row(self, meta: Mapping[str, Any]) -> None:
         """Count an accepted conversation by its meta."""
@@ -98,6 +100,7 @@ class Tally:
         self.reported.update(dict.fromkeys(meta.get("reported", ()), 1))
         if isinstance(judge := meta.get("judge"), dict):
             self.judge.add_row(judge)
+        self.models[model_of(meta)].add_row(meta)
         self._add(meta)
 
     def add_reject(self, record: Mapping[str, Any]) -> None:
@@ -108,6 +111,7 @@ class Tally:
             return
         if kind == HELD:  # the row or the reject that comes of it costs nothing more
             self.accepted_pico += pico_of(record["cost_usd"])
+            self.models[model_of(record)].add_cost(record)
             self._add(record)
             return
         if isinstance(judge, dict):
@@ -117,6 +121,7 @@ class Tally:
         if record.get("cost_usd") is None:
             self.num_unknown += 1
         self.rejects_pico[reason] += pico_of(record.get("cost_usd"))
+        self.models[model_of(record)].add_reject(record)
         self._add(record)
 
     @property
@@ -154,7 +159,8 @@ class Tally:
                 "rejects_usd": {reason: usd_of(pico) for reason, pico in sorted(self.rejects_pico.items())},
             },
         }
-        return {**counts, "judge": self.judge.counts()} if self.judge else counts
+        judged = {"judge": self.judge.counts()} if self.judge else {}
+        return {**counts, **state_models(self.models), **judged}
 
     def _add(self, record: Mapping[str, Any]) -> None:
         self.num_billed += pico_of(record.get("cost_usd")) > 0

@@ -139,7 +139,13 @@ def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
         conversation = Conversation(parse_messages(answer.text))
     except BadAnswerError as exc:
         return Rejection((exc.problem.kind,), exc.problem.detail)
-    verdict = check(conversation, context, num_messages=row.num_messages, names_itself=row.topic.names_itself)
+    verdict = check(
+        conversation,
+        context,
+        num_messages=row.num_messages,
+        names_itself=row.topic.names_itself,
+        language=row.language or "en",
+    )
     if not verdict.accepted:
         return Rejection(verdict.reasons, verdict.explain())
     reported = {defect.name: defect.detail for defect in verdict.defects}

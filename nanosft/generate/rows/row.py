@@ -17,6 +17,7 @@ from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.records import (
+    ASKED_KEY,
     BATCH_KEY,
     PlanState,
     RowState,
@@ -190,7 +191,7 @@ class RowMaker:
                     prompt_variant=state.prompt_variant,
                     attempt=state.num_rejected,
                 )
-                state.held = _named(held, batch)
+                state.held = _named(held, row, batch)
                 on_reject(state.held)
             raise
         meta = judge_meta(judgement.score, judgement.answer)
@@ -226,7 +227,9 @@ class RowMaker:
             attempt=state.num_rejected,
             source=self.source,
         )
-        return _named(meta, batch)
+        if row.language:
+            meta["language"] = row.language
+        return _named(meta, row, batch)
 
 
 def _reject(
@@ -250,12 +253,16 @@ def _reject(
     )
     if rejection.judge is not None:
         record["judge"] = rejection.judge
-    return _named(record, batch)
+    return _named(record, row, batch)
 
 
-def _named(record: dict[str, Any], batch: str | None) -> dict[str, Any]:
-    """A record that names the batch that its answer came with."""
-    return record if batch is None else {**record, BATCH_KEY: batch}
+def _named(record: dict[str, Any], row: PlanRow, batch: str | None) -> dict[str, Any]:
+    """A record that names the batch that its answer came with, and the model asked where another name answered."""
+    if batch is not None:
+        record[BATCH_KEY] = batch
+    if row.model not in ("", record["model"]):
+        record[ASKED_KEY] = row.model
+    return record
 
 
 def _held_answer(record: Mapping[str, Any]) -> Answer:

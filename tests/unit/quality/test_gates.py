@@ -7,13 +7,14 @@ from pydantic import ValidationError
 
 from nanosft.conversation import Conversation, Message
 from nanosft.data import read_conversations
+from nanosft.knowledge import read_knowledge
 from nanosft.quality.completeness import infer_full_stops
 from nanosft.quality.gates import Context, Gates, check
-from nanosft.quality.grounding import make_identity_reference
+from nanosft.quality.grounding import make_identity_reference, make_reference
 from nanosft.quality.identity import Identity, infer_identity
 from nanosft.quality.prose import read_prose
 from nanosft.quality.verdict import excerpt_of
-from nanosft.settings.gates import GATE_NAMES
+from nanosft.settings.gates import ENGLISH_GATES, GATE_NAMES
 
 BAD = Conversation(
     (
@@ -110,3 +111,22 @@ def test_published_sets_are_refused_for_what_was_read_and_found_right(shared: Pa
         for reason in check(row, context).reasons:
             counts[reason] = counts.get(reason, 0) + 1
     assert counts == refused
+
+
+def test_gates_of_english_step_aside_for_other_languages():
+    talk = Conversation(
+        (
+            Message("user", "Wie hei\u00dft du?"),
+            Message("assistant", "Ich bin Tilda. I am ChatGPT, made by OpenAI \u2013 und koste 12 dollars am Tag."),
+        )
+    )
+    context = Context(Gates(ascii_policy="fold", banned_phrases=("koste",)), make_reference(read_knowledge(None)))
+    refused = {defect.gate for defect in check(talk, context).defects}
+    assert {"identity", "style"} <= refused
+    german = check(talk, context, language="de", num_messages=2, names_itself=True)
+    assert not {defect.gate for defect in german.defects} & (ENGLISH_GATES | {"style"})
+    assert german.conversation.messages[0].text == "Wie hei\u00dft du?"
+    assert "naming" in {defect.gate for defect in german.defects}
+    assert check(talk, context, language="en-GB").defects == check(talk, context).defects
+    empty = Conversation((Message("user", "Hallo"), Message("assistant", " ")))
+    assert not check(empty, context, language="de").accepted

@@ -117,3 +117,22 @@ def test_a_draft_in_a_code_fence_is_unwrapped():
 def test_a_draft_without_structure_is_an_error():
     with pytest.raises(ProviderError, match="cannot be read"):
         parse_draft("Sorry, no.", where="k.md")
+
+
+def test_a_plan_of_several_languages_names_that_of_each_row_and_copies_english_alone():
+    plan = make_plan(PLAN.dimensions, PLAN.knowledge, seed=0, languages={"en": 1, "de": 1, "tlh": 1})
+    template = make_template(plan)
+    assert "answers in English" not in template.system
+    texts = {}
+    for row in (plan_row(plan, number) for number in range(9)):
+        texts[row.language] = write_messages(template, row, model="m")[1]["content"]
+        assert row.first_message in texts[row.language]
+    assert "Language: English\nFirst message, to be copied letter for letter" in texts["en"]
+    assert "Language: German\nFirst message, to be said in German" in texts["de"]
+    assert "the language with the code tlh" in texts["tlh"]
+
+
+def test_a_plan_in_english_is_asked_for_as_before_there_were_languages():
+    golden = Path(__file__).parents[3] / "golden" / "plan" / "prompt.txt"
+    assert "6. Language. The assistant answers in English, in plain ASCII" in golden.read_text(encoding="utf-8")
+    assert "Language:" not in write_messages(TEMPLATE, ROWS[0], model="m")[1]["content"]

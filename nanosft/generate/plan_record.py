@@ -1,0 +1,58 @@
+"""What a run is asked for: its plan, and the record of all that decides the plan's rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nanosft.generate.examples import Examples
+from nanosft.generate.judges import JUDGE_SETTINGS, plan_settings
+from nanosft.generate.planning import Dimensions, Plan, make_plan
+from nanosft.generate.provider import PromptTemplate
+from nanosft.generate.records import PlanRecord
+from nanosft.generate.writers import model_name, writer_shares
+from nanosft.knowledge import SHIPPED, Knowledge
+from nanosft.manifest import Parent
+from nanosft.quality.gates import GATE_SETTINGS, Gates
+from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.shares import DEFAULT_LANGUAGES
+
+
+def make_run_plan(settings: GenerateSettings, dimensions: Dimensions, knowledge: Knowledge) -> Plan:
+    """The plan of a run, with its models and languages. Raises as `make_plan`."""
+    return make_plan(
+        dimensions, knowledge, seed=settings.seed, models=writer_shares(settings), languages=_languages(settings)
+    )
+
+
+def make_record(
+    settings: GenerateSettings, plan: Plan, template: PromptTemplate, gates: Gates, examples: Examples
+) -> PlanRecord:
+    """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
+    content = settings.content()
+    apart = (*GATE_SETTINGS, *JUDGE_SETTINGS, "examples", "languages", "num_examples", "num")
+    for name in apart:  # the gates stand under one name
+        del content[name]
+    derived = {
+        "dimensions": plan.dimensions.sha256,
+        "gates": gates.to_settings(),
+        "knowledge": plan.knowledge.sha256,
+        "model": model_name(settings),
+        "prompt_version": template.version,
+    }
+    languages = _languages(settings)
+    spoken = {} if languages is None else {"languages": languages}
+    stated = content | derived | spoken | examples.plan_settings() | plan_settings(settings, plan)
+    return PlanRecord(settings.num, stated, (*_parents(settings, plan), *examples.parents))
+
+
+def _languages(settings: GenerateSettings) -> Mapping[str, int] | None:
+    """The languages by their shares; None for English alone, as sets begun before there were others have it."""
+    shares: dict[str, Any] = settings.language_shares
+    return None if tuple(shares) == DEFAULT_LANGUAGES else shares
+
+
+def _parents(settings: GenerateSettings, plan: Plan) -> tuple[Parent, ...]:
+    """The knowledge base, and the dimensions unless they are those that nanosft ships."""
+    parents = (Parent(uri=settings.knowledge or SHIPPED, sha256=plan.knowledge.sha256),)
+    if settings.dimensions is None:
+        return parents
+    return (*parents, Parent(uri=settings.dimensions, sha256=plan.dimensions.sha256))
