@@ -81,6 +81,19 @@ def estimate_judge_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -
     return float(sum(item.cost_usd(prompt=fixed + varying, completion=answer) for item in prices))
 
 
+def tell_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> str:
+    """What scoring the plan takes, before anything is asked: tokens, and dollars where a price is known."""
+    fixed, varying, answer = estimate_judge_tokens(settings, plan)
+    num = round(settings.num * settings.judge_share)
+    cost_usd = num * estimate_judge_usd(settings, plan, offers)
+    cost = f"about ${cost_usd:,.2f} without prompt caching" if cost_usd else "no price of it is known"
+    return (
+        f"{settings.judge_model} scores {num:,} of them: {num * (fixed + varying):,} prompt tokens, of which "
+        f"{num * fixed:,} may be cached, and {num * answer:,} tokens of answers; "
+        + (cost if pays_judge(settings) else "nothing to pay")
+    )
+
+
 def _judge_prices(settings: GenerateSettings, offers: Offers) -> dict[str, Prices]:
     """Prices of the judge by its slug; empty where nobody told any, or where there is nothing to pay."""
     if settings.judge_model is None or not pays_judge(settings):

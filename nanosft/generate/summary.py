@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
+from rich.markup import escape
 
 from nanosft.generate.dry_run import print_dry_run
+from nanosft.generate.judges import tell_judge
 from nanosft.generate.offers import Offers
 from nanosft.generate.planning import Plan
 from nanosft.generate.preview import show_preview
@@ -132,6 +134,8 @@ def report_dry_run(
     """Print what the plan covers and will take: to standard output, or beside the JSON that is asked for there."""
     out = console if settings.json_output else make_result_console()
     estimate = print_dry_run(out, settings, template, plan, offers)
+    if settings.judge_model is not None:
+        out.print(f"[bold]Judge[/]: {escape(tell_judge(settings, plan, offers))}", highlight=False)
     summary = Summary(
         out=settings.out,
         num_planned=settings.num,

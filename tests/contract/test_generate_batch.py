@@ -205,3 +205,12 @@ def test_batches_that_bring_nothing_end_the_run(out, use):
 def test_no_row_is_paid_for_twice_wherever_a_process_dies(tmp_path, form, at, when):
     """Three calls of some eighty: `python -m tests.batch_kills` tries each."""
     assert kill_and_go_on(form, tmp_path, at, when) == ""
+
+
+def test_a_judge_scores_one_by_one_what_came_in_batches(out, use):
+    stub = use(BatchStub(NUM))
+    counts = run_generate(settings(out, judge_model="judge", min_score=3)).counts
+    assert counts["judge"]["rows"] == {"scored": NUM, "unscored": 0, "refused": 0}
+    assert stub.num_alone == NUM
+    assert cost_pico(out) == stub.billed_pico
+    assert round(counts["judge"]["cost_usd"] * PICO) == NUM * round(PRICE_USD * PICO)

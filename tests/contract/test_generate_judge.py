@@ -156,3 +156,11 @@ def test_another_judge_on_the_same_prefix_is_refused(tmp_path, stub):
     assert new.isdisjoint(manifest.settings)  # as before there were judges and examples
     with pytest.raises(ConfigError, match="judge_model=None, now judge_model='judge'"):
         run_generate(settings(tmp_path, stub, num=2, provider="offline"))
+
+
+def test_a_dry_run_tells_what_the_judge_takes(tmp_path, stub, capsys):
+    options = {"dry_run": True, "judge_share": 0.5, "judge_prompt_price_usd": 1.0, "judge_completion_price_usd": 0.0}
+    run_generate(settings(tmp_path, stub, **options))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Judge: judge scores {NUM // 2} of them: " in shown
+    assert "about $0.08 without prompt caching" in shown.partition("Judge: ")[2]

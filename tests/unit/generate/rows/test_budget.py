@@ -4,6 +4,7 @@ import errno
 import pytest
 
 from nanosft.errors import ConfigError, CreditError, DataError
+from nanosft.generate.provider import Meter
 from nanosft.generate.rows.budget import Budget
 from nanosft.generate.rows.ledger import LedgerEntry, Share, read_ledgers, split_budget
 from nanosft.store import Store, open_store
@@ -151,3 +152,29 @@ def test_a_budget_is_refused_where_nothing_can_be_put_if_absent(store, monkeypat
     with pytest.raises(ConfigError, match="leave --budget-usd out"):
         asyncio.run(open_budget(store, 1.0).admit())
     assert list(store.list()) == []
+
+
+def test_a_judge_that_is_ten_times_as_dear_is_admitted_at_its_own_mean_and_both_stay_under_the_share(store):
+    budget = open_budget(store, 1.0, mean_cost_usd=0.005)
+    judge = budget.meter(0.05)
+    paid_usd = 0.0
+
+    async def ask(meter: Meter, cost_usd: float) -> None:
+        nonlocal paid_usd
+        await meter.admit()
+        await asyncio.sleep(0)  # others are admitted meanwhile
+        paid_usd += cost_usd
+        meter.spend(cost_usd)
+        meter.withdraw()
+
+    async def ask_pairs() -> None:
+        while True:
+            await ask(budget, 0.005)
+            await ask(judge, 0.05)
+
+    async def several() -> list[BaseException | None]:
+        return await asyncio.gather(*(ask_pairs() for _ in range(5)), return_exceptions=True)
+
+    assert all(isinstance(ended, CreditError) for ended in asyncio.run(several()))
+    assert 0.94 < paid_usd <= 1.0 + 1e-9
+    assert budget.mean_cost_usd == pytest.approx(0.005)
