@@ -13,8 +13,9 @@ import orjson
 
 from nanosft.errors import ConfigError, StoreError
 
-SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds the certificate of its API server, its namespace and its token."""
+_ACCOUNT_VARIABLE: Final = "KUBERNETES_SERVICE_ACCOUNT"
+"""Where a pod finds its API server's certificate, its namespace and its token, when they are projected elsewhere."""
+_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 RESUMABLE: Final = re.compile(r"(jobs|pytorchjobs|trainjobs)/([a-z0-9]([a-z0-9.-]*[a-z0-9])?)")
 
 _TIMEOUT_S: Final = 30.0
@@ -42,13 +43,12 @@ def make_opener(ca_file: str | None) -> urllib.request.OpenerDirector:
     return opener
 
 
-def resume(target: str, *, queue: str | None = None, account: Path = SERVICE_ACCOUNT) -> None:
+def resume(target: str, *, queue: str | None = None) -> None:
     """Let a suspended job begin.
 
     Args:
         target: `jobs/NAME`, `pytorchjobs/NAME` or `trainjobs/NAME`, in the pod's own namespace.
         queue: A LocalQueue of Kueue to put it into instead: Kueue resumes it when there is room.
-        account: Directory of the pod's service account.
 
     Raises:
         ConfigError: This is no pod with an account, or the account may not, or there is no such job.
@@ -57,6 +57,7 @@ def resume(target: str, *, queue: str | None = None, account: Path = SERVICE_ACC
     kind, _, name = target.partition("/")
     api, change = _APIS[kind]
     body = {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": queue}}} if queue else change
+    account = Path(os.environ.get(_ACCOUNT_VARIABLE, _ACCOUNT))
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
         namespace, token = ((account / item).read_text(encoding="utf-8").strip() for item in ("namespace", "token"))

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TARGETS = ("cpu", "cuda")
 _IMAGE = re.compile(r"nanosft-(?:cpu|cuda):(\d[\w.]*)")
+_LABEL = re.compile(r'app\.kubernetes\.io/version: "([^"]+)"')
 _UNRELEASED = "unreleased"
 
 
@@ -32,6 +33,7 @@ def find_problems(root: Path, version: str) -> list[str]:
     for path in [root / "Dockerfile", *sorted(root.glob("k8s/**/*.*")), *sorted(root.glob("infra/*.*"))]:
         text = path.read_text(encoding="utf-8")
         found = set(_IMAGE.findall(text)) | set(re.findall(r"^ARG VERSION=(.+)$", text, re.MULTILINE))
+        found |= set(_LABEL.findall(text))
         problems += [f"{path.relative_to(root)} has {other}" for other in sorted(found - {version})]
     if f"\n## {version} ({_UNRELEASED})\n" not in (root / "CHANGELOG.md").read_text(encoding="utf-8"):
         problems.append(f"CHANGELOG.md has no heading '## {version} ({_UNRELEASED})'")
@@ -57,6 +59,15 @@ def image_command(target: str, version: str, revision: str) -> list[str]:
     return ["docker", "build", "--target", target, *arguments, "--tag", f"nanosft-{target}:{version}", "."]
 
 
+def signing_commands(image: str) -> list[list[str]]:
+    """What lists an image's packages, signs it, and attests that list; a person runs it, with an identity of theirs."""
+    return [
+        ["syft", image, "--output", "spdx-json=sbom.spdx.json"],
+        ["cosign", "sign", image],
+        ["cosign", "attest", "--type", "spdxjson", "--predicate", "sbom.spdx.json", image],
+    ]
+
+
 def release(root: Path, version: str, *, dry_run: bool) -> None:
     """Check, build, date.
 
@@ -80,6 +91,9 @@ def release(root: Path, version: str, *, dry_run: bool) -> None:
         path = root / "CHANGELOG.md"
         path.write_text(date_changelog(path.read_text(encoding="utf-8"), version, date), encoding="utf-8")
         _say(f"Now: git commit -a -m 'Release {version}' && git tag v{version}, and push both, dist/ and the images")
+    _say("Then, for each image by the digest that its registry gave it (a tag may be moved, a digest may not):")
+    for command in signing_commands("images.example.org/nanosft-cpu@sha256:…"):
+        _say(f"    {' '.join(command)}")
 
 
 def _say(text: str) -> None:

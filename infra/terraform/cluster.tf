@@ -1,5 +1,6 @@
-# An EKS cluster for those who have none: CPU nodes for generate and mix, spot GPU nodes for sft, both scaled from zero or
-# one by whatever autoscaler runs in it. The training operator and the NVIDIA device plug-in are installed with kubectl.
+# An EKS cluster for those who have none: CPU nodes for generate and mix, GPU nodes for sft, both scaled from zero or one by
+# whatever autoscaler runs in it; with gpu.managed = false Karpenter makes the GPU nodes. What is installed into it (training
+# operator or Trainer with JobSet, NVIDIA's device plug-in, Kueue) is operators/'s or kubectl's.
 
 data "aws_iam_policy_document" "assume" {
   for_each = var.create_cluster ? { cluster = "eks.amazonaws.com", node = "ec2.amazonaws.com" } : {}
@@ -91,14 +92,14 @@ resource "aws_eks_node_group" "cpu" {
 
 # Spot: sft saves its state when told to stop and goes on elsewhere. One subnet, so that a job's nodes share a zone.
 resource "aws_eks_node_group" "gpu" {
-  count = var.create_cluster ? 1 : 0
+  count = var.create_cluster && var.cluster.gpu.managed ? 1 : 0
 
   cluster_name    = aws_eks_cluster.this[0].name
-  node_group_name = "gpu-spot"
+  node_group_name = var.cluster.gpu.capacity_type == "SPOT" ? "gpu-spot" : "gpu"
   node_role_arn   = aws_iam_role.node[0].arn
   subnet_ids      = slice(var.cluster.subnet_ids, 0, 1)
   instance_types  = var.cluster.gpu.instance_types
-  capacity_type   = "SPOT"
+  capacity_type   = var.cluster.gpu.capacity_type
   ami_type        = "AL2023_x86_64_NVIDIA"
   disk_size       = var.cluster.gpu.disk_gib
 

@@ -9,8 +9,8 @@ output "role_arns" {
 }
 
 output "annotate" {
-  description = "Commands that give the ServiceAccounts their roles."
-  value = [
+  description = "Commands that give the ServiceAccounts their roles; none with Pod Identity."
+  value = var.pod_identity ? [] : [
     for stage, role in aws_iam_role.stage :
     "kubectl -n ${var.namespace} annotate --overwrite serviceaccount nanosft-${stage} eks.amazonaws.com/role-arn=${role.arn}"
   ]

@@ -51,8 +51,20 @@ variable "oidc_provider_arn" {
   default     = null
 }
 
+variable "pod_identity" {
+  description = "Whether roles are given by EKS Pod Identity instead of the OIDC provider (IRSA): no ServiceAccount is annotated then."
+  type        = bool
+  default     = false
+}
+
+variable "cluster_name" {
+  description = "An EKS cluster that is there already, with the Pod Identity agent; looked at with pod_identity and without create_cluster."
+  type        = string
+  default     = null
+}
+
 variable "create_cluster" {
-  description = "Whether to make an EKS cluster with a CPU and a spot GPU node group."
+  description = "Whether to make an EKS cluster with a CPU and a GPU node group."
   type        = bool
   default     = false
 }
@@ -69,12 +81,19 @@ variable "cluster" {
       max_size       = optional(number, 8)
     }), {})
     gpu = optional(object({
+      managed        = optional(bool, true)     # false: no node group, Karpenter makes nodes (infra/karpenter.yaml)
+      capacity_type  = optional(string, "SPOT") # or ON_DEMAND
       instance_types = optional(list(string), ["p5.48xlarge"])
       max_size       = optional(number, 2)
       disk_gib       = optional(number, 200)
     }), {})
   })
   default = {}
+
+  validation {
+    condition     = contains(["SPOT", "ON_DEMAND"], var.cluster.gpu.capacity_type)
+    error_message = "cluster.gpu.capacity_type: SPOT or ON_DEMAND."
+  }
 
   validation {
     condition     = var.cluster.subnet_ids == null || length(var.cluster.subnet_ids) != 1

@@ -96,6 +96,8 @@ def make_objects(run: RunFile, settings: SubmitSettings) -> list[Object]:
     resources = [target, *([_find_part(folder, "serve")] if "serve" in stages else [])]
     is_held = run.hold and {"sft", "eval"} & set(stages)
     components = [_find_part(folder, "components/hold")] if is_held else []
+    if run.is_batch and "generate" in stages:
+        components.append(_find_part(folder, "components/batch"))
     names = sorted(folder.rglob("kustomize-config.yaml"))
     text = _render(build_overlay(run, recipe, stages=stages), resources, components, names=names)
     return finish(read_objects(text), run)

@@ -32,7 +32,11 @@ def build_overlay(run: RunFile, recipe: str, *, stages: tuple[Stage, ...] = CHAI
     """
     generated, mixture, model = (join_uri(run.prefix, name) for name in ("generated", "mixture", "model"))
     data = {
-        "nanosft-generate": {"NANOSFT_OUT": generated, **_variables(run.generate)},
+        "nanosft-generate": {
+            "NANOSFT_OUT": generated,
+            **({"NANOSFT_WAIT": "false"} if run.is_batch else {}),
+            **_variables(run.generate),
+        },
         "nanosft-mix": {"NANOSFT_OUT": mixture, "NANOSFT_URI": generated, **_variables(run.mix)},
         "nanosft-sft": {
             "NANOSFT_BASE": run.base or join_uri(run.store, "base"),

@@ -157,6 +157,11 @@ class RunFile(_Table):
         return join_uri(self.store, self.name)
 
     @property
+    def is_batch(self) -> bool:
+        """Whether generate's pods come back for their batches instead of waiting for them."""
+        return self.generate.get("mode") == "batch" and not self.generate.get("wait", False)
+
+    @property
     def is_trainjob(self) -> bool:
         """Whether sft is a TrainJob rather than a PyTorchJob."""
         if self.trainer is not None:

@@ -1,14 +1,19 @@
 """The cluster: takes manifests, runs their jobs, and lets a test look at pods and kill them."""
 
+import ssl
 import time
 from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, Self
 
-from tests.cluster.controllers import Controller, Job, PyTorchJob
+import orjson
+
+from tests.cluster.controllers import Controller, Deployment, Job, PyTorchJob, TrainJob
 from tests.cluster.manifests import Manifest
 from tests.cluster.pod import Objects, Pod
-from tests.servers import find_free_ports
+from tests.servers import find_free_ports, write_certificate
 
 TICK_S = 0.05
 
@@ -23,11 +28,12 @@ class Cluster:
 
     def __init__(self, folder: Path, secrets: dict[str, dict[str, str]]) -> None:
         self.folder = folder
-        self._objects = Objects(secrets=secrets)
         self.jobs: dict[str, Controller] = {}
+        self._api = Api(folder, self.jobs)
+        self._objects = Objects(secrets=secrets, api_env=self._api.env)
 
     def apply(self, manifests: Sequence[Manifest]) -> None:
-        """Take ConfigMaps over, start Jobs and PyTorchJobs that are not there yet; other kinds change nothing here."""
+        """Take ConfigMaps over, start jobs and Deployments that are not there yet; other kinds change nothing here."""
         for item in manifests:
             name = item["metadata"]["name"]
             if item["kind"] == "ConfigMap":
@@ -38,6 +44,12 @@ class Cluster:
                 self.jobs[name] = Job(name, item["spec"])
             elif item["kind"] == "PyTorchJob" and name not in self.jobs:
                 self.jobs[name] = PyTorchJob(name, item["spec"], port=find_free_ports(1)[0])
+            elif item["kind"] == "TrainJob" and name not in self.jobs:
+                runtime = item["spec"]["runtimeRef"]["name"]
+                (spec,) = [other["spec"] for other in manifests if _is_named(other, "TrainingRuntime", runtime)]
+                self.jobs[name] = TrainJob(name, item["spec"], spec, port=find_free_ports(1)[0])
+            elif item["kind"] == "Deployment" and name not in self.jobs:
+                self.jobs[name] = Deployment(name, item["spec"])
 
     def job(self, name: str) -> Job:
         """A Job by name."""
@@ -49,6 +61,12 @@ class Cluster:
         """A PyTorchJob by name."""
         found = self.jobs[name]
         assert isinstance(found, PyTorchJob)
+        return found
+
+    def train_job(self, name: str) -> TrainJob:
+        """A TrainJob by name."""
+        found = self.jobs[name]
+        assert isinstance(found, TrainJob)
         return found
 
     def wait(self, *, timeout_s: float) -> dict[str, str]:
@@ -85,8 +103,62 @@ class Cluster:
         for job in self.jobs.values():
             for pod in job.pods:
                 pod.close()
+        self._api.close()
 
     def _make_pod(self, name: str, spec: dict[str, Any], env: dict[str, str], fields: dict[str, str]) -> Pod:
         pod = Pod(name, spec, self.folder / name, self._objects, env, fields)
         pod.start()
         return pod
+
+
+class Api:
+    """The API server, as far as a pod's own account asks it: a PATCH that resumes a job.
+
+    Args:
+        folder: Its certificate and the accounts' token go there.
+        jobs: What can be resumed, by name.
+    """
+
+    def __init__(self, folder: Path, jobs: dict[str, Controller]) -> None:
+        account = folder / "account"
+        account.mkdir(parents=True)
+        write_certificate(account / "ca.crt", folder / "api-key.pem")
+        (account / "namespace").write_text("nanosft")
+        (account / "token").write_text("token-of-the-account")
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PATCH(self) -> None:
+                body = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
+                job = jobs.get(self.path.rpartition("/")[2])
+                is_allowed = self.headers["authorization"] == "Bearer token-of-the-account"
+                is_resumed = b"false" in orjson.dumps(body["spec"])
+                if job is not None and is_allowed and is_resumed:
+                    job.resume()
+                self.send_response(200 if job is not None and is_allowed else 404)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(account / "ca.crt", folder / "api-key.pem")
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        self.env = {
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(self._server.server_port),
+            "KUBERNETES_SERVICE_ACCOUNT": str(account),
+        }
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _is_named(item: Manifest, kind: str, name: str) -> bool:
+    return bool(item["kind"] == kind and item["metadata"]["name"] == name)

@@ -9,6 +9,7 @@ from tests.cluster.pod import Pod
 
 MakePod = Callable[[str, dict[str, Any], dict[str, str], dict[str, str]], Pod]
 """(name, pod spec, variables for the main container, labels and annotations by fieldPath) -> a started pod."""
+RESTART_ATTEMPT = "metadata.labels['jobset.sigs.k8s.io/restart-attempt']"
 FAILURE_COUNT = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
 
 RETRYABLE_FROM = 128
@@ -26,6 +27,8 @@ class Controller(Protocol):
 
     def reconcile(self, make: MakePod) -> None: ...
 
+    def resume(self) -> None: ...
+
 
 @dataclass
 class Job:
@@ -35,11 +38,21 @@ class Job:
     spec: dict[str, Any]
     outcome: str = ""
     pods: list[Pod] = field(default_factory=list)
+    variables: Callable[[int], dict[str, str]] = lambda _: {}
+    """Index -> what its own controller adds to main containers."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """Labels and annotations of its own controller's."""
     _current: dict[int, Pod | None] = field(default_factory=dict)
     _failures: dict[int, int] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
 
+    def resume(self) -> None:
+        """Begin, if it is suspended."""
+        self.spec = {**self.spec, "suspend": False}
+
     def reconcile(self, make: MakePod) -> None:
+        if self.spec.get("suspend"):
+            return
         indexes = range(self.spec["completions"])
         for index in indexes:
             pod = self._current.get(index)
@@ -57,9 +70,11 @@ class Job:
         for index in indexes:
             if self._current.get(index) is None and running < self.spec["parallelism"]:
                 indexed = self.spec.get("completionMode") == "Indexed"
-                env = {"JOB_COMPLETION_INDEX": str(index)} if indexed else {}
-                counted = {FAILURE_COUNT: str(self._failures.get(index, 0))} if self._counts_per_index else {}
-                pod = make(f"{self.name}-{index}-{next(self._numbers)}", self.spec["template"]["spec"], env, counted)
+                env = {**({"JOB_COMPLETION_INDEX": str(index)} if indexed else {}), **self.variables(index)}
+                fields = dict(self.fields)
+                if "backoffLimitPerIndex" in self.spec:
+                    fields[FAILURE_COUNT] = str(self._failures.get(index, 0))
+                pod = make(f"{self.name}-{index}-{next(self._numbers)}", self.spec["template"]["spec"], env, fields)
                 self._current[index] = pod
                 self.pods.append(pod)
                 running += 1
@@ -67,10 +82,6 @@ class Job:
     def pod(self, index: int) -> Pod | None:
         """The index's pod, if it has one now."""
         return self._current.get(index)
-
-    @property
-    def _counts_per_index(self) -> bool:
-        return "backoffLimitPerIndex" in self.spec
 
     def _judge(self, index: int, pod: Pod) -> None:
         what = f"{pod.name} ({pod.failed_container} exited with {pod.exit_code})"
@@ -110,8 +121,12 @@ class PyTorchJob:
     _current: dict[str, Pod] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
 
+    def resume(self) -> None:
+        """Begin, if it is suspended."""
+        self.spec = {**self.spec, "runPolicy": {**self.spec["runPolicy"], "suspend": False}}
+
     def reconcile(self, make: MakePod) -> None:
-        if self.outcome:
+        if self.outcome or self.spec["runPolicy"].get("suspend"):
             return
         replicas = self.spec["pytorchReplicaSpecs"]
         roles = [("master", 0), *(("worker", index) for index in range(replicas.get("Worker", {}).get("replicas", 0)))]
@@ -161,3 +176,81 @@ class PyTorchJob:
             "PET_NNODES": str(num_nodes),
             "PET_NPROC_PER_NODE": per_node,
         }
+
+
+@dataclass
+class TrainJob:
+    """A TrainJob and its JobSet, with the torch policy, as Kubeflow Trainer v2 and JobSet run them.
+
+    One Indexed Job runs all nodes. When it fails by its pod failure policy, the rule of the runtime ends all; when it
+    fails otherwise, all of its pods are deleted and a new Job begins, up to `maxRestarts` times.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    runtime: dict[str, Any]
+    port: int
+    outcome: str = ""
+    pods: list[Pod] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
+    _job: Job | None = None
+
+    def resume(self) -> None:
+        """Begin, if it is suspended."""
+        self.spec = {**self.spec, "suspend": False}
+
+    def reconcile(self, make: MakePod) -> None:
+        if self.outcome or self.spec.get("suspend"):
+            return
+        self._job = job = self._job or self._make_job()
+        job.reconcile(make)
+        self.pods += job.pods[sum(pod in self.pods for pod in job.pods) :]
+        if job.outcome == "complete":
+            self.outcome = job.outcome
+        elif job.outcome and all(pod.exit_code is not None for pod in job.pods):
+            policy = self.runtime["template"]["spec"]["failurePolicy"]
+            reason = "PodFailurePolicy" if "FailJob" in job.outcome else "BackoffLimitExceeded"
+            is_final = any(
+                rule["action"] == "FailJobSet" and reason in rule["onJobFailureReasons"] for rule in policy["rules"]
+            )
+            if is_final or len(self.restarts) >= policy["maxRestarts"]:
+                self.outcome = job.outcome
+            else:
+                self.restarts.append(job.outcome)
+                self._job = None
+
+    def _make_job(self) -> Job:
+        trainer = self.spec["trainer"]
+        (replicated,) = self.runtime["template"]["spec"]["replicatedJobs"]
+        nodes, per_node = trainer["numNodes"], str(trainer["numProcPerNode"])
+
+        def variables(index: int) -> dict[str, str]:
+            return {
+                "PET_NNODES": str(nodes),
+                "PET_NPROC_PER_NODE": per_node,
+                "PET_NODE_RANK": str(index),
+                "PET_MASTER_ADDR": "127.0.0.1",
+                "PET_MASTER_PORT": str(self.port),
+            }
+
+        attempt = len(self.restarts)
+        spec = {**replicated["template"]["spec"], "completions": nodes, "parallelism": nodes}
+        name = f"{self.name}-node-0-attempt-{attempt}"
+        return Job(name, spec, variables=variables, fields={RESTART_ATTEMPT: str(attempt)})
+
+
+@dataclass
+class Deployment:
+    """A Deployment of one replica: its pod is made anew when it ends. It is never done."""
+
+    name: str
+    spec: dict[str, Any]
+    outcome: str = ""
+    pods: list[Pod] = field(default_factory=list)
+
+    def resume(self) -> None:
+        """Nothing suspends it."""
+
+    def reconcile(self, make: MakePod) -> None:
+        if not self.pods or self.pods[-1].exit_code is not None:
+            self.pods.append(make(f"{self.name}-{len(self.pods)}", self.spec["template"]["spec"], {}, {}))

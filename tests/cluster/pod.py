@@ -36,6 +36,8 @@ class Objects:
 
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    api_env: dict[str, str] = field(default_factory=dict)
+    """Variables of pods that get their account's token."""
 
 
 @dataclass
@@ -133,7 +135,7 @@ class Pod:
             )
 
     def _environment(self, container: dict[str, Any], *, main: bool) -> dict[str, str]:
-        values: dict[str, str] = {}
+        values = dict(self.objects.api_env) if self.spec.get("automountServiceAccountToken") else {}
         for source in container.get("envFrom", []):
             values.update(self.objects.config_maps[source["configMapRef"]["name"]])
         for item in container.get("env", []):

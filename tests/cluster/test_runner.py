@@ -1,5 +1,7 @@
 """The test cluster itself, on tiny commands: one that let everything pass would prove nothing about the manifests."""
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +10,15 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.manifests import K8S, find, render
 
 RULES = [
     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
     {"action": "FailJob", "onExitCodes": {"containerName": "main", "operator": "In", "values": [2]}},
     {"action": "Ignore", "onExitCodes": {"containerName": "main", "operator": "In", "values": [143]}},
 ]
+
+RESUME = "from nanosft.kubernetes import resume; resume('trainjobs/job')"
 
 
 @pytest.fixture
@@ -136,6 +141,81 @@ def test_the_operator_restarts_a_pod_whose_init_container_failed_whatever_its_co
     job = cluster.pytorch_job("job")
     cluster.run_until(lambda: len(job.restarts) >= 3, timeout_s=20)
     assert job.outcome == ""
+
+
+def _train_job(script: str, *, nodes: int = 2, suspend: bool = False) -> list[dict[str, Any]]:
+    pod = _pod(script)
+    pod["containers"][0]["name"] = "node"
+    codes = {"containerName": "node", "operator": "In", "values": [2]}
+    policy = {"rules": [{"action": "FailJob", "onExitCodes": codes}]}
+    job = {"completionMode": "Indexed", "backoffLimit": 0, "podFailurePolicy": policy, "template": {"spec": pod}}
+    final = {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    job_set = {
+        "failurePolicy": {"maxRestarts": 2, "rules": [final]},
+        "replicatedJobs": [{"template": {"spec": job}}],
+    }
+    trainer = {"numNodes": nodes, "numProcPerNode": 1}
+    spec = {"runtimeRef": {"name": "runtime"}, "trainer": trainer, "suspend": suspend}
+    return [
+        {"kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {}},
+        {"kind": "TrainingRuntime", "metadata": {"name": "runtime"}, "spec": {"template": {"spec": job_set}}},
+        {"kind": "TrainJob", "metadata": {"name": "job"}, "spec": spec},
+    ]
+
+
+def test_all_nodes_of_a_trainjob_begin_again_when_one_fails(cluster: Cluster) -> None:
+    once = "if [ -e $HOME/../../../once ]; then exit 0; fi; touch $HOME/../../../once; exit 138"
+    cluster.apply(_train_job(f'if [ "$PET_NODE_RANK" = 1 ]; then {once}; fi; sleep 0.5'))
+    assert cluster.wait(timeout_s=20) == {"job": "complete"}
+    job = cluster.train_job("job")
+    assert len(job.restarts) == 1
+    assert len(job.pods) == 4
+
+
+def test_a_trainjob_ends_at_a_permanent_code_and_after_its_last_restart(cluster: Cluster) -> None:
+    cluster.apply(_train_job("exit 2", nodes=1))
+    assert "FailJob rule" in cluster.wait(timeout_s=20)["job"]
+    assert cluster.train_job("job").restarts == []
+    cluster.jobs.clear()
+    cluster.folder /= "again"
+    cluster.apply(_train_job("exit 138", nodes=1))
+    assert "(node exited with 138)" in cluster.wait(timeout_s=20)["job"]
+    assert len(cluster.train_job("job").pods) == 3
+
+
+def test_a_suspended_job_begins_when_it_is_resumed(cluster: Cluster) -> None:
+    cluster.apply(_train_job("true", nodes=1, suspend=True))
+    cluster.run_until(lambda: True, timeout_s=1)
+    assert cluster.train_job("job").pods == []
+    config, job = _job({**_pod(f'{sys.executable} -c "{RESUME}"'), "automountServiceAccountToken": True})
+    cluster.apply([config, {**job, "metadata": {"name": "waiter"}}])
+    assert cluster.wait(timeout_s=20) == {"job": "complete", "waiter": "complete"}
+
+
+def test_pods_of_an_indexed_job_know_how_often_they_have_failed(cluster: Cluster) -> None:
+    pod = _pod("echo $COUNT; exit 75")
+    field = {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}
+    pod["containers"][0]["env"].append({"name": "COUNT", "valueFrom": {"fieldRef": field}})
+    cluster.apply(_job(pod, completionMode="Indexed", backoffLimitPerIndex=2, maxFailedIndexes=0))
+    cluster.wait(timeout_s=20)
+    assert [pod.log().strip() for pod in cluster.job("job").pods] == ["0", "1", "2"]
+
+
+def test_a_batch_is_come_back_for_more_often_than_a_failure_is_tried_again(cluster: Cluster, tmp_path: Path) -> None:
+    """The policy of components/batch, with a stand-in for a generate whose batch is done at the tenth look."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    base, component = (os.path.relpath(K8S / name, overlay) for name in ("base", "components/batch"))
+    (overlay / "kustomization.yaml").write_text(f"resources: [{base}]\ncomponents: [{component}]\n")
+    spec = find(render(overlay), "Job", "nanosft-generate")["spec"]
+    count = tmp_path / "count"
+    pod = _pod(f"echo look >>{count}; if [ $(wc -l <{count}) -lt 10 ]; then exit 75; fi")
+    pod["containers"][0]["name"] = "generate"
+    spec |= {"completions": 1, "template": {"spec": pod}}
+    config, _ = _job(pod)
+    cluster.apply([config, {"kind": "Job", "metadata": {"name": "job"}, "spec": spec}])
+    assert cluster.wait(timeout_s=20) == {"job": "complete"}
+    assert len(cluster.job("job").pods) == 10 > spec["backoffLimitPerIndex"]
 
 
 def test_nodes_are_told_their_rank_and_the_master_ends_the_job(cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nanosft.submit.overlay import ACCOUNTS
 from tests.conftest import open_raw_client
 from tests.servers import find_free_ports, run_process
 
@@ -90,7 +91,9 @@ def terraform(program: str, aws_url: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_module_is_formatted(program: str) -> None:
-    done = subprocess.run([program, "fmt", "-check", "-diff", str(MODULE)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "fmt", "-check", "-diff", "-recursive", str(MODULE)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -107,7 +110,7 @@ def test_it_applies_settles_and_leaves_nothing(terraform: Terraform, aws_url: st
     _check_bucket(client)
     outputs = json.loads(terraform.run("output", "-json"))
     assert outputs["store"]["value"] == f"s3://{BUCKET}"
-    assert set(outputs["role_arns"]["value"]) == {"generate", "mix", "sft", "eval"}
+    assert set(outputs["role_arns"]["value"]) == set(ACCOUNTS)
 
     terraform.run("plan", "-detailed-exitcode", "-out=plan", *variables, codes=(0, 2))
     planned = json.loads(terraform.run("show", "-json", "plan"))
@@ -122,16 +125,29 @@ def test_it_applies_settles_and_leaves_nothing(terraform: Terraform, aws_url: st
 
 
 def test_without_a_cluster_no_role_is_made_and_with_ones_own_each_trusts_one_account(terraform: Terraform) -> None:
-    variables = ["-input=false", "-refresh=false", f"-var=bucket={BUCKET}", "-out=other"]
+    variables = ["-input=false", "-refresh=false", f"-var=bucket={BUCKET}", "-out=other", "-target=aws_iam_role.stage"]
     terraform.run("plan", *variables)
     assert not _planned_roles(terraform)
     terraform.run("plan", *variables, f"-var=oidc_provider_arn={OIDC_PROVIDER}")
     roles = _planned_roles(terraform)
-    assert set(roles) == {"nanosft-generate", "nanosft-mix", "nanosft-sft", "nanosft-eval"}
+    assert set(roles) == {f"nanosft-{account}" for account in ACCOUNTS}
     for name, role in roles.items():
         (statement,) = json.loads(role["assume_role_policy"])["Statement"]
         conditions = statement["Condition"]["StringEquals"]
         assert conditions["oidc.example.org/id/ABC:sub"] == f"system:serviceaccount:nanosft:{name}"
+
+
+def test_pod_identity_trusts_the_clusters_agent_and_associates_each_account(terraform: Terraform) -> None:
+    variables = ["-input=false", "-refresh=false", f"-var=bucket={BUCKET}", "-var=pod_identity=true", "-out=other"]
+    target = "-target=aws_eks_pod_identity_association.stage"  # and the roles that it needs
+    terraform.run("plan", *variables, "-var=cluster_name=mine", target)
+    for role in _planned_roles(terraform).values():
+        (statement,) = json.loads(role["assume_role_policy"])["Statement"]
+        assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    planned = json.loads(terraform.run("show", "-json", "other"))["resource_changes"]
+    made = [item["change"]["after"] for item in planned if item["type"] == "aws_eks_pod_identity_association"]
+    assert {item["service_account"] for item in made} == {f"nanosft-{account}" for account in ACCOUNTS}
+    assert {item["cluster_name"] for item in made} == {"mine"}
 
 
 def _planned_roles(terraform: Terraform) -> dict[str, Any]:

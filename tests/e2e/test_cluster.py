@@ -1,28 +1,28 @@
-"""The manifests of `k8s/`, run as processes by the test cluster on SeaweedFS: undisturbed, killed, with a wrong key."""
+"""The manifests of `k8s/`, run as processes by the test cluster on SeaweedFS: killed, stopped, with a wrong key."""
 
-import copy
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
 from nanosft.data import read_conversations, read_manifest
 from nanosft.manifest import Manifest
 from nanosft.settings.run import Stage, SubmitSettings
-from nanosft.store import open_store
+from nanosft.store import open_object, open_store
 from nanosft.submit import run_submit
 from tests.cluster.cluster import Cluster
-from tests.cluster.manifests import K8S, read, render_once
+from tests.cluster.manifests import read
 from tests.cluster.pod import Pod
 from tests.conftest import open_raw_client, use_endpoint
-from tests.servers import ACCESS_KEY, SECRET_KEY
+from tests.servers import ACCESS_KEY, SECRET_KEY, find_free_ports
 from tests.stub_provider import run_stub
 
 pytestmark = [
@@ -32,11 +32,13 @@ pytestmark = [
 
 BUCKET = "nanosft"
 API_KEY = "sk-or-the-key-of-the-secret"
+SERVE_KEY = "key-of-those-that-ask"
 SECRETS = {
     "nanosft": {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "OPENROUTER_API_KEY": API_KEY,
+        "NANOSFT_API_KEY": SERVE_KEY,
     }
 }
 # Of the run alone; what is not named here is what the overlay says.
@@ -44,20 +46,18 @@ SMALL = {
     "NANOSFT_MAX_SEQ_LEN": "256",
     "NANOSFT_TOTAL_BATCH_SIZE": "1024",
     "NANOSFT_DEVICE_BATCH_SIZE": "2",
-    "NANOSFT_MAX_STEPS": "40",
-    "NANOSFT_SAVE_EVERY": "5",
+    "NANOSFT_MAX_STEPS": "24",
+    "NANOSFT_SAVE_EVERY": "4",
     "NANOSFT_NUM_THREADS": "1",
     "NANOSFT_EVAL_ROWS": "4",
     "NANOSFT_SAMPLE_TOKENS": "0",
 }
 SMALL_EVALUATION = {
-    "NANOSFT_NUM_PROBES": "8",
+    "NANOSFT_NUM_PROBES": "4",
     "NANOSFT_NUM_SAMPLED": "0",
     "NANOSFT_NUM_DOCUMENTS": "2",
     "NANOSFT_MAX_TOKENS": "4",
 }
-KILL_AFTER_STEP = 10
-STOP_AFTER_STEP = 20
 
 
 @pytest.fixture
@@ -76,19 +76,6 @@ def store_url(seaweed_url: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -
             if path.is_file():
                 client.upload_file(str(path), BUCKET, f"base/{path.relative_to(base)}")
     return seaweed_url
-
-
-def _local_overlay(url: str) -> list[dict[str, Any]]:
-    """The local overlay as it stands, with the endpoint that its store.yaml leaves to the user, and smaller still."""
-    manifests = copy.deepcopy(list(render_once(K8S / "overlays" / "local")))
-    for item in manifests:
-        if item["kind"] == "ConfigMap" and "AWS_ENDPOINT_URL" in item["data"]:
-            item["data"] |= {"AWS_ENDPOINT_URL": url, "NANOSFT_INTERVAL_S": "1"}
-        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "nanosft-sft":
-            item["data"] |= SMALL
-        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "nanosft-eval":
-            item["data"] |= SMALL_EVALUATION
-    return manifests
 
 
 def _submit(
@@ -114,48 +101,96 @@ def _weights(uri: str) -> dict[str, str]:
     }
 
 
-def test_the_chain_makes_a_model_and_a_run_that_is_killed_and_stopped_makes_the_same(
+def test_the_chain_ends_with_a_served_model_and_other_kills_under_another_trainer_make_the_same(
     store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A PyTorchJob of two nodes loses a worker, a TrainJob of two ranks is stopped: bit for bit the same."""
+    train, evaluation = _table("train", SMALL), _table("eval", SMALL_EVALUATION)
+    run = f'name = "first"\noverlay = "local"\n{train}\n{evaluation}\n[generate]\nnum = 120\nnum_shards = 2'
     with Cluster(tmp_path / "chain", SECRETS) as cluster:
-        cluster.apply(_local_overlay(store_url))
-        outcomes = cluster.wait(timeout_s=400)
-        assert set(outcomes.values()) == {"complete"}, cluster.report()
-        assert len(cluster.job("nanosft-generate").pods) == 4
-        assert cluster.pytorch_job("nanosft-sft").restarts == []
-    weights = _weights(f"s3://{BUCKET}/first/model")
-    assert len(weights) == 1
-    evaluation = _manifest(f"s3://{BUCKET}/first/evaluation")
-    assert evaluation.kind == "evaluation"
-    assert [parent.uri for parent in evaluation.parents][:1] == [f"s3://{BUCKET}/first/model"]
-    assert evaluation.counts["probes_asked"] == 8
-    assert evaluation.counts["training_conversations_looked_through"] > 100
-
-    small = "\n".join(f"{name.removeprefix('NANOSFT_').lower()} = {value}" for name, value in SMALL.items())
-    run = f'name = "killed"\noverlay = "local"\n[train]\ndata = "s3://{BUCKET}/first/mixture"\n{small}'
-    with Cluster(tmp_path / "killed", SECRETS) as cluster:
-        cluster.apply(_submit(tmp_path, run, store_url, capsys, "sft"))
-        job = cluster.pytorch_job("nanosft-sft-killed")
-        store = open_store(f"s3://{BUCKET}/killed/model")
-
-        def saved(step: int) -> bool:
-            return any(
-                f"state/step_{step:06d}" in item.key and item.key.endswith("manifest.json") for item in store.list()
-            )
-
-        cluster.run_until(lambda: saved(KILL_AFTER_STEP), timeout_s=200)
-        worker = job.pod("worker-0")
-        assert worker is not None
+        cluster.apply(_submit(tmp_path, run, store_url, capsys, hold=""))
+        job, mix = cluster.pytorch_job("nanosft-sft-first"), cluster.job("nanosft-mix-first")
+        cluster.run_until(lambda: mix.pods, timeout_s=120)
+        mix.pods[0].kill()
+        cluster.run_until(lambda: _has_begun(f"s3://{BUCKET}/first/generated"), timeout_s=120)
+        assert job.pods == [], "nothing of it runs before its mixture is there"
+        worker = _run_until_saved(cluster, f"s3://{BUCKET}/first/model", lambda: job.pod("worker-0"))
         worker.kill()
-        cluster.run_until(lambda: saved(STOP_AFTER_STEP), timeout_s=200)
-        stopped = [pod for pod in (job.pod("master-0"), job.pod("worker-0")) if pod is not None]
-        for pod in stopped:
-            pod.terminate()
-        assert set(cluster.wait(timeout_s=300).values()) == {"complete"}, cluster.report()
+        outcomes = cluster.wait(timeout_s=600)
+        assert set(outcomes.values()) == {"complete"}, cluster.report()
         assert "worker-0: pytorch exited with 137" in job.restarts
         assert "master-0: pytorch exited with 138" in job.restarts
-        assert [pod.exit_code for pod in stopped] == [143, 143], cluster.report()
-    assert _weights(f"s3://{BUCKET}/killed/model") == weights
+        assert len(mix.pods) == 2
+        answer = _ask_served_model(cluster, _submit(tmp_path, run, store_url, capsys, "serve", hold=""))
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    weights = _weights(f"s3://{BUCKET}/first/model")
+    assert len(weights) == 1
+    found = _manifest(f"s3://{BUCKET}/first/evaluation")
+    assert found.kind == "evaluation"
+    assert [parent.uri for parent in found.parents][:1] == [f"s3://{BUCKET}/first/model"]
+    assert found.counts["probes_asked"] == 4
+    assert found.counts["training_conversations_looked_through"] > 50
+    store, key = open_object(f"s3://{BUCKET}/first/report.html")
+    assert b"<html" in store.read(key)[:1000]
+
+    mixture = f'data = "s3://{BUCKET}/first/mixture"'
+    size = "[sft]\nnodes = 1\nranks_per_node = 2"
+    run = f'name = "other"\noverlay = "local"\ntrainer = "trainjob"\n{train}\n{mixture}\n{size}'
+    with Cluster(tmp_path / "other", SECRETS) as cluster:
+        cluster.apply(_submit(tmp_path, run, store_url, capsys, "sft"))
+        train_job = cluster.train_job("nanosft-sft-other")
+        pod = _run_until_saved(cluster, f"s3://{BUCKET}/other/model", lambda: train_job.pods[-1])
+        pod.terminate()
+        assert set(cluster.wait(timeout_s=400).values()) == {"complete"}, cluster.report()
+        assert (pod.exit_code, len(train_job.restarts)) == (143, 1), cluster.report()
+    assert _weights(f"s3://{BUCKET}/other/model") == weights
+
+
+def _table(name: str, variables: dict[str, str]) -> str:
+    lines = [f"{key.removeprefix('NANOSFT_').lower()} = {value}" for key, value in variables.items()]
+    return "\n".join([f"[{name}]", *lines])
+
+
+def _has_begun(uri: str) -> bool:
+    return any(True for _ in open_store(uri).list())
+
+
+def _run_until_saved(cluster: Cluster, model: str, find_pod: Callable[[], Pod | None]) -> Pod:
+    """Run until a first state is saved; returns the pod that runs then."""
+    store = open_store(model)
+
+    def is_saved() -> bool:
+        return any("state/step_" in item.key and item.key.endswith("manifest.json") for item in store.list())
+
+    cluster.run_until(is_saved, timeout_s=400)
+    pod = find_pod()
+    assert pod is not None
+    assert pod.exit_code is None, cluster.report()
+    return pod
+
+
+def _ask_served_model(cluster: Cluster, manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Apply serve, wait until it is healthy, and ask it."""
+    (port,) = find_free_ports(1)
+    (config,) = [item for item in manifests if item["kind"] == "ConfigMap"]
+    config["data"] |= {"NANOSFT_PORT": str(port), "NANOSFT_HOST": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    cluster.apply(manifests)
+    url = f"http://127.0.0.1:{port}"
+
+    def is_healthy() -> bool:
+        try:
+            return httpx.get(f"{url}/health", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    cluster.run_until(is_healthy, timeout_s=300)
+    body = {"model": "model", "max_tokens": 4, "messages": [{"role": "user", "content": "Who are you?"}]}
+    headers = {"Authorization": f"Bearer {SERVE_KEY}"}
+    assert httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code == 401
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+    assert answer.is_success, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def test_a_killed_and_a_stopped_generator_lose_nothing(

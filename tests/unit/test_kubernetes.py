@@ -48,6 +48,7 @@ def requests(account: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Request
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("KUBERNETES_SERVICE_ACCOUNT", str(account))
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
         yield seen
@@ -70,16 +71,16 @@ def requests(account: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Request
         ),
     ],
 )
-def test_a_job_is_resumed_by_one_patch(target: str, path: str, body: Any, requests: Requests, account: Path) -> None:
-    resume(target, account=account)
+def test_a_job_is_resumed_by_one_patch(target: str, path: str, body: Any, requests: Requests) -> None:
+    resume(target)
     ((asked, headers, sent),) = requests
     assert (asked, sent) == (path, body)
     assert headers["Authorization"] == "Bearer of-the-pod"
     assert headers["Content-Type"] == "application/merge-patch+json"
 
 
-def test_a_queue_is_kueues_to_resume_from(requests: Requests, account: Path) -> None:
-    resume("trainjobs/x", queue="gpu", account=account)
+def test_a_queue_is_kueues_to_resume_from(requests: Requests) -> None:
+    resume("trainjobs/x", queue="gpu")
     assert requests[0][2] == {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "gpu"}}}
 
 
@@ -87,9 +88,9 @@ def test_a_queue_is_kueues_to_resume_from(requests: Requests, account: Path) -> 
     ("name", "error"),
     [("missing", ConfigError), ("forbidden", ConfigError), ("stumbles", StoreError), ("elsewhere", StoreError)],
 )
-def test_a_refusal_is_told(name: str, error: type[NanosftError], requests: Requests, account: Path) -> None:
+def test_a_refusal_is_told(name: str, error: type[NanosftError], requests: Requests) -> None:
     with pytest.raises(error, match=f"--resume jobs/{name}: the Kubernetes API answers") as raised:
-        resume(f"jobs/{name}", account=account)
+        resume(f"jobs/{name}")
     assert len(requests) == 1, "no redirect is followed"
     assert "of-the-pod" not in str(raised.value)
 
@@ -98,14 +99,17 @@ def test_outside_a_pod_there_is_nothing_to_resume(
     account: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_ACCOUNT", str(tmp_path))
     with pytest.raises(ConfigError, match="no pod with a service account"):
-        resume("jobs/x", account=tmp_path)
+        resume("jobs/x")
+    monkeypatch.setenv("KUBERNETES_SERVICE_ACCOUNT", str(account))
     with pytest.raises(ConfigError, match="KUBERNETES_SERVICE_HOST"):
-        resume("jobs/x", account=account)
+        resume("jobs/x")
 
 
 def test_a_server_that_is_not_there_may_come_back(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_ACCOUNT", str(account))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     with pytest.raises(StoreError, match="does not answer"):
-        resume("jobs/x", account=account)
+        resume("jobs/x")

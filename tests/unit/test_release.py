@@ -50,6 +50,7 @@ def test_a_dry_run_prints_the_commands_and_changes_nothing(checkout, capsys):
     shown = capsys.readouterr().out
     assert shown.count("docker build --target") == 2
     assert "nanosft-cuda:0.1.0" in shown
+    assert shown.index("cosign sign images.example.org/nanosft-cpu@sha256:") > shown.index("spdx-json=sbom.spdx.json")
     assert find_problems(checkout, "0.1.0") == []
     assert not (checkout / "dist").exists()
 

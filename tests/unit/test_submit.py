@@ -256,6 +256,20 @@ def test_a_priority_class_and_a_gang_reach_every_pod_of_theirs(
 
 
 @needs_kubectl
+@pytest.mark.parametrize(
+    ("lines", "wait"), [('mode = "batch"', "false"), ('mode = "batch"\nwait = true', "true"), ("", None)]
+)
+def test_generate_in_batch_mode_comes_back_for_its_batches(
+    lines: str, wait: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _submit(tmp_path, f'name = "x"\n[generate]\n{lines}', capsys, stages=("generate",))
+    rules = find(found, "Job", "nanosft-generate-x")["spec"]["podFailurePolicy"]["rules"]
+    ignored = [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "Ignore" and "onExitCodes" in rule]
+    assert ([75] in ignored) == (wait == "false")
+    assert find(found, "ConfigMap", "nanosft-generate-x")["data"].get("NANOSFT_WAIT") == wait
+
+
+@needs_kubectl
 def test_serve_is_a_stage_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = _submit(tmp_path, 'name = "x"\n[serve]\nmax_batch = 3', capsys, stages=("serve",))
     deployment, service = find(found, "Deployment", "nanosft-serve-x"), find(found, "Service", "nanosft-serve-x")

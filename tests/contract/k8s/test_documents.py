@@ -17,7 +17,7 @@ from tests.contract.k8s.commands import parse
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-STAGES = ("generate", "mix", "train", "chat", "serve")
+STAGES = ("generate", "mix", "train", "eval", "report", "chat", "serve")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -41,6 +41,7 @@ def test_a_compose_service_runs_its_command_with_settings_that_are_accepted(
 def test_compose_stages_meet_at_the_same_prefixes() -> None:
     env = {stage: COMPOSE["services"][stage]["environment"] for stage in STAGES}
     assert env["train"]["NANOSFT_DATA"] == env["mix"]["NANOSFT_OUT"]
+    assert env["eval"]["NANOSFT_MODEL"] == env["report"]["NANOSFT_URIS"] == env["train"]["NANOSFT_OUT"]
     assert env["chat"]["NANOSFT_MODEL"] == env["serve"]["NANOSFT_MODEL"] == env["train"]["NANOSFT_OUT"]
     assert f'"{env["generate"]["NANOSFT_OUT"]}"' in COMPOSE["configs"]["recipe"]["content"]
 
