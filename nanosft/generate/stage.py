@@ -144,7 +144,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
         offers = look_at_models(settings, template, plan)
         check_budget(settings, offers)
         check_judge(settings, offers)
-        asked = replace(asked, catalogue=offers.to_record(model_slugs(settings)))
+        asked = replace(asked, catalogue=offers.to_record((*model_slugs(settings), settings.judge_model or "")))
     is_whole = not settings.finalize and settings.preview is None
     sends_batches = is_whole and choose_batch(settings, partial(price_modes, settings, template, plan, offers))
     record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)

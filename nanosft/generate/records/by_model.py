@@ -46,16 +46,17 @@ class ModelTally:
     def counts(self) -> dict[str, Any]:
         """What a manifest states of the model; the cost is that of its answers, without a judge's."""
         counts = {
-            "answers": {
-                "accepted": self.num_accepted,
-                "refused": self.rejects.total() - self.num_unknown,
-                "unknown": self.num_unknown,
-            },
+            "answers": state_answers(self.num_accepted, self.rejects, self.num_unknown),
             "answered_by": dict(sorted(self.answered_by.items())),
             "cost_usd": usd_of(self.pico),
             "rejects": dict(sorted(self.rejects.items())),
         }
         return {**counts, "scores": self.judge.counts()["scores"]} if self.judge else counts
+
+
+def state_answers(num_accepted: int, rejects: Counter[str], num_unknown: int) -> dict[str, int]:
+    """The `answers` of a manifest: those that never came stand among the rejects, and are no refusals."""
+    return {"accepted": num_accepted, "refused": rejects.total() - num_unknown, "unknown": num_unknown}
 
 
 def model_of(record: Mapping[str, Any]) -> str:

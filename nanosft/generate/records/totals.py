@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nanosft.generate.provider import Answer
-from nanosft.generate.records.by_model import ModelTally, model_of, state_models
+from nanosft.generate.records.by_model import ModelTally, model_of, state_answers, state_models
 from nanosft.generate.records.judgements import HELD, JUDGEMENT, KIND_KEY, JudgeTally
 from nanosft.generate.records.money import pico_of, usage_of, usd_of
 
@@ -143,11 +143,7 @@ class Tally:
     def counts(self) -> dict[str, Any]:
         """What a manifest states: answers, rejects by reason, rows by what is only reported, tokens, and US dollars."""
         counts = {
-            "answers": {
-                "accepted": self.num_accepted,
-                "refused": self.rejects.total() - self.num_unknown,
-                "unknown": self.num_unknown,
-            },
+            "answers": state_answers(self.num_accepted, self.rejects, self.num_unknown),
             "rejects": dict(sorted(self.rejects.items())),
             "reported": dict(sorted(self.reported.items())),
             "tokens": {name: self.tokens[name] for name in ("cached", "completion", "prompt", "reasoning")},
