@@ -71,7 +71,10 @@ def run_audit(settings: AuditSettings, ask_scores: AskScores | None = None) -> A
     parents = _parents(settings, objects) if settings.out else ()
     found = _read_finished(settings, parents) if settings.out else None
     if found is None:
-        with raising("nothing is written that could be read as whole: the same command begins anew"):
+        told = "nothing is written that could be read as whole: the same command begins anew"
+        if settings.out and settings.judge_model is not None:
+            told += ", and pays for no score again"
+        with raising(told):
             audit = _audit_into_prefix if settings.out else _audit
             found = audit(settings, objects, parents, ask_scores)
     if settings.json_output:
