@@ -6,11 +6,9 @@ Rows belong to the plan: row r is made by shard r modulo the number of shards, u
 """
 
 import asyncio
-import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 
 from nanosft.data import read_manifest
@@ -29,9 +27,13 @@ from nanosft.generate.records import (
     PartBuffer,
     PlanRecord,
     PlanState,
+    attempt_of,
     check_same_plan,
     finalize_plan,
     find_plan,
+    is_of_another_shard,
+    lacks_shards,
+    name_attempt,
     read_records,
     read_state,
     register_plan,
@@ -167,7 +169,7 @@ def _make_shard(work: _Work) -> ShardResult:
     """Make the shard's missing rows and put its manifest, whole or not."""
     index = None if work.threshold is None else make_index(work.threshold, work.template.examples)
     batches = find_batches(work.settings, work.store, work.shard, sends=work.sends_batches)
-    state = read_state(work.store, work.shard, work.record.num, batches=batches.names)
+    state = read_state(work.store, work.shard, work.record.num, batches=batches.names, skip=_skip_others(work))
     retries = make_retries(work.settings)
     jobs = iter_jobs(state, work.rows, retries, retry_rejects=work.settings.retry_rejects)
     if next(jobs, None) is None and not batches.have_rows(state.taken):
@@ -176,11 +178,26 @@ def _make_shard(work: _Work) -> ShardResult:
     return asyncio.run(_run_shard(work, state, index, retries, batches))
 
 
+def _skip_others(work: _Work) -> Callable[[str], bool]:
+    """Which parts hold nothing that this process needs: those of other shards, and what they cost is in a ledger."""
+    settings = work.settings
+    budgeted: set[str] | None = None
+    if settings.budget_usd is not None:
+        budgeted = {name for entry in read_ledgers(work.store).values() for name in entry.attempts}
+
+    def skip(key: str) -> bool:
+        if not is_of_another_shard(key, settings.num_shards, settings.shard_index):
+            return False
+        return settings.preview is None and (budgeted is None or attempt_of(key) in budgeted)
+
+    return skip
+
+
 async def _run_shard(
     work: _Work, state: PlanState, index: NearDuplicateIndex | None, retries: RetryPolicy, batches: ShardBatches
 ) -> ShardResult:
     settings, plan = work.settings, work.plan
-    attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
+    attempt = name_attempt(settings.num_shards if settings.preview is None else None)
     limit = make_limit(settings, work.template)
     budget = _open_budget(work, state, attempt)
     is_complete = False
@@ -268,7 +285,9 @@ def _put_shard_manifest(work: _Work, state: PlanState, *, complete: bool) -> Non
 def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
     """Put the data set's manifest if the plan is complete, and say what stands."""
     settings = work.settings
-    manifest = finalize_plan(work.store, work.record, name=work.name, threshold=work.threshold)
+    manifest = None
+    if settings.finalize or settings.preview is not None or not lacks_shards(work.store, settings.num_shards):
+        manifest = finalize_plan(work.store, work.record, name=work.name, threshold=work.threshold)
     if manifest is not None:
         return _report(work.store, work.plan, summarize(settings, manifest, result, started_s), settings)
     if settings.finalize:

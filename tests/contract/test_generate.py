@@ -15,10 +15,11 @@ import pytest
 from nanosft.conversation import to_line
 from nanosft.data import read_conversations, read_manifest
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
+from nanosft.generate.records import parts
 from nanosft.generate.stage import run_generate
 from nanosft.manifest import Manifest
 from nanosft.settings.generate import GenerateSettings
-from nanosft.store import open_store
+from nanosft.store import Store, open_store
 from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub
 
 NUM = 40
@@ -270,6 +271,27 @@ def test_at_the_limit_of_the_budget_all_is_flushed_and_a_larger_one_goes_on(out,
     assert (summary.num_accepted, summary.num_made) == (100, 100 - num_paid)
     assert summary.cost_usd == pytest.approx(100 * PRICE_USD)
     assert stub.read_bill()["num_billed"] - num_before == 100
+
+
+def test_a_shard_reads_no_part_of_another_and_only_the_last_one_reads_them_all(out, monkeypatch):
+    read: list[str] = []
+    read_part = parts.read_part
+
+    def note(store: Store, key: str) -> Any:
+        read.append(key)
+        return read_part(store, key)
+
+    monkeypatch.setattr(parts, "read_part", note)
+    monkeypatch.setattr("nanosft.generate.records.finalize.read_part", note)
+    for index in range(4):
+        run_generate(settings(out, num_shards=4, shard_index=index))
+        if index < 3:
+            assert read == []
+    assert len(set(read)) == 4
+    assert rows_of(out) == list(range(NUM))
+    read.clear()
+    run_generate(settings(out, num=NUM + 4, num_shards=4, shard_index=2))
+    assert {key.split("/")[1].split("-")[0] for key in read[:1]} == {"00002"}
 
 
 def test_answers_that_are_billed_and_lost_do_not_pass_the_budget(out):

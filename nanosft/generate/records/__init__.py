@@ -5,19 +5,28 @@ exactly; `parts` flushes lines and reads back what earlier runs
 flushed; `finalize` puts the manifests of shards and of the data set.
 """
 
+from nanosft.generate.records.attempts import attempt_of, is_of_another_shard, name_attempt
 from nanosft.generate.records.by_model import ASKED_KEY
 from nanosft.generate.records.finalize import (
     PlanRecord,
     check_same_plan,
     finalize_plan,
     find_plan,
+    lacks_shards,
     register_plan,
     shard_manifest,
 )
 from nanosft.generate.records.history import RowHistory, read_history
 from nanosft.generate.records.judgements import JudgeTally, judge_meta, judgement_record
 from nanosft.generate.records.money import pico_of, split_cost, usd_of
-from nanosft.generate.records.parts import Part, PartBuffer, PlanState, RowState, read_records, read_state
+from nanosft.generate.records.parts import (
+    Part,
+    PartBuffer,
+    PlanState,
+    RowState,
+    read_records,
+    read_state,
+)
 from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, reject_record, row_meta
 
 __all__ = [
@@ -31,12 +40,16 @@ __all__ = [
     "RowHistory",
     "RowState",
     "Tally",
+    "attempt_of",
     "check_same_plan",
     "finalize_plan",
     "find_plan",
     "held_record",
+    "is_of_another_shard",
     "judge_meta",
     "judgement_record",
+    "lacks_shards",
+    "name_attempt",
     "pico_of",
     "read_history",
     "read_records",

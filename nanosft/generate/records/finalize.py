@@ -25,6 +25,7 @@ from nanosft.store import NoConditionalPutError, Store
 
 PLANS: Final = "plan/"
 KEPT: Final = "kept/"
+SHARDS: Final = "shards/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,14 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
         finalize_plan(store, largest, name=name, threshold=threshold)
     check_same_plan(plans, record, store)
     return manifest
+
+
+def lacks_shards(store: Store, num_shards: int) -> bool:
+    """Whether shards have not ended yet whose rows nobody else can have made: no part need be read to know it."""
+    found = store.list_directory(SHARDS.rstrip("/"))
+    if found.names != (str(num_shards),):
+        return False
+    return len(store.list_directory(f"{SHARDS}{num_shards}").objects) < num_shards
 
 
 class _Kept:

@@ -10,13 +10,14 @@ before its rows.
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from nanosft.errors import DataError
+from nanosft.generate.records.attempts import attempt_of
 from nanosft.generate.records.judgements import HELD, KIND_KEY, judge_pico
 from nanosft.generate.records.money import pico_of
 from nanosft.generate.records.totals import BATCH_KEY, PROMPT_VARIANT_KEY, Tally
@@ -93,18 +94,6 @@ class PartBuffer:
         return f"{folder.uri}: copy its folders into --out before the same command runs again"
 
 
-def attempt_of(key: str) -> str:
-    """The attempt that wrote a part.
-
-    Raises:
-        DataError: The key is not one of a part.
-    """
-    pieces = key.rpartition("/")[2].removesuffix(".jsonl").split("-")
-    if len(pieces) != 3:  # noqa: PLR2004 - shard, attempt, part
-        raise DataError(f"{key}: not a part's name (<shard>-<attempt>-<part>.jsonl): remove it")
-    return pieces[1]
-
-
 @dataclass
 class RowState:
     """What earlier answers to one row left.
@@ -172,6 +161,7 @@ def read_state(
     num: int,
     *,
     batches: Iterable[str] = (),
+    skip: Callable[[str], bool] = lambda _key: False,
 ) -> PlanState:
     """Read all parts, one in memory at a time.
 
@@ -180,12 +170,15 @@ def read_state(
         shard: The rows of the shard.
         num: Rows of the plan.
         batches: Names of those whose rows are looked for.
+        skip: Whether a part, by its key, has nothing that the caller needs to know.
 
     Raises:
         DataError: A part holds a row that the plan does not have, or a line that nanosft did not write.
     """
     state = PlanState(bytearray(num), bytearray(num), taken={name: set() for name in batches})
     for info in store.list(ROWS):
+        if skip(info.key):
+            continue
         part = read_part(store, info.key)
         for where, record in part.records:
             meta = record["meta"]
@@ -197,6 +190,8 @@ def read_state(
                 state.tally.add_row(meta)
                 state.objects[info.key] = part.object
     for info in store.list(REJECTS):
+        if skip(info.key):
+            continue
         part = read_part(store, info.key)
         for where, record in part.records:
             row = _row_of(record, num, where)
