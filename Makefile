@@ -8,11 +8,12 @@ CHECKOV := .venv-checkov/.setup-done
 PEER   := .venv-peer/.setup-done
 AREAS  ?=
 CHAOS  ?=
+FUZZ   ?=
 RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs-check reference bench gpu-test harness fuzz-serve chaos image image-test release lock clean
+.PHONY: help setup demo test check docs-check reference bench gpu-test harness fuzz fuzz-serve chaos image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,6 +74,9 @@ bench: setup $(PEER) ## Print benchmark figures and ratios, side by side (half a
 
 harness: setup .venv-harness/.setup-done ## Compare lm-evaluation-harness over `serve` with `eval` (needs ../shared)
 	$(BIN)/python -m tests.harness
+
+fuzz: setup ## Have every reader read five minutes of broken input (FUZZ="--seconds 30" for less)
+	$(BIN)/python -m tests.fuzz readers $(FUZZ)
 
 fuzz-serve: setup ## Send five minutes of requests of every kind to `serve`
 	$(BIN)/python -m tests.fuzz serve --minutes 5

@@ -18,7 +18,16 @@ with which object (`s3://bucket/key:line 17`), and what to do; it is one line an
 is its cause, then its remedy: docs/troubleshooting.md is made of them and of the messages.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+
+def clip(text: str, max_chars: int) -> str:
+    """The text, its middle left out where it is longer than `max_chars`."""
+    if len(text) <= max_chars:
+        return text
+    head = max_chars // 2
+    return f"{text[:head]}…{text[head + 1 - max_chars :]}"
+
 
 EXIT_OK = 0
 EXIT_UNEXPECTED = 1
@@ -28,10 +37,20 @@ EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
 
+_MAX_MESSAGE_CHARS: Final = 4000
+
+
 class NanosftError(Exception):
-    """Any error with a place in the exit-code contract."""
+    """Any error with a place in the exit-code contract; of its message at most 4,000 characters are kept.
+
+    Args:
+        message: It may quote what somebody else wrote.
+    """
 
     exit_code: ClassVar[int] = EXIT_UNEXPECTED
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clip(message, _MAX_MESSAGE_CHARS))
 
 
 class ConfigError(NanosftError):

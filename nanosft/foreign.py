@@ -4,7 +4,7 @@ import reprlib
 import tomllib
 from typing import Any, Final
 
-from nanosft.errors import ConfigError
+from nanosft.errors import ConfigError, clip
 
 _MAX_CHARS: Final = 120
 _LIMITS: Final = {
@@ -22,14 +22,6 @@ def quote(value: object) -> str:
     return clip(short.repr(value), _MAX_CHARS)
 
 
-def clip(text: str, max_chars: int = _MAX_CHARS) -> str:
-    """The text, its middle left out where it is longer than `max_chars`."""
-    if len(text) <= max_chars:
-        return text
-    head = max_chars // 2
-    return f"{text[:head]}…{text[head + 1 - max_chars :]}"
-
-
 def parse_toml(data: bytes | str, *, where: str) -> dict[str, Any]:
     """A TOML document, with or without a byte order mark.
 
@@ -42,4 +34,4 @@ def parse_toml(data: bytes | str, *, where: str) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"{where}: not TOML that can be read: it is nested too deep") from None
     except ValueError as exc:  # tomllib's own and that of bad UTF-8 among them, and Python's of thousands of digits
-        raise ConfigError(f"{where}: not TOML: {clip(str(exc))}") from exc
+        raise ConfigError(f"{where}: not TOML: {clip(str(exc), _MAX_CHARS)}") from exc

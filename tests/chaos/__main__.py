@@ -12,6 +12,7 @@ from tests.chaos.explore import BACKENDS, explore
 from tests.chaos.faults import KILLS
 from tests.chaos.stages import STAGES
 
+_NUM_SHOWN, _MAX_CHARS = 20, 400
 _WAYS = ("rows lost", "paid twice", "manifests wrong", "another result")
 
 
@@ -52,9 +53,9 @@ def main() -> None:
             total.update(row)
             problems += found.problems
             _print(name, backend, *row.values())
+            for problem in found.problems[:_NUM_SHOWN]:
+                sys.stdout.write(f"    {problem[:_MAX_CHARS]}\n")
     _print("all", "", *(total[name] for name in row))
-    for problem in problems[:100]:
-        sys.stdout.write(f"{problem[:400]}\n")
     sys.exit(bool(problems))
 
 

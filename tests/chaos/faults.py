@@ -5,6 +5,7 @@ no store any more, so nothing comes of it, as nothing would of a SIGKILL. Time d
 once, in boto's retries too.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -140,6 +141,7 @@ def simulated_stores() -> Iterator[None]:
         patch.setattr(local._LocalWriter, "__enter__", _counted("open", local._LocalWriter.__enter__))
         patch.setattr(local._LocalWriter, "__exit__", _exit(local._LocalWriter.__exit__))
         patch.setattr(time, "sleep", lambda _seconds: None)
+        patch.setattr(os, "fsync", lambda _descriptor: None)  # the machine itself goes on
         yield
 
 

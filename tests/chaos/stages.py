@@ -15,7 +15,9 @@ import pytest
 
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.data import read_manifest
+from nanosft.generate import estimate
 from nanosft.generate import stage as generate_stage
+from nanosft.generate.offers import Offers
 from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.writers import open_provider
 from nanosft.manifest import MANIFEST_KEY, Manifest, parse_manifest
@@ -265,6 +267,7 @@ def prepared(folder: Path) -> Iterator[None]:
     _folder = str(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate_stage, "open_provider", _open_provider)
+        patch.setattr(estimate, "read_offers", lambda _settings: Offers(problem="no catalogue in a simulation"))
         patch.setenv("OPENROUTER_API_KEY", "chaos")
         patch.setattr("tempfile.tempdir", str(folder))
         yield

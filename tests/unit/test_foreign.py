@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from pydantic import ValidationError
 from nanosft import cli
 from nanosft.conversation import parse_line
 from nanosft.data import iter_lines, list_data_objects
-from nanosft.errors import ConfigError, DataError
-from nanosft.foreign import clip, parse_toml, quote
+from nanosft.errors import ConfigError, DataError, Interrupted, clip
+from nanosft.foreign import parse_toml, quote
 from nanosft.settings import StageSettings, load_settings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.options import kind_of
@@ -38,8 +39,14 @@ def test_a_quoted_value_is_short_whatever_it_is(value):
     assert 0 < len(quote(value)) <= 120
 
 
+def test_no_message_is_longer_than_a_screen_whatever_it_quotes():
+    for error in (ConfigError("k" * 10**6), DataError("k" * 10**6), Interrupted(15, "k" * 10**6)):
+        assert len(str(error)) == 4000
+        assert len(str(pickle.loads(pickle.dumps(error)))) == 4000
+
+
 def test_clipped_text_keeps_both_ends():
-    assert clip("short") == "short"
+    assert clip("short", 10) == "short"
     assert clip("a" * 100 + "b" * 100, 10) == "aaaaa…bbbb"
 
 

@@ -18,9 +18,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nanosft.conversation import Message
-from nanosft.errors import ConfigError
+from nanosft.errors import ConfigError, clip
 from nanosft.evaluate.probing.questions import ask_by_grammar
-from nanosft.foreign import clip, parse_toml
+from nanosft.foreign import parse_toml
 from nanosft.knowledge import Fact, Knowledge
 from nanosft.knowledge.keys import Key, alter, cut_before, find_key, leave_gap
 from nanosft.knowledge.quantities import find_quantities
@@ -130,7 +130,7 @@ def read_personas(uri: str | None) -> tuple[str, ...]:
     try:
         found = _Personas.model_validate(parse_toml(data, where=str(uri)))
     except ValidationError as exc:
-        problem = clip(str(exc))
+        problem = clip(str(exc), 120)
         raise ConfigError(f"{uri}: no dimensions with [[personas]] and their descriptions: {problem}") from exc
     return tuple(persona.description for persona in found.personas)
 
