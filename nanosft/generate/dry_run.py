@@ -9,12 +9,10 @@ from rich.console import Console, Group
 from rich.markup import escape
 
 from nanosft.generate.estimate import Estimate, PlanTokens, count_plan_tokens, estimate_plan
-from nanosft.generate.judges import estimate_judge_usd
 from nanosft.generate.offer_table import Quote, quote, quote_fitting, render_quotes
 from nanosft.generate.offers import Offers, model_slugs
 from nanosft.generate.planning import Plan, cover, plan_row, render_coverage
 from nanosft.generate.provider import PromptTemplate, write_messages
-from nanosft.generate.writers import pays_judge
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
 
@@ -36,8 +34,6 @@ def print_dry_run(
         f"cached, and {estimate.completion_tokens:,} tokens of answers; {_tell_cost(settings, estimate, offers)}",
         highlight=False,
     )
-    if settings.judge_model is not None:
-        console.print(_tell_judge(settings, plan, offers), highlight=False)
     if offers.cards:
         console.print(
             render_quotes(
@@ -72,17 +68,6 @@ def _tell_cost(settings: GenerateSettings, estimate: Estimate, offers: Offers) -
     batch = "" if estimate.batch_cost_usd is None else f", ${estimate.batch_cost_usd:,.2f} in batches"
     listed = f" (prices of {estimate.prices_date})" if estimate.prices_date else ""
     return f"${estimate.cost_usd:,.2f} without prompt caching{cached}{batch}{listed}"
-
-
-def _tell_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> str:
-    """What scores of the rows cost, beside the rows themselves."""
-    name = escape(str(settings.judge_model))
-    if not pays_judge(settings):
-        return f"The judge {name} costs nothing."
-    usd = estimate_judge_usd(settings, plan, offers) * settings.num * settings.judge_share
-    return f"The judge {name} comes on top: " + (
-        f"about ${usd:,.2f} without prompt caching." if usd else "no price known."
-    )
 
 
 def _quotes(settings: GenerateSettings, tokens: PlanTokens, offers: Offers) -> list[Quote]:
