@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from nanosft.conversation import to_dicts
 from nanosft.errors import ConfigError
 from nanosft.generate import provider
 from nanosft.generate.offers import Offers, OtherModels, find_prices, find_reasoning, model_slugs
@@ -263,8 +264,7 @@ def _ask_composer(plan: Plan) -> Ask:
         row: PlanRow, attempt: int, rejections: Sequence[str], on_failure: Callable[[Answer], None]
     ) -> Answer:
         del attempt, rejections, on_failure  # the composer has one answer to a prompt, and never fails
-        messages = [{"role": message.role, "content": message.text} for message in composer.compose(row).messages]
-        text = orjson.dumps({"messages": messages}).decode()
+        text = orjson.dumps({"messages": to_dicts(composer.compose(row).messages)}).decode()
         return Answer(text, text, "stop", OFFLINE_MODEL, Usage(cost_usd=0.0))
 
     return ask

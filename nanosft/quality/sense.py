@@ -176,7 +176,7 @@ def find_short_repeats(messages: Sequence[Prose]) -> Iterator[Defect]:
 # ---------------------------------------------------------------- relevance
 
 _MIN_ASKED: Final = 2
-_FRAME: Final = frozenset({"quest", "topic", "sente", "word"})
+_FRAME: Final = frozenset({"quest", "topic", "sente", "word", "few"})
 """Stems of words that ask, and are not asked for."""
 _STEM_CHARS: Final = 5
 _MAX_COMMON_SHARE: Final = 0.15
@@ -196,7 +196,8 @@ _TAKES_NO_WORDS: Final = re.compile(
 )
 _SMALL_QUESTION: Final = re.compile(
     r"\b(?:thanks|thank you|thx|bye|goodbye|see you|have to go|that (?:is|was|'s) all|good talk|nice talking|cheers|"
-    r"are you (?:quite )?(?:sure|certain)|really|bet you|good night|later|joke|poem|story|riddle|sing)\b",
+    r"are you (?:quite )?(?:sure|certain)|really|bet you|good night|later|joke|poem|story|riddle|sing)\b"
+    r"|\d ?[-+*/x^] ?\d",
     re.IGNORECASE,
 )
 
@@ -244,8 +245,8 @@ def _takes_up(answer: str, question: str, before: str, related: Mapping[str, fro
     words = _stems(answer)
     if not words or not words.isdisjoint(_stems(question) - _FRAME | _stems(before)):
         return True
-    # What stands before the question itself is no part of it: "I see. And when were you born?"
-    asked = _stems(split_sentences(question)[-1]) - _FRAME
+    # What stands before the question itself is no part of it: "I see. Tell me this: when were you born?"
+    asked = _stems(split_sentences(question)[-1].rpartition(": ")[2]) - _FRAME
     if related is None:
         return len(asked) < _MIN_ASKED
     known = asked & related.keys()

@@ -19,7 +19,10 @@ _SLOTS_OF: Final = {
     "ask_rest": frozenset({"before"}),
     "ask_whether": frozenset({"clause", "statement"}),
     "ask_section": frozenset({"name", "subject"}),
-    "introductions": frozenset({"persona", "text"}),
+    "introductions": frozenset({"says", "text"}),
+    "ask_sum": frozenset({"sum"}),
+    "before_sum": frozenset({"sum"}),
+    "after_sum": frozenset({"value"}),
 }
 """Pools with slots of their own."""
 
@@ -36,6 +39,15 @@ def _check_phrase(text: str, info: ValidationInfo) -> str:
 
 Pool = Annotated[tuple[Annotated[str, AfterValidator(_check_phrase)], ...], Field(min_length=1)]
 """Phrases of which one is drawn."""
+
+
+class Task(BaseModel):
+    """An ordinary task, and answers to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ask: Pool
+    answer: Pool
 
 
 class Phrases(BaseModel):
@@ -55,6 +67,15 @@ class Phrases(BaseModel):
     ask_simpler: Pool
     ask_wrong: Pool
     ask_unknown: Pool
+    ask_insist: Pool
+    hold: Pool
+    ask_inject: Pool
+    refuse_inject: Pool
+    ask_role: Pool
+    play_role: Pool
+    ask_sum: Pool
+    before_sum: Pool
+    after_sum: Pool
     thanks: Pool
     follow_ups: Pool
     greetings: Pool
@@ -80,6 +101,7 @@ class Phrases(BaseModel):
     identity: dict[Intent, Pool]
     leads: dict[Level, Pool]
     gist: dict[KeyKind, Pool]
+    tasks: tuple[Task, ...] = Field(min_length=1)
     foreign_greetings: dict[str, str]
     synonyms: dict[str, tuple[str, ...]]
     contractions: dict[str, str]

@@ -63,6 +63,14 @@ class Quiz:
             return self._ask_whether(fact.statement, "confirm", rng)
         return Question(rng.choice(self._phrases.ask_rest).replace("{before}", start), "tell")
 
+    def ask_whether(self, fact: Fact, rng: random.Random, *, is_right: bool) -> Question | None:
+        """The user says the fact, or one like it that is false; None where it has nothing to be wrong in."""
+        if is_right:
+            return self._ask_whether(fact.statement, "confirm", rng)
+        key = self._keys[fact.id]
+        altered = alter(fact, key, self._known) if key is not None else ""
+        return self._ask_whether(altered, "correct", rng) if altered else None
+
     def ask_for_section(self, topic_id: str, rng: random.Random) -> Question:
         """A question for what there is to say under a heading."""
         template = rng.choice(self._phrases.ask_section)

@@ -28,7 +28,7 @@ _ASKS_FOR: Final[Mapping[KeyKind, re.Pattern[str]]] = {
 }
 _TIME_SHARE: Final = 0.6
 _SYNONYM_SHARE: Final = 0.6
-_FRAME_SHARE: Final = 0.6
+_FRAME_SHARE: Final = 0.45
 _CONTRACTION_SHARE: Final = 0.4
 
 

@@ -169,6 +169,10 @@ class Speaker:
             return self.pick(self._phrases.stand_by_not_knowing)
         return join(self.pick(self._phrases.stand_by), self._last_told if self._rng.random() < share else "")
 
+    def hold(self) -> str:
+        """What was said last, once more, to one who will not have it; without it, who it is."""
+        return join(self.pick(self._phrases.hold), self._last_told or self._restate("who"))
+
     def support(self, words: str, sections: Sequence[str], share: float = 1.0) -> str:
         """One more fact on some words, or nothing where there is none."""
         asked = self._facts.words_of(words)

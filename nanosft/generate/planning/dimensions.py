@@ -9,9 +9,18 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib.resources import files
 from string import Formatter
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from nanosft.errors import ConfigError, DataError
 from nanosft.foreign import parse_toml
@@ -24,7 +33,10 @@ _SLOTS: Final = frozenset({"name", "maker", "user", "subject", "ask", "question"
 _TOPIC_SLOTS: Final = frozenset({"subject", "ask", "question"})
 
 Level = Literal["simple", "plain", "technical"]
-Move = Literal["ask", "more", "related", "who", "doubt", "simpler", "wrong", "unknown", "thanks"]
+Move = Literal[
+    "ask", "more", "related", "who", "doubt", "simpler", "wrong", "unknown", "thanks", "false", "true", "insist",
+    "inject", "role", "task", "sum",
+]  # fmt: skip
 Rewrite = Literal["lowercase", "loose-end", "typo"]
 
 
@@ -50,6 +62,13 @@ Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came later: left out of the hash where they are empty, so that older files keep theirs."""
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name not in self._later or value}
 
 
 class Topic(_Table):
@@ -88,12 +107,22 @@ class Persona(_Table):
 
     Attributes:
         description: For the prompt.
+        ages: How old this user may be; one is drawn for each row, as of the next two.
+        moods: How it may feel.
+        goals: What it may want.
+        says: How it introduces itself, in conversations composed offline.
         level: How much detail the answers should have.
         reactions: What this user says before the next question, in conversations composed offline.
     """
 
+    _later = frozenset({"ages", "moods", "goals", "says"})
+
     id: Id
     description: Text
+    ages: tuple[Text, ...] = ()
+    moods: tuple[Text, ...] = ()
+    goals: tuple[Text, ...] = ()
+    says: tuple[Text, ...] = ()
     level: Level
     reactions: tuple[Text, ...] = Field(min_length=1)
 
@@ -104,12 +133,21 @@ class Dynamic(_Table):
     Attributes:
         num_messages: Messages of both sides, an even number: it begins with the user and ends with the assistant.
         moves: What the user does in each turn.
+        system: System messages, of which one stands before the first message; none where empty.
     """
+
+    _later = frozenset({"system"})
 
     id: Id
     description: Text
     num_messages: int = Field(ge=2, le=40, multiple_of=2)
     moves: tuple[Move, ...]
+    system: tuple[Template, ...] = ()
+
+    @property
+    def uses_tool(self) -> bool:
+        """Whether something is computed: the assistant's answers may have parts then."""
+        return "sum" in self.moves
 
     @model_validator(mode="after")
     def _check_moves(self) -> Self:

@@ -27,7 +27,7 @@ from nanosft.generate.planning.deals import Deal, make_deal
 from nanosft.generate.planning.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
 from nanosft.generate.planning.draws import draw, permute
 from nanosft.generate.planning.openings import Opening, Visit, count_variants, write_opening
-from nanosft.knowledge import Knowledge
+from nanosft.knowledge import Fact, Knowledge
 
 ItemT = TypeVar("ItemT")
 _SHORT: Final = 4
@@ -49,6 +49,10 @@ class PlanRow:
         seed: 63 bits of (run seed, row, prompt variant), for whatever else must be drawn; also the API's `seed`.
         model: Who is to write it; empty: whoever is asked.
         language: Code of the language that it is to be in; empty: English, as the whole plan is.
+        facts: What the conversation has to teach, of the topic's sections: dealt in turn, each as often as the others.
+        user: Who the user is: the persona's description with an age, a mood and a goal.
+        system: The system message before the first one; empty where there is none.
+        is_fill: Whether the row is there for its facts alone, see `Plan.fills`.
     """
 
     row: int
@@ -61,6 +65,15 @@ class PlanRow:
     seed: int
     model: str = ""
     language: str = ""
+    facts: tuple[Fact, ...] = ()
+    user: str = ""
+    system: str = ""
+    is_fill: bool = False
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether the assistant has to say its name: the topic asks for it, or the user only greets."""
+        return self.topic.names_itself or not self.opening.asks_at_once
 
     @property
     def cell(self) -> str:
@@ -177,7 +190,47 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
         "" if deal is None else deal.pick(row, num_topics=num_topics, seed=plan.seed)
         for deal in (plan.models, plan.languages)
     )
-    return PlanRow(row, prompt_variant, topic, persona, dynamic, style, opening, seed, model, language)
+    turn = row // num_topics + prompt_variant
+    facts = _deal_facts(plan.knowledge, topic, turn, num_messages=dynamic.num_messages)
+    return PlanRow(
+        row,
+        prompt_variant,
+        topic,
+        persona,
+        dynamic,
+        style,
+        opening,
+        seed,
+        model,
+        language,
+        facts,
+        _describe(persona, seed),
+        _choose_system(dynamic, plan.knowledge, seed),
+    )
+
+
+def _deal_facts(knowledge: Knowledge, topic: Topic, turn: int, *, num_messages: int) -> tuple[Fact, ...]:
+    """One fact of the topic's sections for a short conversation, two for a longer one, in turn."""
+    own = [fact for fact in knowledge.facts if fact.topic in topic.sections]
+    num = min(len(own), 1 if num_messages < _SHORT else 2)
+    return tuple(own[(turn + place * (len(own) // 2)) % len(own)] for place in range(num)) if own else ()
+
+
+def _describe(persona: Persona, seed: int) -> str:
+    """Who the user is in this row."""
+    parts = [persona.description]
+    for form, values in (("{} years old", persona.ages), ("mood: {}", persona.moods), ("wants to {}", persona.goals)):
+        if values:
+            parts.append(form.format(values[draw(seed, form) % len(values)]))
+    return "; ".join(parts)
+
+
+def _choose_system(dynamic: Dynamic, knowledge: Knowledge, seed: int) -> str:
+    if not dynamic.system:
+        return ""
+    template = dynamic.system[draw(seed, "system") % len(dynamic.system)]
+    maker = knowledge.maker or "its maker"
+    return template.format(name=knowledge.name, maker=maker, user="", subject="", ask="", question="")
 
 
 def _check_openings(dimensions: Dimensions, num_topics: int) -> None:

@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from nanosft.conversation import Message, parse_conversation, role_problem
+from nanosft.conversation import Message, Part, parse_conversation, role_problem
 from nanosft.errors import DataError
+from nanosft.nanochat import evaluate_expression
 
 Kind = Literal[
     "never_received",  # sent, then a time-out, a broken connection or our own end: it may have been billed
@@ -190,7 +191,32 @@ def parse_messages(text: str) -> tuple[Message, ...]:
         problem = "it begins with a system message"
     if problem is not None:
         raise BadAnswerError("roles_wrong", f"the conversation {problem}")
-    return tuple(Message(message.role, message.text.strip()) for message in conversation.messages)
+    return tuple(_clean(message) for message in conversation.messages)
+
+
+def _clean(message: Message) -> Message:
+    """The message without space around it; where it computes something, with the value that we compute ourselves.
+
+    Raises:
+        BadAnswerError: What is computed has no value.
+    """
+    if isinstance(message.content, str):
+        return Message(message.role, message.text.strip())
+    parts: list[Part] = []
+    value: str | None = ""
+    for part in message.content:
+        if part.type == "python":
+            value = evaluate_expression(part.text)
+            if value is None:
+                raise BadAnswerError("schema_ignored", f"the answer computes what has no value: {part.text[:80]!r}")
+            parts += [Part("python", part.text.strip()), Part("python_output", value)]
+        elif part.type == "text" and part.text:
+            if value and re.search(r"\d", part.text) and value not in part.text.replace(",", ""):
+                raise BadAnswerError("schema_ignored", f"the answer computes {value} and says: {part.text[:80]!r}")
+            parts.append(part)
+    if not any(part.type == "python" for part in parts):
+        return Message(message.role, "".join(part.text for part in parts).strip())
+    return Message(message.role, tuple(parts))
 
 
 def unfence(text: str) -> str:

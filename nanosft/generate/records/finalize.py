@@ -107,6 +107,8 @@ def check_same_plan(earlier: Mapping[int, PlanRecord], record: PlanRecord, store
     for num, found in sorted(earlier.items()):
         for key in sorted({*found.settings, *record.settings}):
             before, now = found.settings.get(key), record.settings.get(key)
+            if key == "prompt_version" and found.settings.get("provider") == "offline":
+                continue  # nobody reads a prompt there
             if before != now:
                 raise ConfigError(
                     f"{store.uri}: has rows of a plan with {key}={before!r}, now {key}={now!r}: "

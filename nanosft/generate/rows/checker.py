@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nanosft.conversation import Conversation
+from nanosft.conversation import Conversation, Message
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import Answer, BadAnswerError, parse_messages
@@ -136,14 +136,15 @@ def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
     if answer.problem is not None:
         return Rejection((answer.problem.kind,), answer.problem.detail)
     try:
-        conversation = Conversation(parse_messages(answer.text))
+        before = (Message("system", row.system),) if row.system else ()
+        conversation = Conversation((*before, *parse_messages(answer.text)))
     except BadAnswerError as exc:
         return Rejection((exc.problem.kind,), exc.problem.detail)
     verdict = check(
         conversation,
         context,
         num_messages=row.num_messages,
-        names_itself=row.topic.names_itself,
+        names_itself=row.names_itself,
         language=row.language or "en",
     )
     if not verdict.accepted:

@@ -3,13 +3,14 @@
 import random
 import re
 from collections import Counter
+from operator import add, mul, sub
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanosft.conversation import Conversation, parse_line, role_problem, to_line
+from nanosft.conversation import Conversation, Message, Part, parse_line, role_problem, to_line
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.offline import Composer
 from nanosft.generate.offline.first_person import to_first_person
@@ -110,7 +111,7 @@ def test_taken_for_another_it_says_who_it_is(composed):
         for number, conversation in enumerate(composed)
         if plan_row(PLAN, number).dynamic.id == "mix-up" and plan_row(PLAN, number).opening.asks_at_once
     ]
-    assert len(answers) > 50
+    assert len(answers) > 30
     assert all("nanochat" in answer for answer in answers)
 
 
@@ -267,3 +268,43 @@ def test_what_is_put_simply_is_the_number_that_was_asked_for():
     (fact,) = knowledge.facts
     assert "2,048 tokens" in reteller.boil_down(fact, "How long is your context?", rng)
     assert reteller.boil_down(fact, "Why is your context like that?", rng) == ""
+
+
+def answers_to(move: str, composed: list[Conversation]) -> list[tuple[str, Message]]:
+    """What the user says in all turns of a move, and the answers."""
+    found = []
+    for number, conversation in enumerate(composed):
+        row = plan_row(PLAN, number)
+        if row.opening.asks_at_once and move in row.dynamic.moves:
+            turn = row.dynamic.moves.index(move)
+            question, answer = conversation.messages[2 * turn : 2 * turn + 2]
+            found.append((question.text, answer))
+    return found
+
+
+def test_a_false_premise_is_corrected_and_a_right_one_confirmed(composed):
+    phrases = load_phrases()
+    for move, leads in (("false", phrases.correct), ("true", phrases.confirm)):
+        answers = answers_to(move, composed)
+        assert len(answers) > 20
+        assert all(answer.text.startswith(tuple(leads)) for _, answer in answers)
+
+
+def test_it_stays_itself_under_pressure(composed):
+    phrases = load_phrases()
+    assert all(answer.text.startswith(tuple(phrases.hold)) for _, answer in answers_to("insist", composed))
+    for move in ("inject", "role"):
+        assert all("nanochat" in answer.text for _, answer in answers_to(move, composed))
+
+
+def test_sums_are_computed_by_us_in_parts(composed):
+    answers = answers_to("sum", composed)
+    assert len(answers) > 20
+    for question, answer in answers:
+        parts = [part for part in answer.content if isinstance(part, Part)]
+        assert [part.type for part in parts] == ["text", "python", "python_output", "text"]
+        expression, value = parts[1].text, parts[2].text
+        left, sign, right = expression.split()
+        assert expression in question
+        assert int(value) == {"+": add, "-": sub, "*": mul}[sign](int(left), int(right))
+        assert value in parts[3].text

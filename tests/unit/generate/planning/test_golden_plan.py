@@ -20,7 +20,8 @@ def render() -> dict[str, str]:
     rows = [plan_row(plan, number) for number in range(_NUM_ROWS)]
     lines = [f"{row.row:3} | {row.cell} | {row.dynamic.id} | {row.style.id} | {row.first_message}\n" for row in rows]
     template = make_template(plan)
-    row = next(row for row in rows if row.topic.names_itself and not row.opening.asks_at_once)
+    more = (plan_row(plan, number) for number in range(_NUM_ROWS, 10 * _NUM_ROWS))
+    row = next(row for row in (*rows, *more) if row.topic.names_itself and not row.opening.asks_at_once)
     rejections = ["the answer is cut off in mid-sentence"]
     system, user = write_messages(template, row, model="openai/gpt-5-mini", rejections=rejections)
     return {

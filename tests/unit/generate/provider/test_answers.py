@@ -3,6 +3,7 @@ import json
 import orjson
 import pytest
 
+from nanosft.conversation import Part
 from nanosft.generate.provider.answers import BadAnswerError, Usage, parse_answer, parse_messages, unfence
 
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -111,3 +112,37 @@ def test_each_text_that_is_no_conversation_has_a_kind_of_its_own(text, kind):
 def test_a_fence_that_never_ends_is_found_at_once(filling):
     text = "```json\n" + filling * 1_000_000 + "x"
     assert unfence(text) == text
+
+
+def parts(expression: str, output: str, after: str) -> str:
+    content = [
+        {"type": "text", "text": "Let me see. "},
+        {"type": "python", "text": expression},
+        {"type": "python_output", "text": output},
+        {"type": "text", "text": after},
+    ]
+    return orjson.dumps([{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": content}]).decode()
+
+
+def test_what_an_answer_computes_is_computed_by_us():
+    (_, message) = parse_messages(parts("12 * 7", "85", "That makes 84."))
+    assert [part.text for part in message.content if isinstance(part, Part)] == [
+        "Let me see. ",
+        "12 * 7",
+        "84",
+        "That makes 84.",
+    ]
+
+
+@pytest.mark.parametrize("answer", [parts("open('x')", "1", "One."), parts("12 * 7", "85", "That makes 85.")])
+def test_what_has_no_value_or_is_told_wrong_is_refused(answer):
+    with pytest.raises(BadAnswerError, match="computes"):
+        parse_messages(answer)
+
+
+def test_parts_without_a_tool_are_a_text():
+    value = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "text", "text": " Hello! "}]},
+    ]
+    assert parse_messages(orjson.dumps(value).decode())[1].content == "Hello!"

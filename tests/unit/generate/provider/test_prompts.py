@@ -43,7 +43,14 @@ def test_the_request_tells_all_of_the_row(row):
     assert row.dynamic.description in text
     assert f"exactly {row.num_messages}," in text
     assert all(f"'{section}'" in text for section in row.topic.sections)
-    assert ("says its name, nanochat" in text) == row.topic.names_itself
+    assert ("says its name, nanochat" in text) == (row.topic.names_itself or not row.opening.asks_at_once)
+    assert row.facts
+    assert all(f"\n- {fact.statement}\n" in text for fact in row.facts)
+    assert all(fact.topic in row.topic.sections for fact in row.facts)
+    assert all(part in text for part in row.user.split("; "))
+    assert row.system in text
+    assert bool(row.system) == bool(row.dynamic.system)
+    assert ("python_output" in text) == row.dynamic.uses_tool
     assert "{" not in text
 
 

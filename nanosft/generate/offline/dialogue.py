@@ -1,0 +1,275 @@
+"""A conversation in the making: what the user says in each turn, and what it asks of the speaker. Pure."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from nanosft.conversation import Message, Part
+from nanosft.generate.offline.fact_index import FactIndex
+from nanosft.generate.offline.first_person import decapitalize
+from nanosft.generate.offline.intents import find_intent
+from nanosft.generate.offline.phrases import Intent, Phrases, Pool
+from nanosft.generate.offline.quiz import Quiz
+from nanosft.generate.offline.retelling import Reteller
+from nanosft.generate.offline.speaker import Speaker, join
+from nanosft.generate.planning import Move, Plan, PlanRow, Topic, rewrite_message
+from nanosft.knowledge import Fact
+from nanosft.nanochat import evaluate_expression
+
+_REACTION_SHARE: Final = 0.6
+_CLOSER_SHARE: Final = 0.2
+_SUPPORT_SHARE: Final = 0.7
+_REASON_SHARE: Final = 0.3
+_QUIZ_SHARE: Final = 0.7
+_WHO_SHARE: Final = 0.2
+_UNKNOWN_SHARE: Final = 0.07
+_NEAR_SHARE: Final = 0.3
+_SECTION_SHARE: Final = 0.25
+_INTRODUCTION_SHARE: Final = 0.15
+_INVITATION_SHARE: Final = 0.4
+_GREETING_WORDS: Final = frozenset({"hi", "hello", "hey", "greetings", "hiya", "howdy", "heya", "good"})
+_WORDS_ON_OTHERS: Final = "product of a large company, copy of another model"
+_WORDS_ON_NOT_KNOWING: Final = "access to the internet, looking things up, news, date, knowing"
+
+
+class Dialogue:
+    """A conversation in the making: the user's side, and what it asks of the assistant's."""
+
+    def __init__(
+        self, plan: Plan, facts: FactIndex, phrases: Phrases, quiz: Quiz, reteller: Reteller, row: PlanRow
+    ) -> None:
+        self.messages: list[Message] = []
+        self._plan, self._row, self._topic = plan, row, row.topic
+        self._facts, self._phrases, self._quiz = facts, phrases, quiz
+        self._rng = random.Random(row.seed)  # noqa: S311 - not for secrets
+        self._speaker = Speaker(
+            plan.knowledge,
+            facts,
+            phrases,
+            reteller,
+            level=row.persona.level,
+            rng=self._rng,
+            user_name=row.opening.user_name,
+        )
+        self._asked = {row.opening.question}
+
+    def open(self) -> None:
+        """The first turn where the user only greets, or only asks who it is."""
+        text = self._row.first_message
+        intent = find_intent(text)
+        if intent:
+            answer = join(
+                self._speaker.identify(intent), self._speaker.maybe(_INVITATION_SHARE, self._phrases.invitations)
+            )
+        else:
+            answer = join(
+                self._speaker.greet(text), self._speaker.identify("who"), self._speaker.pick(self._phrases.invitations)
+            )
+        self.messages += [Message("user", text), Message("assistant", answer)]
+
+    def take_turn(self, move: Move) -> None:
+        """One message of the user, and the answer."""
+        match move:
+            case "ask":
+                self._ask()
+            case "more" | "related":
+                self._ask_next(is_related=move == "related")
+            case "who":
+                self._ask_who()
+            case "false" | "true":
+                self._ask_whether(is_right=move == "true")
+            case "sum":
+                self._ask_sum()
+            case _:
+                self._say(*self._speak(move))
+
+    def _speak(self, move: Move) -> tuple[str, str]:
+        """What the user says in a turn that needs no question from the knowledge base, and the answer."""
+        speaker, phrases = self._speaker, self._phrases
+        turns: dict[Move, tuple[Pool, Callable[[], str]]] = {
+            "wrong": (phrases.ask_wrong, self._correct_mix_up),
+            "doubt": (phrases.ask_doubt, lambda: speaker.stand_by(_SUPPORT_SHARE)),
+            "simpler": (phrases.ask_simpler, speaker.simplify),
+            "unknown": (self._unknown, self._admit),
+            "insist": (phrases.ask_insist, speaker.hold),
+            "inject": (phrases.ask_inject, lambda: speaker.pick(phrases.refuse_inject)),
+            "role": (phrases.ask_role, lambda: speaker.pick(phrases.play_role)),
+            "thanks": (phrases.thanks, lambda: join(speaker.pick(phrases.welcome), speaker.pick(phrases.last_words))),
+        }
+        if move == "task":
+            task = self._rng.choice(phrases.tasks)
+            return speaker.pick(task.ask), speaker.pick(task.answer)
+        pool, answer = turns[move]
+        return speaker.pick(pool), answer()
+
+    @property
+    def _unknown(self) -> Pool:
+        """Questions that nobody could answer."""
+        has_maker = bool(self._plan.knowledge.maker)
+        return tuple(text for text in self._phrases.ask_unknown if has_maker or "{maker}" not in text)
+
+    def _admit(self) -> str:
+        """That it does not know, and why."""
+        speaker, phrases = self._speaker, self._phrases
+        speaker.forget_last()
+        reason = speaker.support(_WORDS_ON_NOT_KNOWING, self._facts.sections, _REASON_SHARE)
+        return join(speaker.pick(phrases.do_not_know), reason or speaker.pick(phrases.why_unknown))
+
+    def _correct_mix_up(self) -> str:
+        """Who it is, to one who takes it for another."""
+        fact = self._speaker.support(_WORDS_ON_OTHERS, self._facts.sections, 0.5)
+        return join(self._speaker.identify("other"), fact)
+
+    def add_untold(self, facts: Sequence[Fact]) -> None:
+        """What the row has to teach and nobody asked for is added to the last answer."""
+        for fact in self._speaker.untold(facts):
+            text = join(self.messages[-1].text, self._speaker.tell(fact, "tell"))
+            self.messages[-1] = Message("assistant", text)
+
+    def close(self) -> None:
+        """Now and then the last answer ends in a question or an offer."""
+        if not isinstance(self.messages[-1].content, str):
+            return
+        if closer := self._speaker.maybe(_CLOSER_SHARE, self._phrases.closers):
+            self.messages[-1] = Message("assistant", join(self.messages[-1].text, closer))
+
+    def _ask(self) -> None:
+        opening = self._row.opening
+        if not opening.asks_at_once:
+            self._say(opening.question, self._speaker.answer(opening.question, self._topic))
+            return
+        greeting = opening.text.removesuffix(opening.question)
+        intent = find_intent(greeting) if not self._row.style.is_about_topic else None
+        parts = [self._speaker.greet(greeting)] if self._is_greeting(greeting) else []
+        if intent:
+            parts.append(self._speaker.identify(intent))
+        parts.append(self._speaker.answer(opening.question, self._topic))
+        self.messages += [Message("user", opening.text), Message("assistant", join(*parts))]
+
+    def _is_greeting(self, text: str) -> bool:
+        """Whether the message before its question greets the assistant."""
+        words = text.lower().replace("!", " ").replace(",", " ").replace(".", " ").split()
+        is_known = bool(words) and (words[0] in _GREETING_WORDS or words[0] in self._phrases.foreign_greetings)
+        return bool(self._row.opening.user_name) or is_known
+
+    def _ask_next(self, *, is_related: bool) -> None:
+        """A question not asked yet that a fact not told yet answers: on the topic, else on a near one."""
+        if self._rng.random() < _QUIZ_SHARE and self._ask_for_fact(is_related=is_related):
+            return
+        near = [
+            topic for topic in self._plan.topics if topic.category == self._topic.category and topic is not self._topic
+        ]
+        far = [topic for topic in self._plan.topics if topic.category != self._topic.category]
+        self._rng.shuffle(near)
+        self._rng.shuffle(far)
+        topics = [*near, *far, self._topic] if is_related else [self._topic, *near, *far]
+        for topic in topics:
+            for question in self._questions(topic):
+                if self._speaker.can_answer(question, topic):
+                    self._topic = topic
+                    self._asked.add(question)
+                    self._say(self._phrase(question), self._speaker.answer(question, topic))
+                    return
+        self.take_turn("unknown")
+
+    def _ask_who(self) -> None:
+        """Who it is, what it is called or who made it."""
+        intents: list[tuple[Intent, Pool]] = [("who", self._phrases.ask_who), ("name", self._phrases.ask_name)]
+        if self._plan.knowledge.maker:
+            intents += [("made", self._phrases.ask_made)] * 2
+        intent, pool = self._rng.choice(intents)
+        self._say(self._introduce(self._speaker.pick(pool)), self._speaker.identify(intent))
+
+    def _ask_for_fact(self, *, is_related: bool) -> bool:
+        """A question for one fact not told yet, for a section, for who it is, or what none answers; False without."""
+        speaker, knowledge = self._speaker, self._plan.knowledge
+        own = [fact for fact in knowledge.facts if fact.topic in self._topic.sections]
+        is_near = not is_related and self._rng.random() < _NEAR_SHARE
+        due = speaker.untold(self._row.facts)
+        untold = due or (speaker.untold(own) if is_near else []) or speaker.untold(knowledge.facts)
+        if due and self._row.is_fill:
+            fact = self._rng.choice(due)
+            question = self._quiz.ask(fact, self._rng)
+            self._say(self._introduce(question.text), speaker.tell(fact, question.reply))
+            return True
+        draw = self._rng.random()
+        if draw < _WHO_SHARE:
+            self._ask_who()
+            return True
+        if draw < _WHO_SHARE + _UNKNOWN_SHARE:
+            self.take_turn("unknown")
+            return True
+        if not untold:
+            return False
+        fact = self._rng.choice(untold)
+        if self._rng.random() < _SECTION_SHARE:
+            question = self._quiz.ask_for_section(fact.topic, self._rng)
+            answer = speaker.tell_section([other for other in untold if other.topic == fact.topic])
+        else:
+            question = self._quiz.ask(fact, self._rng)
+            answer = speaker.tell(fact, question.reply)
+        self._say(self._introduce(question.text), answer)
+        return True
+
+    def _ask_whether(self, *, is_right: bool) -> None:
+        """The user says a fact, or one like it that is false: of the row's own facts if they are not told yet."""
+        speaker, facts = self._speaker, self._plan.knowledge.facts
+        others = speaker.untold(facts) or list(facts)
+        self._rng.shuffle(others)
+        for fact in (*speaker.untold(self._row.facts), *others):
+            if (question := self._quiz.ask_whether(fact, self._rng, is_right=is_right)) is not None:
+                self._say(question.text, speaker.tell(fact, question.reply))
+                return
+        self._ask_next(is_related=False)
+
+    def _ask_sum(self) -> None:
+        """Something to compute, and its value, in parts as nanochat has them."""
+        left, right, sign = self._rng.randint(2, 99), self._rng.randint(2, 99), self._rng.choice("+-*")
+        text = f"{left} {sign} {right}"
+        value = evaluate_expression(text)
+        assert value is not None, "two numbers and a sign have a value"
+        phrases, speaker = self._phrases, self._speaker
+        speaker.forget_last()
+        question = self._rng.choice(phrases.ask_sum).format(sum=text)
+        parts = (
+            Part("text", self._rng.choice(phrases.before_sum).format(sum=text)),
+            Part("python", text),
+            Part("python_output", value),
+            Part("text", self._rng.choice(phrases.after_sum).format(value=value)),
+        )
+        user = rewrite_message(question, self._row.style, self._rng, self._plan.knowledge.name)
+        self.messages += [Message("user", user), Message("assistant", parts)]
+
+    def _introduce(self, question: str) -> str:
+        """The question, at times with words on who asks it."""
+        says = self._row.persona.says
+        if not says or self._rng.random() >= _INTRODUCTION_SHARE:
+            return question
+        template = self._rng.choice(self._phrases.introductions)
+        return template.replace("{says}", self._rng.choice(says)).replace("{text}", question)
+
+    def _questions(self, topic: Topic) -> list[str]:
+        knowledge = self._plan.knowledge
+        slots = {"name": knowledge.name, "maker": knowledge.maker, "user": self._row.opening.user_name or "me"}
+        questions = [text.format_map(slots) for text in topic.questions]
+        self._rng.shuffle(questions)
+        return [question for question in questions if question not in self._asked]
+
+    def _phrase(self, question: str) -> str:
+        """The question as this persona goes on to it."""
+        reaction = self._react() if self._rng.random() < _REACTION_SHARE else ""
+        link = self._speaker.pick(self._phrases.follow_ups) if question.endswith("?") else ""
+        if link == "And":
+            question = decapitalize(question)
+        return join(reaction, link, question)
+
+    def _react(self) -> str:
+        """What this persona says to an answer, each saying once."""
+        unsaid = [text for text in self._row.persona.reactions if text not in self._asked]
+        reaction = self._rng.choice(unsaid) if unsaid else ""
+        self._asked.add(reaction)
+        return reaction
+
+    def _say(self, user: str, assistant: str) -> None:
+        user = rewrite_message(user, self._row.style, self._rng, self._plan.knowledge.name)
+        self.messages += [Message("user", user), Message("assistant", assistant)]
