@@ -13,7 +13,7 @@ RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs-check reference bench gpu-test harness fuzz fuzz-serve chaos image image-test release lock clean
+.PHONY: help setup demo test check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,16 @@ check: setup ## Run the linters, the type checker, the import contract and the s
 	$(BIN)/vulture
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m tests.reference --check
+	$(BIN)/python -m tests.packages
+
+# Tools that look at packages, in an environment of their own. Where it is there, `make check` runs pip-audit too.
+.venv-audit/.setup-done:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip --disable-pip-version-check --quiet --quiet install cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	@touch $@
+
+sbom: .venv-audit/.setup-done ## Write sbom.json (CycloneDX): what the run-time lock names, with hashes
+	.venv-audit/bin/cyclonedx-py requirements requirements/runtime.lock --output-format JSON --output-file sbom.json
 
 docs-check: setup ## Run every command of README.md and docs/ on a tiny base, and follow their links
 	$(BIN)/pytest -n 0 tests/e2e/test_docs.py
@@ -102,4 +112,4 @@ lock: ## Recompile the lock files from pyproject.toml
 	sh requirements/compile.sh .venv-lock/bin/pip-compile
 
 clean: ## Remove what make built
-	rm -rf $(VENV) .venv-checkov .venv-lock .venv-peer .venv-harness demo-run
+	rm -rf $(VENV) .venv-checkov .venv-lock .venv-peer .venv-harness .venv-audit sbom.json demo-run

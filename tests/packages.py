@@ -1,0 +1,59 @@
+"""Licences of the packages that run time needs, and known holes in them: a part of `make check`.
+
+The licences are what the installed packages say. For holes pip-audit asks a service over the network; where it, or the
+network, is not there, a line says so, and no check fails for it.
+"""
+
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Final
+
+LOCK: Final = Path(__file__).parents[1] / "requirements" / "runtime.lock"
+AUDIT: Final = Path(__file__).parents[1] / ".venv-audit" / "bin" / "pip-audit"
+_TIMEOUT_S: Final = 120
+
+
+def read_names(lock: str) -> list[str]:
+    """The packages that a lock file pins."""
+    return re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE)
+
+
+def find_licence(name: str) -> str:
+    """What an installed package says of its licence, shortest form first."""
+    try:
+        told = metadata(name)
+    except PackageNotFoundError:
+        return "not installed"
+    classes = [
+        value.rpartition(" :: ")[2] for value in told.get_all("Classifier", []) if value.startswith("License ::")
+    ]
+    licence = str(told.get("License-Expression") or " and ".join(classes) or told.get("License") or "not stated")
+    return licence.splitlines()[0][:60]
+
+
+def main() -> None:
+    by_licence: dict[str, list[str]] = defaultdict(list)
+    for name in read_names(LOCK.read_text()):
+        by_licence[find_licence(name)].append(name)
+    for licence, names in sorted(by_licence.items()):
+        sys.stdout.write(f"{licence}: {', '.join(names)}\n")
+    if not AUDIT.exists():
+        sys.stdout.write("NOT CHECKED: known holes of packages: `make .venv-audit/.setup-done` installs pip-audit\n")
+        return
+    command = [str(AUDIT), "--requirement", str(LOCK), "--require-hashes", "--disable-pip", "--progress-spinner", "off"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    said = done.stdout + done.stderr
+    if re.search(r"Found [1-9]\d* known vulnerabilit", said):
+        sys.stdout.write(said)
+        sys.exit(1)
+    num_unknown = said.count("could not be audited")
+    if done.returncode or num_unknown:
+        sys.stdout.write(f"NOT CHECKED: known holes of {num_unknown or 'all'} packages: {said.strip()[-200:]}\n")
+
+
+if __name__ == "__main__":
+    main()
