@@ -152,7 +152,7 @@ def test_pod_identity_trusts_the_clusters_agent_and_associates_each_account(terr
 
 def _planned_roles(terraform: Terraform) -> dict[str, Any]:
     planned = json.loads(terraform.run("show", "-json", "other"))
-    found = [item for item in planned["resource_changes"] if item["type"] == "aws_iam_role"]
+    found = [item for item in planned.get("resource_changes", []) if item["type"] == "aws_iam_role"]
     return {item["change"]["after"]["name"]: item["change"]["after"] for item in found}
 
 

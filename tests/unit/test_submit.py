@@ -359,7 +359,7 @@ def test_other_stages_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture
         ('name = "x"\ngang = "all"', "run.toml: gang: "),
         ('name = "x"\n[sft]\nnodes = 1e9', "run.toml: sft.nodes: "),
         ('name = "x"\n[sft]\nnodes = true', "run.toml: sft.nodes: "),
-        ('name = "x"\n[generate]\nmodel = "a\\nb"', "run.toml: generate.model: holds characters"),
+        ('name = "x"\n[generate]\nbase_url = "a\\nb"', "run.toml: generate.base_url: holds characters"),
         ('name = "x"\n[report]\nmax_tokens = -1', "run.toml: report.max_tokens: "),
         ('name = "x"\n[serve]\nport = 1', "run.toml: serve: port: is the manifest's"),
         ('name = "x"\n[serve]\nmodell = "x"', "run.toml: serve.modell: Extra inputs"),
