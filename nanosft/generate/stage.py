@@ -64,7 +64,7 @@ from nanosft.generate.writers import (
     pays_judge,
     source_name,
 )
-from nanosft.knowledge import read_knowledge
+from nanosft.knowledge import StatedFacts, read_knowledge
 from nanosft.manifest import parse_manifest
 from nanosft.nanochat import load_tokenizer
 from nanosft.progress import Bar
@@ -287,7 +287,8 @@ def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
     settings = work.settings
     manifest = None
     if settings.finalize or settings.preview is not None or not lacks_shards(work.store, settings.num_shards):
-        manifest = finalize_plan(work.store, work.record, name=work.name, threshold=work.threshold)
+        stated = StatedFacts(work.plan.knowledge)
+        manifest = finalize_plan(work.store, work.record, name=work.name, threshold=work.threshold, stated=stated)
     if manifest is not None:
         return _report(work.store, work.plan, summarize(settings, manifest, result, started_s), settings)
     if settings.finalize:

@@ -77,6 +77,13 @@ def report(summary: Summary, settings: GenerateSettings) -> Summary:
     if summary.preview is not None:
         show_preview(console if settings.json_output else make_result_console(), summary.preview)
     unknown_usd, tokens = summary.counts["cost"]["unknown_usd"], summary.counts["tokens"]
+    if facts := summary.counts.get("facts"):
+        fewest = min(facts, key=facts.__getitem__)
+        num_stated = sum(map(bool, facts.values()))
+        console.print(
+            f"{num_stated} of {len(facts)} facts are stated by an answer; fewest answers: {fewest} ({facts[fewest]})",
+            highlight=False,
+        )
     console.print(
         f"{summary.num_accepted} of {summary.num_planned} rows are in, {summary.num_given_up} given up, "
         f"{summary.num_made} made now; ${summary.cost_usd:.4f} paid"

@@ -9,22 +9,25 @@ The data set's manifest depends on the parts and the plan's record alone: whoeve
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from nanosft.conversation import parse_conversation
+from nanosft.conversation import parse_conversation, parse_line
 from nanosft.data import put_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.records.parts import PlanState, read_part, read_state
+from nanosft.knowledge import StatedFacts
 from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
 from nanosft.store import NoConditionalPutError, Store
 
 PLANS: Final = "plan/"
 KEPT: Final = "kept/"
+_MAX_FACT_ROWS: Final = 20_000
 SHARDS: Final = "shards/"
 
 
@@ -149,7 +152,9 @@ def shard_manifest(
     )
 
 
-def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: float | None) -> Manifest | None:
+def finalize_plan(
+    store: Store, record: PlanRecord, *, name: str, threshold: float | None, stated: StatedFacts | None = None
+) -> Manifest | None:
     """Put the data set's manifest when every row is in or given up; None while some are not.
 
     Args:
@@ -157,6 +162,7 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
         record: What `register_plan` or `find_plan` returned.
         name: The data set's name.
         threshold: Similarity from which near-duplicates are dropped; None keeps them.
+        stated: Finds the facts that answers state, to count them; None: they are not counted.
 
     Raises:
         ConfigError: A run with a larger plan has begun meanwhile: the data set is that one's.
@@ -166,7 +172,7 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
     accepted, given_up = state.count(rows)
     if accepted + given_up < record.num:
         return None
-    kept = _Kept(record.num, threshold)
+    kept = _Kept(record.num, threshold, stated)
     objects = [item for key in sorted(state.objects) if (item := kept.keep_part(store, key)) is not None]
     counts = {
         "planned": record.num,
@@ -175,11 +181,12 @@ def finalize_plan(store: Store, record: PlanRecord, *, name: str, threshold: flo
         "near_duplicates_dropped": kept.num_duplicates,
         "superseded": kept.num_superseded,
     }
+    facts = {} if stated is None else {"facts": dict(kept.facts)}
     manifest = Manifest(
         kind="generated",
         name=name,
         objects=sort_objects(objects),
-        counts={"rows": counts, **state.tally.counts(), **record.told},
+        counts={"rows": counts, **state.tally.counts(), **record.told, **facts},
         cost_usd=state.tally.cost_usd,
         parents=record.parents,
         settings=record.manifest_settings,
@@ -204,7 +211,10 @@ def lacks_shards(store: Store, num_shards: int) -> bool:
 class _Kept:
     """Which rows of the parts, taken in order of key, are kept: of each row the first, and no near-duplicate."""
 
-    def __init__(self, num: int, threshold: float | None) -> None:
+    def __init__(self, num: int, threshold: float | None, stated: StatedFacts | None) -> None:
+        self._stated = stated
+        self.facts: Counter[str] = Counter() if stated is None else Counter(stated.count(()))
+        self._num_looked_through = 0
         self.num_duplicates = 0
         self.num_superseded = 0
         self._seen = bytearray(num)
@@ -223,6 +233,7 @@ class _Kept:
         lines = [
             line for line, is_first in zip(part.lines, first, strict=True) if is_first and next(duplicates) is None
         ]
+        self._count_facts(lines)
         self.num_duplicates += len(texts) - len(lines)
         self.num_superseded += len(part.lines) - len(texts)
         if len(lines) == len(part.lines):
@@ -237,6 +248,15 @@ class _Kept:
         )
         store.write(copy.key, data)
         return copy
+
+    def _count_facts(self, lines: Sequence[bytes]) -> None:
+        """Count the answers that state each fact, of the first 20,000 rows: a share is known by then."""
+        if self._stated is None:
+            return
+        for line in lines[: _MAX_FACT_ROWS - self._num_looked_through]:
+            self._num_looked_through += 1
+            answers = [item.text for item in parse_line(line, where="a kept row").messages if item.role == "assistant"]
+            self.facts.update(self._stated.count(answers))
 
     def _is_first(self, record: dict[str, Any]) -> bool:
         row = record["meta"]["row"]
