@@ -29,9 +29,10 @@ def find_licence(name: str) -> str:
     except PackageNotFoundError:
         return "not installed"
     classes = [
-        value.rpartition(" :: ")[2] for value in told.get_all("Classifier", []) if value.startswith("License ::")
+        value.rpartition(" :: ")[2] for value in told.get_all("Classifier") or () if value.startswith("License ::")
     ]
-    licence = str(told.get("License-Expression") or " and ".join(classes) or told.get("License") or "not stated")
+    expression, text = (str((told.get_all(key) or [""])[0]) for key in ("License-Expression", "License"))
+    licence = expression or " and ".join(classes) or text or "not stated"
     return licence.splitlines()[0][:60]
 
 
