@@ -1,5 +1,6 @@
 """The stage with a judge, over its own store, against a stub that scores: refusals, money, holding, samples."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,5 +163,7 @@ def test_a_dry_run_tells_what_the_judge_takes(tmp_path, stub, capsys):
     options = {"dry_run": True, "judge_share": 0.5, "judge_prompt_price_usd": 1.0, "judge_completion_price_usd": 0.0}
     run_generate(settings(tmp_path, stub, **options))
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"Judge: judge scores {NUM // 2} of them: " in shown
-    assert "about $0.08 without prompt caching" in shown.partition("Judge: ")[2]
+    told = re.search(rf"Judge: judge scores {NUM // 2} of them: ([\d,]+) prompt tokens", shown)
+    assert told is not None
+    cost_usd = int(told[1].replace(",", "")) / 1e6  # at a dollar a million tokens
+    assert f"about ${cost_usd:.2f} without prompt caching" in shown
