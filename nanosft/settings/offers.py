@@ -17,11 +17,11 @@ class ModelsSettings(StageSettings):
     command: ClassVar[str] = "models"
 
     word: str = Field(
-        default="", description="Only models whose slug holds this.", json_schema_extra={"argument": True}
+        default="",
+        description="Only models whose slug holds this.",
+        json_schema_extra={"argument": True, "group": "What to list"},
     )
-    limit: int = Field(
-        default=20, ge=1, description="Most models to list.", json_schema_extra={"group": "What to list"}
-    )
+    limit: int = Field(default=20, ge=1, description="Most models to list.")
     free: bool = Field(default=False, description="List models that cost nothing too; they answer few requests a day.")
     knowledge: str | None = Field(
         default=None,
