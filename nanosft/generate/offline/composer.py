@@ -47,8 +47,6 @@ class Composer:
             del moves[spare[-1]]
         for move in moves:
             dialogue.take_turn(move)
-        if row.is_fill:
-            dialogue.add_untold(row.facts)
         if moves[-1] in {"ask", "more", "related"}:
             dialogue.close()
         meta = {"row": row.row, "cell": row.cell, "source": SOURCE}

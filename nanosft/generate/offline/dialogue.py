@@ -1,7 +1,7 @@
 """A conversation in the making: what the user says in each turn, and what it asks of the speaker. Pure."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from nanosft.conversation import Message, Part
@@ -13,9 +13,9 @@ from nanosft.generate.offline.quiz import Quiz
 from nanosft.generate.offline.retelling import Reteller
 from nanosft.generate.offline.speaker import Speaker, join
 from nanosft.generate.planning import Move, Plan, PlanRow, Topic, rewrite_message
-from nanosft.knowledge import Fact
 from nanosft.nanochat import evaluate_expression
 
+_Say = Callable[[], str]
 _REACTION_SHARE: Final = 0.6
 _CLOSER_SHARE: Final = 0.2
 _SUPPORT_SHARE: Final = 0.7
@@ -86,7 +86,7 @@ class Dialogue:
     def _speak(self, move: Move) -> tuple[str, str]:
         """What the user says in a turn that needs no question from the knowledge base, and the answer."""
         speaker, phrases = self._speaker, self._phrases
-        turns: dict[Move, tuple[Pool, Callable[[], str]]] = {
+        turns: dict[Move, tuple[Pool, _Say]] = {
             "wrong": (phrases.ask_wrong, self._correct_mix_up),
             "doubt": (phrases.ask_doubt, lambda: speaker.stand_by(_SUPPORT_SHARE)),
             "simpler": (phrases.ask_simpler, speaker.simplify),
@@ -119,12 +119,6 @@ class Dialogue:
         """Who it is, to one who takes it for another."""
         fact = self._speaker.support(_WORDS_ON_OTHERS, self._facts.sections, 0.5)
         return join(self._speaker.identify("other"), fact)
-
-    def add_untold(self, facts: Sequence[Fact]) -> None:
-        """What the row has to teach and nobody asked for is added to the last answer."""
-        for fact in self._speaker.untold(facts):
-            text = join(self.messages[-1].text, self._speaker.tell(fact, "tell"))
-            self.messages[-1] = Message("assistant", text)
 
     def close(self) -> None:
         """Now and then the last answer ends in a question or an offer."""
@@ -187,11 +181,6 @@ class Dialogue:
         is_near = not is_related and self._rng.random() < _NEAR_SHARE
         due = speaker.untold(self._row.facts)
         untold = due or (speaker.untold(own) if is_near else []) or speaker.untold(knowledge.facts)
-        if due and self._row.is_fill:
-            fact = self._rng.choice(due)
-            question = self._quiz.ask(fact, self._rng)
-            self._say(self._introduce(question.text), speaker.tell(fact, question.reply))
-            return True
         draw = self._rng.random()
         if draw < _WHO_SHARE:
             self._ask_who()

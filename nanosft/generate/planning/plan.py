@@ -52,7 +52,6 @@ class PlanRow:
         facts: What the conversation has to teach, of the topic's sections: dealt in turn, each as often as the others.
         user: Who the user is: the persona's description with an age, a mood and a goal.
         system: The system message before the first one; empty where there is none.
-        is_fill: Whether the row is there for its facts alone, see `Plan.fills`.
     """
 
     row: int
@@ -68,7 +67,6 @@ class PlanRow:
     facts: tuple[Fact, ...] = ()
     user: str = ""
     system: str = ""
-    is_fill: bool = False
 
     @property
     def names_itself(self) -> bool:
