@@ -1,6 +1,7 @@
 """Words, sentences and tokens of English text. Pure."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)*_]*\s+|\n+")
@@ -38,8 +39,9 @@ def content_words(text: str) -> list[str]:
     return [stem_word(word) for word in found if word not in FUNCTION_WORDS]
 
 
+@lru_cache(maxsize=1 << 16)
 def stem_word(word: str) -> str:
-    """A crude stem: enough to make `trained`, `trains` and `training` one word."""
+    """A crude stem: enough to make `trained`, `trains` and `training` one word. Kept: texts repeat their words."""
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST_STEM:
             return word.removesuffix(ending)

@@ -6,8 +6,9 @@ With T topics and a word of n values (three of one and one of another for shares
 
 So each aligned block of n rows holds the word once, and each aligned block of T * n rows every pair of a topic and a
 place in the word: the reasons are those in `plan`. A word spreads its values evenly, so that the rows of a value
-differ from their share by at most 1 at every length. `turn` is another number for each kind of value: two kinds whose
-words have a common factor would else keep step with each other.
+differ from their share by at most 1 at every length, and by less than 2 where three or more share them unequally.
+`turn` is another number for each kind of value: two kinds whose words have a common factor would else keep step with
+each other.
 """
 
 from collections.abc import Mapping

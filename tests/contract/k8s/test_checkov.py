@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[3]
 CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
 CONFIG = Path(__file__).with_name("checkov.yaml")
 CUSTOM = ("PyTorchJob", "TrainingRuntime")
+NEEDED = [f"CKV_K8S_38 Job.nanosft.nanosft-{stage}-resume" for stage in ("eval", "sft")]
+"""Pods with a token of the API server: those that resume a suspended job by it, under a Role that names the job."""
 
 
 def test_the_dockerfile_and_every_pod_pass_all_policies_but_those_argued_away(tmp_path: Path) -> None:
@@ -35,12 +37,12 @@ def test_the_dockerfile_and_every_pod_pass_all_policies_but_those_argued_away(tm
     passed = {report["check_type"]: report["summary"]["passed"] for report in reports}
     assert passed["kubernetes"] > 500, passed
     assert passed["dockerfile"] > 50, passed
-    failed = [
-        f"{item['check_id']} {item['check_name']}: {item['resource']}"
+    failed = {
+        f"{item['check_id']} {item['resource']}": item["check_name"]
         for report in reports
         for item in report["results"]["failed_checks"]
-    ]
-    assert failed == []
+    }
+    assert sorted(failed) == NEEDED, failed
     assert all(report["summary"]["parsing_errors"] == 0 for report in reports)
 
 
