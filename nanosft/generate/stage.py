@@ -16,6 +16,7 @@ from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, DataError
 from nanosft.generate.estimate import estimate_answer_usd, look_at_models, price_modes
 from nanosft.generate.examples import read_examples
+from nanosft.generate.fill import fill_up
 from nanosft.generate.judges import check_judge, estimate_judge_usd, open_judge
 from nanosft.generate.modes import ShardBatches, choose_batch, find_batches, open_batches
 from nanosft.generate.offers import Offers, model_slugs, read_offers
@@ -30,10 +31,12 @@ from nanosft.generate.records import (
     attempt_of,
     check_same_plan,
     finalize_plan,
+    find_fills,
     find_plan,
     is_of_another_shard,
     lacks_shards,
     name_attempt,
+    read_plans,
     read_records,
     read_state,
     register_plan,
@@ -111,7 +114,7 @@ class _Work:
 
 
 def run_generate(settings: GenerateSettings) -> Summary:
-    """Make a shard's missing rows; finish the data set when no row of the plan is missing.
+    """Make a shard's missing rows; finish the data set when no row of the plan is missing, and fill it up if asked to.
 
     Raises:
         ConfigError: A setting cannot be right, or the prefix holds another plan.
@@ -122,6 +125,13 @@ def run_generate(settings: GenerateSettings) -> Summary:
         StoreError: The store fails.
         Interrupted: After a signal; everything is flushed.
     """
+    if settings.dry_run:
+        return _run_once(settings)
+    return report(fill_up(settings, _run_once), settings)
+
+
+def _run_once(settings: GenerateSettings) -> Summary:
+    """Make the rows of the plan as it has grown, and tell nobody."""
     started_s = time.monotonic()
     knowledge = read_knowledge(settings.knowledge)
     dimensions = read_dimensions(settings.dimensions)
@@ -132,6 +142,8 @@ def run_generate(settings: GenerateSettings) -> Summary:
     if settings.dry_run:
         return report_dry_run(settings, template, plan, read_offers(settings), started_s)
     store = open_store(settings.out)
+    num, fills = find_fills(read_plans(store).values(), settings.num)
+    settings, plan = settings.model_copy(update={"num": num}), replace(plan, fills=fills)
     asked = make_record(settings, plan, template, gates, examples)
     offers = Offers()
     found = read_manifest(store)
@@ -151,7 +163,7 @@ def run_generate(settings: GenerateSettings) -> Summary:
     sends_batches = is_whole and choose_batch(settings, partial(price_modes, settings, template, plan, offers))
     record = find_plan(store, asked) if settings.finalize else register_plan(store, asked)
     if found is not None and is_finished:
-        return _report(store, plan, summarize(settings, found, ShardResult(), started_s), settings)
+        return _with_preview(store, plan, summarize(settings, found, ShardResult(), started_s), settings)
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     context = Context(
         gates,
@@ -290,17 +302,17 @@ def _finish(work: _Work, result: ShardResult, started_s: float) -> Summary:
         stated = StatedFacts(work.plan.knowledge)
         manifest = finalize_plan(work.store, work.record, name=work.name, threshold=work.threshold, stated=stated)
     if manifest is not None:
-        return _report(work.store, work.plan, summarize(settings, manifest, result, started_s), settings)
+        return _with_preview(work.store, work.plan, summarize(settings, manifest, result, started_s), settings)
     if settings.finalize:
         raise DataError(f"{work.store.uri}: rows of the plan are missing: run its shards first")
     key = f"shards/{settings.num_shards}/{settings.shard_index:05d}.json"
     shard = parse_manifest(work.store.read(key), where=work.store.uri_of(key))
-    return _report(work.store, work.plan, summarize(settings, shard, result, started_s), settings)
+    return _with_preview(work.store, work.plan, summarize(settings, shard, result, started_s), settings)
 
 
-def _report(store: Store, plan: Plan, summary: Summary, settings: GenerateSettings) -> Summary:
-    """Tell what the run did, or show the rows of a preview."""
-    if settings.preview is not None:
-        rows = choose_rows(plan, settings.num, settings.preview)
-        summary = replace(summary, preview=read_preview(store, plan, rows, settings.num))
-    return report(summary, settings)
+def _with_preview(store: Store, plan: Plan, summary: Summary, settings: GenerateSettings) -> Summary:
+    """The summary, with the rows of a preview where one was asked for."""
+    if settings.preview is None:
+        return summary
+    rows = choose_rows(plan, settings.num, settings.preview)
+    return replace(summary, preview=read_preview(store, plan, rows, settings.num))

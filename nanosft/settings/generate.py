@@ -80,6 +80,13 @@ class GenerateSettings(StageSettings):
     retry_rejects: bool = Field(
         default=False, description="Try the rows again that earlier runs gave up.", json_schema_extra={"content": False}
     )
+    fill: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Once the plan's rows are in, add rows for each fact that fewer answers state, until so many do.",
+        json_schema_extra={"content": False},
+    )
     preview: int | None = Field(
         default=None,
         ge=1,

@@ -116,11 +116,14 @@ def test_the_chain_ends_with_a_served_model_and_other_kills_under_another_traine
         assert job.pods == [], "nothing of it runs before its mixture is there"
         worker = _run_until_saved(cluster, f"s3://{BUCKET}/first/model", lambda: job.pod("worker-0"))
         worker.kill()
+        evaluation_job = cluster.job("nanosft-eval-first")
+        cluster.run_until(lambda: evaluation_job.pods, timeout_s=400)
+        evaluation_job.pods[0].kill()
         outcomes = cluster.wait(timeout_s=600)
         assert set(outcomes.values()) == {"complete"}, cluster.report()
         assert "worker-0: pytorch exited with 137" in job.restarts
         assert "master-0: pytorch exited with 138" in job.restarts
-        assert len(mix.pods) == 2
+        assert [len(job.pods) for job in (mix, evaluation_job)] == [2, 2]
         answer = _ask_served_model(cluster, _submit(tmp_path, run, store_url, capsys, "serve", hold=""))
     assert answer["choices"][0]["message"]["role"] == "assistant"
     weights = _weights(f"s3://{BUCKET}/first/model")

@@ -130,7 +130,8 @@ class Dialogue:
     def _ask(self) -> None:
         opening = self._row.opening
         if not opening.asks_at_once:
-            self._say(opening.question, self._speaker.answer(opening.question, self._topic))
+            if not self._tell_due():
+                self._say(opening.question, self._speaker.answer(opening.question, self._topic))
             return
         greeting = opening.text.removesuffix(opening.question)
         intent = find_intent(greeting) if not self._row.style.is_about_topic else None
@@ -148,7 +149,7 @@ class Dialogue:
 
     def _ask_next(self, *, is_related: bool) -> None:
         """A question not asked yet that a fact not told yet answers: on the topic, else on a near one."""
-        if self._rng.random() < _QUIZ_SHARE and self._ask_for_fact(is_related=is_related):
+        if self._tell_due() or (self._rng.random() < _QUIZ_SHARE and self._ask_for_fact(is_related=is_related)):
             return
         near = [
             topic for topic in self._plan.topics if topic.category == self._topic.category and topic is not self._topic
@@ -199,6 +200,14 @@ class Dialogue:
             answer = speaker.tell(fact, question.reply)
         self._say(self._introduce(question.text), answer)
         return True
+
+    def _tell_due(self) -> bool:
+        """A question for the fact that the row was added for, and the fact; False where it was not, or has told it."""
+        due = self._speaker.untold(self._row.facts) if self._row.is_fill else []
+        for fact in due[:1]:
+            question = self._quiz.ask(fact, self._rng)
+            self._say(self._introduce(question.text), self._speaker.tell(fact, question.reply))
+        return bool(due)
 
     def _ask_whether(self, *, is_right: bool) -> None:
         """The user says a fact, or one like it that is false: of the row's own facts if they are not told yet."""

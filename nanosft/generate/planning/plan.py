@@ -17,7 +17,7 @@ else once the shifts have mixed them, after some stretches. Models and languages
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd, lcm
 from typing import Final, TypeVar
@@ -52,6 +52,7 @@ class PlanRow:
         facts: What the conversation has to teach, of the topic's sections: dealt in turn, each as often as the others.
         user: Who the user is: the persona's description with an age, a mood and a goal.
         system: The system message before the first one; empty where there is none.
+        is_fill: Whether it was added for its one fact, which too few answers stated.
     """
 
     row: int
@@ -67,6 +68,7 @@ class PlanRow:
     facts: tuple[Fact, ...] = ()
     user: str = ""
     system: str = ""
+    is_fill: bool = False
 
     @property
     def names_itself(self) -> bool:
@@ -98,6 +100,7 @@ class Plan:
         topics: Those the knowledge base can answer; they and the others are in seeded order.
         models: Who writes; None: whoever is asked.
         languages: None: English alone.
+        fills: The fact that a row is there for, of rows that were added for facts which too few answers stated.
     """
 
     seed: int
@@ -109,6 +112,7 @@ class Plan:
     styles: tuple[Style, ...]
     models: Deal | None = None
     languages: Deal | None = None
+    fills: Mapping[int, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -163,10 +167,12 @@ def make_plan(
 def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
     """Row `row` of the plan: a function of (seed, row, variant), the dimensions and the knowledge base alone."""
     num_topics, num_styles = len(plan.topics), len(plan.styles)
-    topic_index = row % num_topics
+    fact = _find_fill(plan, row)
+    topic_index = row % num_topics if fact is None else _choose_topic(plan, row, fact)
     style_index = _choose(plan, row, "style", num_styles)
     topic, style = plan.topics[topic_index], plan.styles[style_index]
-    dynamic = plan.dynamics[_choose(plan, row, "dynamic", len(plan.dynamics))]
+    dynamics = plan.dynamics if fact is None else _with_room(plan.dynamics)
+    dynamic = dynamics[_choose(plan, row, "dynamic", len(dynamics))]
     seed = draw(plan.seed, "row", row, prompt_variant) >> 1
     visit = Visit(
         start=style_index + draw(plan.seed, "start", topic_index) % 1000 * len(topic.questions),
@@ -189,7 +195,7 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
         for deal in (plan.models, plan.languages)
     )
     turn = row // num_topics + prompt_variant
-    facts = _deal_facts(plan.knowledge, topic, turn, num_messages=dynamic.num_messages)
+    facts = (fact,) if fact is not None else _deal_facts(plan.knowledge, topic, turn, num_messages=dynamic.num_messages)
     return PlanRow(
         row,
         prompt_variant,
@@ -204,7 +210,26 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
         facts,
         _describe(persona, seed),
         _choose_system(dynamic, plan.knowledge, seed),
+        fact is not None,
     )
+
+
+def _find_fill(plan: Plan, row: int) -> Fact | None:
+    """The fact that a row was added for."""
+    if row not in plan.fills:
+        return None
+    return next((fact for fact in plan.knowledge.facts if fact.id == plan.fills[row]), None)
+
+
+def _choose_topic(plan: Plan, row: int, fact: Fact) -> int:
+    """A topic that the fact is of; the dealt one where none is."""
+    own = [index for index, topic in enumerate(plan.topics) if fact.topic in topic.sections]
+    return own[row % len(own)] if own else row % len(plan.topics)
+
+
+def _with_room(dynamics: tuple[Dynamic, ...]) -> tuple[Dynamic, ...]:
+    """Those in which the user asks on, so that one fact more has its place."""
+    return tuple(item for item in dynamics if not {"more", "related"}.isdisjoint(item.moves)) or dynamics
 
 
 def _deal_facts(knowledge: Knowledge, topic: Topic, turn: int, *, num_messages: int) -> tuple[Fact, ...]:

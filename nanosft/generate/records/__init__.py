@@ -1,21 +1,13 @@
 """What is kept of a run in the store, so that nothing paid for is lost or bought twice.
 
 `totals` says what is kept of each answer and sums it up, `judgements` the same of a judge's, in `money` that adds up
-exactly; `parts` flushes lines and reads back what earlier runs
-flushed; `finalize` puts the manifests of shards and of the data set.
+exactly; `parts` flushes lines and reads back what earlier runs flushed; `plans` are the records of a plan as it grows;
+`finalize` puts the manifests of shards and of the data set.
 """
 
 from nanosft.generate.records.attempts import attempt_of, is_of_another_shard, name_attempt
 from nanosft.generate.records.by_model import ASKED_KEY
-from nanosft.generate.records.finalize import (
-    PlanRecord,
-    check_same_plan,
-    finalize_plan,
-    find_plan,
-    lacks_shards,
-    register_plan,
-    shard_manifest,
-)
+from nanosft.generate.records.finalize import finalize_plan, lacks_shards, shard_manifest
 from nanosft.generate.records.history import RowHistory, read_history
 from nanosft.generate.records.judgements import JudgeTally, judge_meta, judgement_record
 from nanosft.generate.records.money import pico_of, split_cost, usd_of
@@ -26,6 +18,15 @@ from nanosft.generate.records.parts import (
     RowState,
     read_records,
     read_state,
+)
+from nanosft.generate.records.plans import (
+    PlanRecord,
+    check_same_plan,
+    find_fills,
+    find_plan,
+    grow_plan,
+    read_plans,
+    register_plan,
 )
 from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, reject_record, row_meta
 
@@ -43,7 +44,9 @@ __all__ = [
     "attempt_of",
     "check_same_plan",
     "finalize_plan",
+    "find_fills",
     "find_plan",
+    "grow_plan",
     "held_record",
     "is_of_another_shard",
     "judge_meta",
@@ -52,6 +55,7 @@ __all__ = [
     "name_attempt",
     "pico_of",
     "read_history",
+    "read_plans",
     "read_records",
     "read_state",
     "register_plan",

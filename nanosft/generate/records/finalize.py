@@ -1,6 +1,5 @@
-"""What a plan is once its rows are in: the plan's record, the shards' manifests, and the data set's manifest.
+"""What a plan is once its rows are in: the shards' manifests, and the data set's manifest.
 
-    plan/<num>.json                 settings and parents of the plan, put if absent before the first row
     shards/<num shards>/00003.json  a shard's manifest, put last
     kept/<part>-<hash>.jsonl        a part without its superseded rows and near-duplicates, where it had any
     manifest.json                   the data set: parts in order of key, each row once
@@ -10,118 +9,21 @@ The data set's manifest depends on the parts and the plan's record alone: whoeve
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
-
-import orjson
 
 from nanosft.conversation import parse_conversation, parse_line
 from nanosft.data import put_manifest
 from nanosft.dedup import NearDuplicateIndex, normalize_text
-from nanosft.errors import ConfigError, DataError
 from nanosft.generate.records.parts import PlanState, read_part, read_state
+from nanosft.generate.records.plans import PlanRecord, check_same_plan, read_plans
 from nanosft.knowledge import StatedFacts
-from nanosft.manifest import Manifest, ManifestObject, Parent, sort_objects
-from nanosft.store import NoConditionalPutError, Store
+from nanosft.manifest import Manifest, ManifestObject, sort_objects
+from nanosft.store import Store
 
-PLANS: Final = "plan/"
 KEPT: Final = "kept/"
 _MAX_FACT_ROWS: Final = 20_000
 SHARDS: Final = "shards/"
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRecord:
-    """What decides a plan's rows.
-
-    Attributes:
-        num: Rows; it may grow from run to run.
-        settings: JSON values; no other may change.
-        parents: Knowledge and dimensions.
-        catalogue: What the run's models were said to cost and to be, and on which day, when the plan was begun; it
-            decides nothing. None: it was not read.
-    """
-
-    num: int
-    settings: Mapping[str, Any]
-    parents: tuple[Parent, ...]
-    catalogue: Mapping[str, Any] | None = None
-
-    @property
-    def manifest_settings(self) -> dict[str, Any]:
-        """The settings as manifests name them, `num` among them."""
-        return {**self.settings, "num": self.num}
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> "PlanRecord":
-        """The plan that a data set's manifest states."""
-        settings = {key: value for key, value in manifest.settings.items() if key != "num"}
-        return cls(int(manifest.settings["num"]), settings, manifest.parents, manifest.counts.get("catalogue"))
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What the counts of its manifests hold beside counts."""
-        return {} if self.catalogue is None else {"catalogue": self.catalogue}
-
-
-def find_plan(store: Store, record: PlanRecord) -> PlanRecord:
-    """The plan's record as an earlier run put it. Writes nothing.
-
-    Raises:
-        ConfigError: The prefix has another plan, or none of as many rows.
-    """
-    earlier = _read_plans(store)
-    check_same_plan(earlier, record, store)
-    if record.num not in earlier:
-        there_are = f"has rows of a plan of {max(earlier)}: give --num {max(earlier)}" if earlier else "has no plan yet"
-        raise ConfigError(f"{store.uri}: nothing to finalize of {record.num} rows: it {there_are}")
-    return earlier[record.num]
-
-
-def register_plan(store: Store, record: PlanRecord) -> PlanRecord:
-    """Put the plan's record, unless it is there; returns the one that is.
-
-    Raises:
-        ConfigError: The prefix has another plan, or a larger one.
-    """
-    key = f"{PLANS}{record.num:08d}.json"
-    parents = [parent.model_dump() for parent in record.parents]
-    value = {"settings": record.settings, "parents": parents, **record.told}
-    body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    earlier = _read_plans(store)
-    check_same_plan(earlier, record, store)
-    if record.num not in earlier:
-        try:
-            store.write_if_absent(key, body)
-        except NoConditionalPutError:
-            store.write(key, body)  # equal plans put equal bytes, and another plan is met when it is read back
-        earlier = _read_plans(store)
-        check_same_plan(earlier, record, store)
-    return earlier[record.num]
-
-
-def check_same_plan(earlier: Mapping[int, PlanRecord], record: PlanRecord, store: Store) -> None:
-    """Refuse a plan that is none of the earlier ones, grown.
-
-    Raises:
-        ConfigError: Naming the first difference.
-    """
-    for num, found in sorted(earlier.items()):
-        for key in sorted({*found.settings, *record.settings}):
-            before, now = found.settings.get(key), record.settings.get(key)
-            if key == "prompt_version" and found.settings.get("provider") == "offline":
-                continue  # nobody reads a prompt there
-            if before != now:
-                raise ConfigError(
-                    f"{store.uri}: has rows of a plan with {key}={before!r}, now {key}={now!r}: "
-                    "choose another --out, or the settings it was made with"
-                )
-        if num > record.num:
-            raise ConfigError(
-                f"{store.uri}: has a plan of num={num}, now num={record.num}: a plan may grow, not shrink; choose "
-                "another --out, or --num as it was"
-            )
 
 
 def shard_manifest(
@@ -191,9 +93,9 @@ def finalize_plan(
         parents=record.parents,
         settings=record.manifest_settings,
     )
-    check_same_plan(_read_plans(store), record, store)
+    check_same_plan(read_plans(store), record, store)
     put_manifest(store, manifest)
-    plans = _read_plans(store)
+    plans = read_plans(store)
     if (largest := plans[max(plans)]).num > record.num:  # begun since, and perhaps finished before ours was put
         finalize_plan(store, largest, name=name, threshold=threshold)
     check_same_plan(plans, record, store)
@@ -263,16 +165,3 @@ class _Kept:
         is_first = not self._seen[row]
         self._seen[row] = 1
         return is_first
-
-
-def _read_plans(store: Store) -> dict[int, PlanRecord]:
-    plans = {}
-    for info in store.list(PLANS):
-        try:
-            num = int(info.key.removeprefix(PLANS).removesuffix(".json"))
-            value = orjson.loads(store.read(info.key))
-            parents = tuple(Parent.model_validate(parent) for parent in value["parents"])
-            plans[num] = PlanRecord(num, value["settings"], parents, value.get("catalogue"))
-        except (ValueError, KeyError, TypeError) as exc:
-            raise DataError(f"{store.uri_of(info.key)}: not a plan's record: remove it") from exc
-    return plans

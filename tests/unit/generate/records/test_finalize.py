@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nanosft.errors import ConfigError
-from nanosft.generate.records.finalize import PlanRecord, register_plan
+from nanosft.generate.records.plans import PlanRecord, register_plan
 from nanosft.store import Store, Written, open_store
 
 
