@@ -99,7 +99,7 @@ def test_a_finished_prefix_is_left_untouched_at_once(out, stub):
     ("changes", "difference"),
     [
         ({"seed": 1}, "seed=0, now seed=1"),
-        ({"tone": "grave"}, "prompt_version="),
+        ({"tone": "grave"}, "tone='', now tone='grave'"),
         ({"skip_gates": ("style",)}, "gates="),
         ({"num": NUM - 1}, f"num={NUM}, now num={NUM - 1}"),
     ],
