@@ -20,6 +20,7 @@ from typing import Any, Final
 from unittest import mock
 
 from nanosft.data import read_conversations, read_manifest
+from nanosft.errors import ProviderError
 from nanosft.generate import provider, stage
 from nanosft.generate.provider import HttpReply
 from nanosft.settings.generate import GenerateSettings
@@ -29,6 +30,7 @@ from tests.stub_provider import KNOWLEDGE
 
 NUM: Final = 60
 _NUM_MANY: Final = 5000
+_MOST_RUNS: Final = 20
 FORMS: Final = ("openrouter", "openai")
 WHEN: Final = ("before", "after")
 _FREE: Final = frozenset({"uri", "uri_of"})
@@ -176,7 +178,10 @@ def _make_many() -> list[str]:
     faults = Faults(0.05, 0.05, 0.05, failed=0.1, expired=0.1, missing=0.01, doubled=0.05, partial=0.02, broken=0.05)
     stub = BatchStub(_NUM_MANY, faults=faults)
     with tempfile.TemporaryDirectory(prefix="nanosft-kills-") as folder, contextlib.redirect_stderr(None):
-        run(folder, stub, Fuse(), num=_NUM_MANY, batch_size=500)
+        for _ in range(_MOST_RUNS):  # three batches in a row that fail end a run: it is started again
+            with contextlib.suppress(ProviderError):
+                run(folder, stub, Fuse(), num=_NUM_MANY, batch_size=500)
+                break
         manifest = read_manifest(open_store(folder))
     if manifest is None:
         return [f"{_NUM_MANY} rows: not finished"]
