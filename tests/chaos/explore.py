@@ -69,10 +69,10 @@ def explore(
         explorer = _Explorer(stage, root, found)
         found.num_calls = len(explorer.first.calls)
         faults = LOCAL_FAULTS if backend == "local" else HTTP_FAULTS
-        for kind in kinds or (*KILLS, "twin", *faults):
-            for point in range(found.num_calls):
-                if draw.random() < share:
-                    explorer.try_point(kind, point)
+        points = [(kind, point) for kind in kinds or (*KILLS, "twin", *faults) for point in range(found.num_calls)]
+        chosen = draw.sample(range(len(points)), max(1, round(share * len(points))))
+        for place in sorted(chosen):
+            explorer.try_point(*points[place])
     return found
 
 

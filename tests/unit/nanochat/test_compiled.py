@@ -72,7 +72,7 @@ def test_a_block_is_compiled_once_a_kind_and_never_again_for_other_documents(mon
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_blocks_compile_with_inductor_in_whole_and_give_what_they_gave(monkeypatch):
     monkeypatch.setattr(model_module, "choose_kernel", lambda _device, _dtype: "dense")
-    model = make("g5", 2)
+    model = make("g5", 1)
     documents = Documents.from_lengths([100, 156], "cpu")
     runs = []
     for compiled in (False, True):
@@ -82,7 +82,7 @@ def test_blocks_compile_with_inductor_in_whole_and_give_what_they_gave(monkeypat
         model.zero_grad()
         hidden.sum().backward()
         runs.append([hidden.detach(), *(param.grad.clone() for name, param in named_blocks(model))])
-    assert counters["stats"]["unique_graphs"] == 2
+    assert counters["stats"]["unique_graphs"] == 1
     for plain, found in zip(*runs, strict=True):
         torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
     with torch._dynamo.config.patch(error_on_recompile=True):
