@@ -6,15 +6,14 @@ Who asks is handed in (`AskScores`), which `nanosft.judging` is. Lines name row,
 run of the same audit, or of one with other gates, finds them there and pays for none of them again.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import orjson
 
 from nanosft.conversation import Conversation
+from nanosft.data import name_process
 from nanosft.errors import ConfigError, CreditError, DataError, ProviderError
 from nanosft.knowledge import Knowledge
 from nanosft.quality.scores import (
@@ -87,7 +86,7 @@ class Judgements:
     def __post_init__(self) -> None:
         self._criteria = list_criteria(has_course=False)
         self._task = write_task(self.knowledge, self._criteria)
-        self._name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
+        self._name = name_process()
         self._store: Store | None = open_store(self.settings.out) if self.settings.out else None
         if self._store is not None:
             for record in self._read():
@@ -177,7 +176,7 @@ class Judgements:
         meta = {name: found[name] for name in ("model", "scores", "reason", "cost_usd", "tokens")}
         judged = verdict.conversation.with_meta(judge=meta)
         score, limit = Score(found["scores"], found["reason"]), self.settings.min_score
-        if limit is None or score.lowest >= limit:
+        if limit is None or not score.is_below(limit):
             self._num_scored += 1
             self._scores.add(score.values)
             return Verdict(judged, verdict.defects)

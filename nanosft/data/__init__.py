@@ -2,9 +2,11 @@
 
 `objects` finds what a URI means; `lines` reads an object's bytes as lines, whatever their form; `conversations` reads
 and writes conversations, and `sources` reads the inputs of a mixture in batches; `hashing` is for lineage. `prefix`
-says whether a stage's output is finished, and commits it; `failure` says that it never will be.
+says whether a stage's output is finished, and commits it; `failure` says that it never will be. `attempts`
+names processes in keys.
 """
 
+from nanosft.data.attempts import day_of_process, name_process
 from nanosft.data.conversations import ShardWriter, parse_trainable, read_conversations, read_object
 from nanosft.data.failure import FAILURE_KEY, Failure, JobProcess, read_failure
 from nanosft.data.hashing import find_parents_of_data, hash_object, pin_objects, sha256_of
@@ -23,11 +25,13 @@ __all__ = [
     "JobProcess",
     "OutputPrefix",
     "ShardWriter",
+    "day_of_process",
     "find_inputs",
     "find_parents_of_data",
     "hash_object",
     "iter_lines",
     "list_data_objects",
+    "name_process",
     "parse_trainable",
     "pin_objects",
     "put_manifest",

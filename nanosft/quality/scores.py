@@ -81,6 +81,10 @@ class Score:
         """The number that `--min-score` is held against: a conversation is as good as its worst side."""
         return min(self.values.values())
 
+    def is_below(self, min_score: int | None) -> bool:
+        """Whether it is too low; None: none is."""
+        return min_score is not None and self.lowest < min_score
+
     def explain(self, min_score: int) -> str:
         """Why it is too low: the text to put into the prompt of another attempt."""
         low = ", ".join(f"{name} {value}" for name, value in self.values.items() if value < min_score)
@@ -126,6 +130,11 @@ class ScoreTally:
 def list_means(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """What `ScoreTally.summarize` told, in words: the mean of each criterion."""
     return ", ".join(f"{name} {scores[name]['mean']:.2f}" for name in _CRITERIA if name in scores)
+
+
+def list_numbers(values: Mapping[str, Any]) -> str:
+    """One conversation's numbers, in words."""
+    return ", ".join(f"{name} {values[name]}" for name in _CRITERIA if name in values)
 
 
 def list_criteria(*, has_course: bool) -> tuple[str, ...]:

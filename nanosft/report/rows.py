@@ -9,13 +9,12 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
 from nanosft.conversation import Conversation, Format, parse_conversation, parse_line, to_line
-from nanosft.data import DATA_SUFFIXES, DataObject, iter_lines, list_data_objects
+from nanosft.data import DATA_SUFFIXES, DataObject, day_of_process, iter_lines, list_data_objects
 from nanosft.errors import DataError, NanosftError
 from nanosft.inspection import Inspection, count_row
 from nanosft.knowledge import Knowledge, content_words
@@ -24,8 +23,6 @@ from nanosft.store import Store, join_uri, open_store
 
 _REJECTS: Final = "rejects/"
 _ROWS: Final = "rows/"
-_STAMP: Final = "%Y%m%dT%H%M%S"
-_STAMP_CHARS: Final = 15
 _MAX_ERRORS: Final = 5
 _ROWS_TRIED: Final = 2000
 """Rows whose compression tells how many have room."""
@@ -154,11 +151,7 @@ def read_rejects(uri: str, found: SetFigures, sample: Sample | None) -> None:
 
 def day_of(key: str) -> str:
     """The day on which the process began that wrote a part; empty where the key tells none."""
-    attempt = key.rpartition("/")[2].partition("-")[2][:_STAMP_CHARS]
-    try:
-        return f"{datetime.strptime(attempt, _STAMP).replace(tzinfo=UTC):%Y-%m-%d}"
-    except ValueError:
-        return ""
+    return day_of_process(key.rpartition("/")[2])
 
 
 def find_stated(knowledge: Knowledge, texts: Sequence[str]) -> list[tuple[str, str, int]]:

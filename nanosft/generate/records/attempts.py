@@ -1,9 +1,8 @@
 """Names of attempts: an attempt is one process, and the keys of its parts hold its name. Pure but for the clock."""
 
-import secrets
-from datetime import UTC, datetime
 from typing import Final
 
+from nanosft.data import name_process
 from nanosft.errors import DataError
 
 _SHARDS: Final = "s"
@@ -29,7 +28,7 @@ def name_attempt(num_shards: int | None) -> str:
         num_shards: All rows that it makes are its shard's, one of so many, and the name says so; None: they may be any.
     """
     shards = "" if num_shards is None else f"{_SHARDS}{num_shards}{_SHARDS}"
-    return f"{shards}{datetime.now(UTC):%Y%m%dT%H%M%S}{secrets.token_hex(4)}"
+    return f"{shards}{name_process()}"
 
 
 def is_of_another_shard(key: str, num_shards: int, shard_index: int) -> bool:

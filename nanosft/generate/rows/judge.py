@@ -56,7 +56,7 @@ class Judge:
 
     def refuses(self, score: Score | None) -> bool:
         """Whether a conversation with this score is refused; one without is not."""
-        return score is not None and self.min_score is not None and score.lowest < self.min_score
+        return score is not None and score.is_below(self.min_score)
 
     async def score(self, row: PlanRow, conversation: Conversation, on_failure: Callable[[Answer], None]) -> Judgement:
         """The judgement of one conversation.

@@ -1,12 +1,14 @@
 """What lies under a URI is read into one record, whatever of it is missing."""
 
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nanosft.errors import DataError
+from nanosft.generate.records import name_attempt
 from nanosft.knowledge import parse_knowledge
 from nanosft.report.collect import collect
 from nanosft.report.commands import command_line, repeat_command, write_recipe
@@ -145,6 +147,13 @@ def test_days_and_cells_are_read_from_keys_and_meta() -> None:
     assert day_of("rows/00000-20261128T070305b17fb6f7-00000.jsonl") == "2026-11-28"
     assert day_of("rows/other.jsonl") == ""
     assert split_cell("tools x files x joker") == ("tools x files", "joker")
+
+
+@pytest.mark.parametrize("num_shards", [None, 1, 12])
+def test_the_day_of_a_shards_part_is_told_whatever_its_processes_are_called(num_shards: int | None) -> None:
+    before = f"{datetime.now(UTC):%Y-%m-%d}"
+    day = day_of(f"rows/00003-{name_attempt(num_shards)}-00000.jsonl")
+    assert before <= day <= f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def test_facts_are_stated_by_texts_that_have_most_of_their_words() -> None:
