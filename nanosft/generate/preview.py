@@ -12,7 +12,7 @@ from nanosft.generate.provider import BadAnswerError, parse_messages
 from nanosft.generate.records import RowHistory, read_history, usd_of
 from nanosft.inspection import render_message
 from nanosft.progress import printable
-from nanosft.quality.scores import list_criteria
+from nanosft.quality.scores import list_numbers
 from nanosft.store import Store
 
 _RAW_CHARS: Final = 400
@@ -123,8 +123,7 @@ def _render_refused(raw: str) -> Iterator[Text]:
 def _say_verdict(row: Mapping[str, Any]) -> str:
     """What became of a row, its scores and its cost, in one line."""
     judge = row["judge"] or {}
-    given = judge.get("scores", {})
-    scores = ", ".join(f"{name} {given[name]}" for name in list_criteria(has_course=True) if name in given)
+    scores = list_numbers(judge.get("scores", {}))
     parts = [row["verdict"] + (f" after {len(row['rejects'])} refused" if row["rejects"] else "")]
     if scores:
         parts.append(f"{scores}: {judge['reason']}")

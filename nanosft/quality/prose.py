@@ -25,6 +25,10 @@ class Prose:
     text: str
     plain: str
 
+    def cite(self) -> str:
+        """Its beginning on one line, for a verdict."""
+        return " ".join(self.text[:100].split())
+
 
 def read_prose(conversation: Conversation) -> tuple[Prose, ...]:
     """The prose of each message, in order."""

@@ -38,7 +38,7 @@ def find_repetition_defects(messages: Sequence[Prose]) -> Iterator[Defect]:
             if first != message.index:
                 reason = "repeated_answer" if message.role == "assistant" else "repeated_question"
                 detail = f"the message says what message {first} said"
-                yield Defect("repetition", reason, detail, _short(message), message.index)
+                yield Defect("repetition", reason, detail, message.cite(), message.index)
         if message.role == "assistant":
             yield from _within(message, words, zip(keys, sentences, strict=True), counts)
 
@@ -74,7 +74,3 @@ def _find_loop(words: str) -> str | None:
     if match is None or len(max(match[1].split(), key=len)) < _MIN_LOOP_LETTERS:
         return None
     return match[1].strip()
-
-
-def _short(message: Prose) -> str:
-    return " ".join(message.text[:100].split())

@@ -49,7 +49,7 @@ def find_echoes(messages: Sequence[Prose]) -> Iterator[Defect]:
         is_long = short.count(" ") + 1 >= _MIN_ECHO_WORDS
         is_same = answered == asked or ("?" in question and f" {short} " in f" {long} ")
         if is_long and is_same and not _ASKS_FOR_ECHO.search(question):
-            yield Defect("echo", "question", "the answer gives the question back", _short(message), message.index)
+            yield Defect("echo", "question", "the answer gives the question back", message.cite(), message.index)
 
 
 # ---------------------------------------------------------------- fragments
@@ -128,11 +128,11 @@ def find_fragments(messages: Sequence[Prose], *, full_stops: bool | None, is_pla
         if _is_fragment(text):
             refuses = is_planned or not _ASKS_FOR_NAME.search(question)
             detail = "the answer is no sentence: it has no verb"
-            yield Defect("fragments", "no_verb", detail, _short(message), message.index, refuses=refuses)
+            yield Defect("fragments", "no_verb", detail, message.cite(), message.index, refuses=refuses)
 
 
 def _is_fragment(text: str) -> bool:
-    if not text.isascii() or "\n" in text or text.count(" ") >= _MAX_FRAGMENT_WORDS or len(text) > _MAX_READ_CHARS:
+    if text.count(" ") >= _MAX_FRAGMENT_WORDS:
         return False
     words = [word.lower() for word in _TOKEN.findall(text)]
     if not words or _OPENS_TALK.match(text) or _SMALL_TALK.issuperset(words):
@@ -170,7 +170,7 @@ def find_short_repeats(messages: Sequence[Prose]) -> Iterator[Defect]:
             counts[words] += 1
             if counts[words] == _MAX_SHORT_COUNT + 1:
                 detail = "the same short answer is given for the third time"
-                yield Defect("short_repeats", "third_time", detail, _short(message), message.index)
+                yield Defect("short_repeats", "third_time", detail, message.cite(), message.index)
 
 
 # ---------------------------------------------------------------- relevance
@@ -224,7 +224,7 @@ def find_irrelevance(
             continue
         if _may_be_irrelevant(asked, text, name) and not _takes_up(text, asked, before, related):
             detail = "the answer takes up nothing of the question"
-            yield Defect("relevance", "off_topic", detail, _short(message), message.index, refuses=related is not None)
+            yield Defect("relevance", "off_topic", detail, message.cite(), message.index, refuses=related is not None)
         before = text
 
 
@@ -274,7 +274,3 @@ def relate_words(statements: Mapping[str, Sequence[str]]) -> dict[str, frozenset
 
 def _stems(text: str) -> set[str]:
     return {_IRREGULAR.get(word, word).removeprefix("pre")[:_STEM_CHARS] for word in content_words(text)}
-
-
-def _short(message: Prose) -> str:
-    return " ".join(message.text[:100].split())

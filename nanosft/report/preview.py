@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nanosft.quality.scores import list_criteria
+from nanosft.quality.scores import list_numbers
 from nanosft.report.blocks import Browser, Facts, Page, Section, Table
 from nanosft.report.browser import compress_rows, mark_clusters
 from nanosft.report.wording import say_money
@@ -36,7 +36,7 @@ def make_preview_page(uri: str, preview: Mapping[str, Any]) -> Page:
                 row["course"],
                 row["verdict"],
                 str(len(row["rejects"])),
-                _say_scores(row["judge"]),
+                list_numbers((row["judge"] or {}).get("scores", {})),
                 say_money(row["writer_usd"] + row["judge_usd"]),
             ]
             for row in preview["rows"]
@@ -59,8 +59,3 @@ def _list_rows(preview: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"messages": [], "meta": meta, "part": "rejected", **told}
         if row["messages"]:
             yield {"id": row["id"], "messages": row["messages"], "meta": row["meta"], "part": "accepted"}
-
-
-def _say_scores(judge: Mapping[str, Any] | None) -> str:
-    given = (judge or {}).get("scores", {})
-    return ", ".join(f"{name} {given[name]}" for name in list_criteria(has_course=True) if name in given)

@@ -12,18 +12,19 @@ import orjson
 
 from nanosft.errors import CreditError, ProviderError
 from nanosft.generate.provider import (
+    CREDIT_STATUSES,
     HttpReply,
     LostError,
     NotSentError,
     Send,
     error_message,
     match_secret,
+    message_of,
     parse_retry_after,
     redact,
 )
 
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429})
-_CREDIT_STATUSES: Final = frozenset({401, 402, 403})
 _WAIT_BASE_S: Final = 0.5
 _WAIT_MAX_S: Final = 60.0
 
@@ -79,12 +80,13 @@ class BatchHttp:
             reply = redact(await self.send(method, path, body, headers or {}), match_secret(self.secret))
         except (LostError, NotSentError) as exc:
             raise PassingError(str(exc)) from exc
-        text = f"HTTP {reply.status}: {error_message(json_of(reply) or reply.body.decode('utf-8', 'replace'))}"
-        if reply.status in _CREDIT_STATUSES:
-            raise CreditError(f"{self.endpoint}: {text}: check the key and its credit, then run the same command")
+        if reply.status in CREDIT_STATUSES:
+            raise CreditError(
+                f"{self.endpoint}: {_say(reply)}: check the key and its credit, then run the same command"
+            )
         if reply.status in _RETRIED_STATUSES or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             retry_after_s = parse_retry_after(reply.headers.get("retry-after"), now_s=time.time())
-            raise PassingError(text, retry_after_s)
+            raise PassingError(_say(reply), retry_after_s)
         return reply
 
     async def wait(self, num_tries: int, exc: PassingError) -> None:
@@ -101,6 +103,10 @@ class BatchHttp:
     def refusal(self, path: str, reply: HttpReply) -> str:
         """What a request that is refused for good is told with."""
         return f"{self.endpoint}{path}: HTTP {reply.status}: {error_message(json_of(reply))}"
+
+
+def _say(reply: HttpReply) -> str:
+    return f"HTTP {reply.status}: {message_of(reply.body)}"
 
 
 def json_of(reply: HttpReply) -> Any:

@@ -16,6 +16,7 @@ from nanosft.generate.provider.answers import (
     Problem,
     Usage,
     error_message,
+    message_of,
     parse_answer,
     parse_cost,
     parse_messages,
@@ -38,6 +39,7 @@ from nanosft.generate.provider.prompts import (
 )
 from nanosft.generate.provider.request import ChatRequest, encode_request, request_fields
 from nanosft.generate.provider.transport import (
+    CREDIT_STATUSES,
     HttpReply,
     LostError,
     NotSentError,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from nanosft.generate.provider.http import open_http, open_post
 
 __all__ = [
+    "CREDIT_STATUSES",
     "LOCAL_MODEL",
     "MAX_COST_USD",
     "SOON_DAYS",
@@ -84,6 +87,7 @@ __all__ = [
     "make_post",
     "make_template",
     "match_secret",
+    "message_of",
     "narrow_schema",
     "open_http",
     "open_post",

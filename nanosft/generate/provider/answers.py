@@ -166,6 +166,15 @@ def error_message(error: object) -> str:
     return " ".join(str(message).split())[:_MAX_DETAIL_CHARS]
 
 
+def message_of(body: bytes) -> str:
+    """What the body of a request that failed says, on one line."""
+    try:
+        message = error_message(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        message = error_message(body.decode("utf-8", "replace"))
+    return message or "no message"
+
+
 def parse_messages(text: str) -> tuple[Message, ...]:
     """Parse an answer's text into the messages of one conversation.
 

@@ -13,8 +13,8 @@ import orjson
 from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate.provider.answers import error_message
 from nanosft.generate.provider.cards import ModelCard, parse_cards
+from nanosft.generate.provider.transport import CREDIT_STATUSES
 
-_REFUSED_KEY: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN})
 _MAY_PASS: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 _MAX_BODY_BYTES: Final = 1 << 25
 """Of one page: some thirty times what OpenRouter's whole list has."""
@@ -92,7 +92,7 @@ class Catalogue:
             return body
         said = error_message(body)
         text = f"{url}: HTTP {status}: {said.replace(self._key, '***') if self._key else said}"
-        if status in _REFUSED_KEY:
+        if status in CREDIT_STATUSES:
             raise CreditError(f"{text}: check the key and its credit")
         if status in _MAY_PASS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ProviderError(f"{text}: try again later")

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
 
-import orjson
 import stamina
 
 from nanosft.errors import ConfigError, CreditError, ProviderError
-from nanosft.generate.provider.answers import Answer, error_message, never_received, parse_answer, request_refused
+from nanosft.generate.provider.answers import Answer, message_of, never_received, parse_answer, request_refused
 from nanosft.generate.provider.cards import Prices
 from nanosft.generate.provider.limits import AdaptiveLimit, RateLimit
 from nanosft.generate.provider.request import ChatRequest, encode_request
 from nanosft.generate.provider.transport import (
+    CREDIT_STATUSES,
     HttpReply,
     LostError,
     NotSentError,
@@ -40,7 +40,6 @@ from nanosft.generate.provider.transport import (
 
 _RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUSES: Final = frozenset({408, 429})
-_CREDIT_STATUSES: Final = frozenset({401, 402, 403})
 _RETRIED_KINDS: Final = frozenset({"body_empty", "body_unreadable", "finish_error"})
 _WAIT_BASE_S: Final = 0.25
 _WAIT_MAX_S: Final = 60.0
@@ -206,7 +205,7 @@ class ChatClient:
             raise _RetryableError(str(exc)) from exc
         reply = redact(reply, self._secret)
         if reply.status != HTTPStatus.OK:
-            raise self._error(reply.status, reply, generation, _message_of(reply.body))
+            raise self._error(reply.status, reply, generation, message_of(reply.body))
         answer = self._priced(parse_answer(reply.body, model=model), model)
         if self._tokens is not None:
             self._tokens.give_back(num_tokens - answer.usage.prompt_tokens - answer.usage.completion_tokens)
@@ -260,7 +259,7 @@ class ChatClient:
 
     def _error(self, status: int, reply: HttpReply, generation: int, message: str) -> Exception:
         text = f"HTTP {status}: {message}"
-        if status in _CREDIT_STATUSES:
+        if status in CREDIT_STATUSES:
             return CreditError(
                 f"{self._options.endpoint}: {text}: check the key and its credit, then run the same command"
             )
@@ -281,14 +280,6 @@ class _RetryableError(Exception):
 
 class _ModelError(Exception):
     """The endpoint does not take the request; another model may."""
-
-
-def _message_of(body: bytes) -> str:
-    try:
-        message = error_message(orjson.loads(body))
-    except orjson.JSONDecodeError:
-        message = error_message(body.decode("utf-8", "replace"))
-    return message or "no message"
 
 
 def _rate(per_minute: float | None) -> RateLimit | None:

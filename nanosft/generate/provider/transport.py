@@ -11,6 +11,8 @@ from pydantic import SecretStr
 
 from nanosft.errors import ConfigError
 
+CREDIT_STATUSES: Final = frozenset({401, 402, 403})
+"""No credit, or the key is refused: no other request of this key would fare better."""
 _GENERATION_ID: Final = re.compile(rb'"id"\s*:\s*"(gen-[\w-]{1,100})"')
 
 
