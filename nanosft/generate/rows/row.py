@@ -177,20 +177,14 @@ class RowMaker:
             return verdict
 
         def on_failure(failed: Answer) -> None:
-            on_reject(judgement_record(failed, row=row.row, cell=row.cell, prompt_variant=row.prompt_variant))
+            on_reject(judgement_record(failed, **_place_of(row)))
 
         try:
             judgement = await self.judge.score(row, verdict, on_failure)
         except BaseException:  # a cancelled task's too: what was written is paid for
             self.checker.forget(verdict)
             if state.waiting is None:
-                held = held_record(
-                    answer,
-                    row=row.row,
-                    cell=row.cell,
-                    prompt_variant=state.prompt_variant,
-                    attempt=state.num_rejected,
-                )
+                held = held_record(answer, **_place_of(row), attempt=state.num_rejected)
                 state.held = _named(held, row, batch)
                 on_reject(state.held)
             raise
@@ -219,14 +213,7 @@ class RowMaker:
         return answer, time.monotonic() - started_s
 
     def _meta(self, row: PlanRow, state: RowState, answer: Answer, batch: str | None) -> dict[str, Any]:
-        meta = row_meta(
-            answer,
-            row=row.row,
-            cell=row.cell,
-            prompt_variant=state.prompt_variant,
-            attempt=state.num_rejected,
-            source=self.source,
-        )
+        meta = row_meta(answer, **_place_of(row), attempt=state.num_rejected, source=self.source)
         if row.language:
             meta["language"] = row.language
         return _named(meta, row, batch)
@@ -243,9 +230,7 @@ def _reject(
 ) -> dict[str, Any]:
     record = reject_record(
         answer,
-        row=row.row,
-        cell=row.cell,
-        prompt_variant=row.prompt_variant,
+        **_place_of(row),
         attempt=attempt,
         reasons=rejection.reasons,
         detail=rejection.detail,
@@ -254,6 +239,11 @@ def _reject(
     if rejection.judge is not None:
         record["judge"] = rejection.judge
     return _named(record, row, batch)
+
+
+def _place_of(row: PlanRow) -> dict[str, Any]:
+    """Where in the plan an answer stands, as every record of one says."""
+    return {"row": row.row, "cell": row.cell, "prompt_variant": row.prompt_variant}
 
 
 def _named(record: dict[str, Any], row: PlanRow, batch: str | None) -> dict[str, Any]:
