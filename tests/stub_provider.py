@@ -154,9 +154,11 @@ class Stub:
         return respond(200, _body(text, "length" if fault == "cut" else "stop", model))
 
     def _tell(self, request: bytes) -> dict[str, Any]:
-        """Its models, or its bill."""
+        """Its models, how often it was asked, or its bill."""
         if request.startswith(b"GET /v1/models"):
             return {"data": MODELS}
+        if request.startswith(b"GET /count"):
+            return {"num_asked": len(self._asked)}
         return {
             "billed_usd": self._num_billed * PRICE_USD,
             "num_billed": self._num_billed,
@@ -224,10 +226,16 @@ class RunningStub:
 
     def read_bill(self) -> dict[str, Any]:
         """What it was asked and what it costs."""
-        url = self.base_url.removesuffix("/v1") + "/bill"
-        with urllib.request.urlopen(url, timeout=30) as reply:
-            bill: dict[str, Any] = orjson.loads(reply.read())
-        return bill
+        return self._read("bill")
+
+    def count_asked(self) -> int:
+        """Requests so far: an answer of one size, however many there were."""
+        return int(self._read("count")["num_asked"])
+
+    def _read(self, name: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.base_url.removesuffix('/v1')}/{name}", timeout=30) as reply:
+            answer: dict[str, Any] = orjson.loads(reply.read())
+        return answer
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from nanosft.settings.train import TrainSettings
 from nanosft.signals import collecting
 from nanosft.store import open_store
 from nanosft.store.base import Store
+from nanosft.train.allocator import keep_freed_memory
 from nanosft.train.batch import BatchBuilder, TrainingSet
 from nanosft.train.data import (
     Data,
@@ -104,6 +105,8 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
     ):
         if not world.is_first:
             logging.getLogger("nanosft").setLevel(logging.ERROR)
+        if world.device.type == "cpu":
+            keep_freed_memory()
         store = open_store(settings.out)
         OutputPrefix(store, "train", {}).check_other((settings.base, settings.data))
         if settings.preflight:

@@ -56,6 +56,7 @@ class Rates:
 DEFAULTS: Final = Setting("defaults")
 SETTINGS: Final = (
     DEFAULTS,
+    Setting("freed memory goes back", env={"GLIBC_TUNABLES": ""}),
     Setting("threads sleep", ("--dtype", "float32"), {"OMP_WAIT_POLICY": "PASSIVE"}),
     Setting("threads spin", ("--dtype", "float32"), {"OMP_WAIT_POLICY": "ACTIVE"}),
     *(
