@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -44,6 +44,7 @@ class World:
         local_size: Ranks on this node.
         device: Where this rank computes.
         background: A group for the thread that saves, so that its collectives never meet the main thread's.
+        signals: Numbers of the signals that this rank has caught so far.
     """
 
     rank: int = 0
@@ -52,6 +53,7 @@ class World:
     local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     background: Any = None
+    signals: Sequence[int] = ()
 
     @property
     def is_first(self) -> bool:
@@ -101,6 +103,15 @@ class World:
                 raise found
         return result  # type: ignore[return-value]  # no error, so there is a result
 
+    def stop_if_told(self) -> None:
+        """End this rank where it has caught a signal; inside `run_on_all_ranks`, which ends the others with it.
+
+        Raises:
+            Interrupted: It has.
+        """
+        if self.signals:
+            raise Interrupted(self.signals[0])
+
     @contextmanager
     def enter_on_rank_zero(self, make: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
         """A context that rank 0 alone is in; what it gives, or its error on entering, on every rank."""
@@ -132,7 +143,12 @@ ALONE: Final = World()
 
 @contextmanager
 def open_world(
-    device: str, *, timeout_s: float, num_threads: int | None = None, name: str = "train"
+    device: str,
+    *,
+    timeout_s: float,
+    num_threads: int | None = None,
+    name: str = "train",
+    signals: Sequence[int] = (),
 ) -> Iterator[World]:
     """Join the other ranks, as torchrun's variables tell, and leave them in order: rank 0 last.
 
@@ -143,6 +159,7 @@ def open_world(
         timeout_s: After which a collective that waits for another rank fails.
         num_threads: CPU threads of this rank; None: OMP_NUM_THREADS, or the cores shared evenly.
         name: Of what the ranks meet for; a process that meets the others twice has two.
+        signals: Where the numbers of caught signals are noted (`signals.collecting`); none where they raise.
 
     Raises:
         ConfigError: CUDA is asked for and there is none, or fewer GPUs than ranks; or WORLD_SIZE came without the
@@ -154,7 +171,7 @@ def open_world(
     chosen = _choose_device(device, local_rank, local_size)
     _set_threads(num_threads, local_size)
     if size == 1:
-        yield World(device=chosen)
+        yield World(device=chosen, signals=signals)
         return
     timeout = timedelta(seconds=timeout_s)
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
@@ -178,7 +195,7 @@ def open_world(
         )
         background = dist.new_group(backend="gloo", timeout=timeout)
     try:
-        yield World(rank, size, local_rank, local_size, chosen, background)
+        yield World(rank, size, local_rank, local_size, chosen, background, signals)
     except NanosftError as exc:
         num_told = _count(store, "nanosft/told")
         _leave(store, rank, size, timeout_s=_ERROR_LEAVE_TIMEOUT_S)

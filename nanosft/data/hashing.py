@@ -1,7 +1,7 @@
 """Lineage: the SHA-256 of an object where no manifest states it, and what a child of some data names as its parents."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,31 +13,37 @@ from nanosft.store import Store, open_store
 _BLOCK_BYTES: Final = 1 << 22
 
 
-def hash_object(store: Store, key: str) -> str:
+def hash_object(store: Store, key: str, *, look: Callable[[], None] = lambda: None) -> str:
     """SHA-256 (hex) of an object's bytes as they are stored.
+
+    Args:
+        store: Where it lies.
+        key: Its key.
+        look: Called after each block; what it raises ends the reading.
 
     Raises:
         MissingObjectError: There is none.
         StoreError: The store fails.
     """
     digest = hashlib.sha256()
-    hash_into(digest, store, key)
+    hash_into(digest, store, key, look=look)
     return digest.hexdigest()
 
 
-def hash_into(digest: "hashlib._Hash", store: Store, key: str) -> None:
+def hash_into(digest: "hashlib._Hash", store: Store, key: str, *, look: Callable[[], None] = lambda: None) -> None:
     """Update a digest with an object's bytes as they are stored; raises as `hash_object` does."""
     with store.open_read(key) as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
+            look()
 
 
-def pin_objects(objects: Iterable[DataObject]) -> list[DataObject]:
+def pin_objects(objects: Iterable[DataObject], *, look: Callable[[], None] = lambda: None) -> list[DataObject]:
     """The objects with the SHA-256 that their bytes have now, where no manifest states one.
 
-    Whoever reads them afterwards meets these bytes, or a DataError.
+    Whoever reads them afterwards meets these bytes, or a DataError. `look` is as of `hash_object`.
     """
-    return [replace(item, sha256=sha256_of(item)) for item in objects]
+    return [replace(item, sha256=item.sha256 or hash_object(item.store, item.key, look=look)) for item in objects]
 
 
 def sha256_of(item: DataObject) -> str:

@@ -197,6 +197,7 @@ def _share(
         found = []
         with torch.inference_mode(), Bar(label, sum(map(len, own)), quiet=not world.is_first) as bar:
             for block in own:
+                world.stop_if_told()
                 found.append(work(block))
                 bar.advance(len(block))
         return found

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -82,22 +83,31 @@ def evaluate(module: LossModule, data: ValidationSet, world: World) -> dict[str,
     """Scores by source, and of all under the empty name.
 
     Every rank returns the same. The numbers depend on the number of ranks by rounding alone.
+
+    Raises:
+        Interrupted: A signal came to any rank; all look after each micro-batch.
     """
     tokens = data.builder.tokens
     num_sources = len(tokens.source_names)
     sums = np.zeros((4, num_sources))  # loss, loss over text, bytes, tokens
-    shares = split_rows(
-        range(len(data.builder.rows)), rank=world.rank, world_size=world.size, device_rows=data.device_rows
-    )
-    for rows in shares:
+
+    def add(rows: range) -> None:
+        nonlocal sums
+        world.stop_if_told()
         if not len(rows):
-            continue
+            return
         batch = data.builder.build(rows)
         losses = module.token_losses(batch.to(world.device)).cpu().double().numpy()
         num_bytes = data.token_bytes[batch.labels.numpy()]
         sources = tokens.sources[batch.items]
         columns = (losses, losses * (num_bytes > 0), num_bytes, np.ones_like(losses))
         sums += [np.bincount(sources, weights=column, minlength=num_sources) for column in columns]
+
+    shares = split_rows(
+        range(len(data.builder.rows)), rank=world.rank, world_size=world.size, device_rows=data.device_rows
+    )
+    for rows in shares:
+        world.run_on_all_ranks(partial(add, rows))
     totals = world.sum(torch.from_numpy(sums)).numpy()
     scores = {"": _score(totals.sum(axis=1))}
     return scores | {name: _score(totals[:, index]) for index, name in enumerate(tokens.source_names)}
@@ -133,13 +143,26 @@ def render_prompts(tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: in
 
 @torch.no_grad()
 def sample_answers(model: GPT, prompts: Prompts, world: World) -> dict[str, str]:
-    """The model's likeliest answer to each prompt, shared out over the ranks; the same on every rank."""
+    """The model's likeliest answer to each prompt, shared out over the ranks; the same on every rank.
+
+    Raises:
+        Interrupted: A signal came to any rank; it looks after each token, the others after each answer.
+    """
     engine = Engine(model, prompts.tokenizer)
     end_id = prompts.tokenizer.assistant_end_id
     own: dict[str, str] = {}
-    for index in range(world.rank, len(prompts.ids), world.size):
-        answer = engine.generate(prompts.ids[index], max_tokens=prompts.max_tokens, temperature=0.0, top_k=None, seed=0)
-        own[prompts.texts[index]] = prompts.tokenizer.decode([token for token in answer if token != end_id])
+
+    def answer(index: int) -> None:
+        tokens = []
+        if index < len(prompts.ids):
+            ids = prompts.ids[index]
+            for token in engine.generate(ids, max_tokens=prompts.max_tokens, temperature=0.0, top_k=None, seed=0):
+                world.stop_if_told()
+                tokens.append(token)
+            own[prompts.texts[index]] = prompts.tokenizer.decode([token for token in tokens if token != end_id])
+
+    for first in range(0, len(prompts.ids), world.size):
+        world.run_on_all_ranks(partial(answer, first + world.rank))
     answers = {text: answer for found in world.gather(own) for text, answer in found.items()}
     return {text: answers[text] for text in prompts.texts}
 

@@ -3,82 +3,28 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import torch
-from torch import nn
 
-from nanosft.distributed import World
 from nanosft.errors import ConfigError, Interrupted
-from nanosft.nanochat import Checkpoint
 from nanosft.progress import Bar
 from nanosft.settings.train import TrainSettings
-from nanosft.train.batch import MicroBatch, TrainingSet
-from nanosft.train.evaluate import Prompts, ValidationSet, evaluate, sample_answers
-from nanosft.train.metrics import MetricsLog, Throughput, peak_memory_bytes
-from nanosft.train.optim import MuonAdamW, Schedule, muon_momentum
+from nanosft.train.batch import MicroBatch
+from nanosft.train.evaluate import evaluate, sample_answers
+from nanosft.train.metrics import peak_memory_bytes
+from nanosft.train.optim import muon_momentum
 from nanosft.train.progress import Progress, describe_rise
-from nanosft.train.state import StateSaver
-from nanosft.train.step import LossModule, NonFiniteError, StepResult, train_step
-
-AskModel = Callable[[Checkpoint, World], Mapping[str, float]]
-"""Asks a model in training something, on all ranks at once; the figures go to the metrics."""
+from nanosft.train.run import Run
+from nanosft.train.step import NonFiniteError, StepResult, train_step
 
 _NUM_NAMED: Final = 8
 """Rows and conversations that an error names at the most."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What is trained.
-
-    Attributes:
-        module: The model and its loss.
-        replica: What is run for training: `module`, or its replication over the ranks.
-        optimizer: Its groups hold the module's parameters.
-        schedule: Scales the learning rates.
-    """
-
-    module: LossModule
-    replica: nn.Module
-    optimizer: MuonAdamW
-    schedule: Schedule
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that the loop works with, made by the stage.
-
-    Attributes:
-        settings: How often to save, evaluate and report.
-        world: This rank among all.
-        learner: What is trained.
-        training: What it is trained on, step by step.
-        val: What it is evaluated on, or None where there is no validation data.
-        prompts: What it answers at each evaluation.
-        ask: Gives more figures of it at each evaluation, or None.
-        saver: Keeps states and the best model.
-        metrics: What is reported goes there.
-        throughput: Turns the time of a step into rates.
-        signals: Numbers of the signals caught so far.
-    """
-
-    settings: TrainSettings
-    world: World
-    learner: Learner
-    training: TrainingSet
-    val: ValidationSet | None
-    prompts: Prompts
-    ask: Callable[[], Mapping[str, float]] | None
-    saver: StateSaver
-    metrics: MetricsLog
-    throughput: Throughput
-    signals: Sequence[int]
 
 
 class Flags(NamedTuple):
@@ -110,7 +56,8 @@ def train(run: Run, progress: Progress) -> Progress:
     """Train from `progress` to the end of the plan, or to an early stop.
 
     Raises:
-        Interrupted: A signal came to any rank; the state of the step just finished is saved.
+        Interrupted: A signal came to any rank; the state of the step just finished is saved. An evaluation that it
+            came into is made anew when the run goes on.
         NonFiniteError: Named with its step and its conversations; nothing was updated by that step.
     """
     plan = run.training.plan
@@ -139,7 +86,7 @@ def train(run: Run, progress: Progress) -> Progress:
             if flags.is_terminated or flags.is_interrupted:  # before the evaluation, which may outlast the grace left
                 _save_and_stop(run, progress, signal.SIGTERM if flags.is_terminated else signal.SIGINT)
             if _must_evaluate(run, progress.step):
-                progress = _evaluate(run, progress)
+                progress = _evaluate_or_stop(run, progress)
             is_due |= flags.is_due > 0 or _is_every(run.settings.save_every, progress.step)
             if is_due and not flags.is_saving and progress.step < plan.num_steps:
                 before_s = time.monotonic()
@@ -154,7 +101,14 @@ def _catch_up(run: Run, progress: Progress) -> Progress:
     if progress.evaluated_step == progress.step:
         return progress
     is_start = progress.step == 0 and (run.val is not None or run.ask is not None)
-    return _evaluate(run, progress) if is_start or _must_evaluate(run, progress.step) else progress
+    if not is_start and not _must_evaluate(run, progress.step):
+        return progress
+    try:
+        return _evaluate(run, progress)
+    except Interrupted:  # the state, where there is one, is that of this step
+        if run.world.is_first:
+            run.metrics.close()
+        raise
 
 
 def _load_ahead(run: Run, steps: range) -> Generator[list[MicroBatch]]:
@@ -174,8 +128,8 @@ def _raise_flags(run: Run, *, since_saved_s: float) -> Flags:
     return Flags(
         is_saving=run.saver.is_busy,
         is_due=bool(save_s) and since_saved_s >= save_s and run.world.is_first,
-        is_terminated=signal.SIGTERM in run.signals,
-        is_interrupted=signal.SIGINT in run.signals,
+        is_terminated=signal.SIGTERM in run.world.signals,
+        is_interrupted=signal.SIGINT in run.world.signals,
     )
 
 
@@ -245,8 +199,20 @@ def _must_evaluate(run: Run, step: int) -> bool:
     return step == run.training.plan.num_steps or _is_every(run.settings.eval_every, step)
 
 
+def _evaluate_or_stop(run: Run, progress: Progress) -> Progress:
+    """Evaluate; where a signal comes meanwhile, save the state that was to be evaluated."""
+    try:
+        return _evaluate(run, progress)
+    except Interrupted as exc:
+        _save_and_stop(run, progress, exc.signum)
+
+
 def _evaluate(run: Run, progress: Progress) -> Progress:
-    """Score the model, sample its answers, and keep it when it is the best so far."""
+    """Score the model, sample its answers, and keep it when it is the best so far.
+
+    Raises:
+        Interrupted: A signal came to any rank; a batch, a sampled token or a block of probes later at the most.
+    """
     world, module = run.world, run.learner.module
     progress = replace(progress, evaluated_step=progress.step)
     record: dict[str, Any] = {"step": progress.step}
@@ -291,7 +257,7 @@ def _save(run: Run, progress: Progress) -> None:
     run.saver.save(progress)
 
 
-def _save_and_stop(run: Run, progress: Progress, signum: int) -> None:
+def _save_and_stop(run: Run, progress: Progress, signum: int) -> NoReturn:
     _save(run, progress)
     run.saver.finish()
     if run.world.is_first:

@@ -9,7 +9,6 @@ Started again, the same command goes on from the newest state in `--out`; where 
 
 import logging
 import secrets
-from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ import torch
 
 from nanosft.data import OutputPrefix
 from nanosft.distributed import World, open_world
-from nanosft.errors import ConfigError, Interrupted, TrainError
+from nanosft.errors import ConfigError, TrainError
 from nanosft.manifest import Manifest
 from nanosft.nanochat.attention import activate_flash_attention
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
@@ -43,12 +42,13 @@ from nanosft.train.data import (
 from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
 from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish, writing
 from nanosft.train.fit import choose_device_rows, fits_into_memory
-from nanosft.train.loop import AskModel, Learner, Run, train
+from nanosft.train.loop import train
 from nanosft.train.metrics import MetricsLog, Throughput, count_flops_per_token, find_peak_flops
 from nanosft.train.optim import HyperParameters, MuonAdamW, group_parameters, load_moments
 from nanosft.train.precision import DTYPES, choose_dtype
 from nanosft.train.preflight import run_preflight
 from nanosft.train.progress import Progress
+from nanosft.train.run import AskModel, Learner, Run
 from nanosft.train.sinks import open_sinks
 from nanosft.train.state import StateSaver, list_states, restore
 from nanosft.train.step import LossModule, replicate
@@ -101,7 +101,7 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
     timeout_s, num_threads = settings.collective_timeout_s, settings.num_threads
     with (
         collecting() as signals,
-        open_world(settings.device, timeout_s=timeout_s, num_threads=num_threads) as world,
+        open_world(settings.device, timeout_s=timeout_s, num_threads=num_threads, signals=signals) as world,
     ):
         if not world.is_first:
             logging.getLogger("nanosft").setLevel(logging.ERROR)
@@ -115,19 +115,22 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
         finished = world.run_on_rank_zero(lambda: find_finished(store, find_content(settings)))
         if finished is not None:
             return finished
-        inputs = _load(settings, store, world, signals, ask)
+        inputs = _load(settings, store, world, ask)
         plan = _plan(inputs)
-        _stop_if_told(signals, world)
+        world.run_on_all_ranks(world.stop_if_told)  # before the first step there is nothing to save yet
         with world.enter_on_rank_zero(lambda: writing(store, inputs.manifest)) as finished:
             if finished is not None:  # by another process, since
                 return finished
             with ThreadPoolExecutor(1, thread_name_prefix="nanosft-save") as writer:
-                run, progress = _assemble(inputs, plan, writer, signals)
+                run, progress = _assemble(inputs, plan, writer)
                 progress = _train(run, progress)
-                return world.run_on_rank_zero(lambda: _finish(inputs, run, progress))
+                summary = world.run_on_rank_zero(lambda: _finish(inputs, run, progress))
+                if settings.evaluate:  # which may take long
+                    world.run_on_all_ranks(world.stop_if_told)
+                return summary
 
 
-def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence[int], ask: AskModel | None) -> Inputs:
+def _load(settings: TrainSettings, store: Store, world: World, ask: AskModel | None) -> Inputs:
     """Everything a run reads before its first step, the same on all ranks."""
     base = world.run_on_all_ranks(lambda: _load_base(settings, world))
     base.model.compute_dtype = world.run_on_rank_zero(lambda: _choose_dtype(settings, store, base, world))
@@ -139,7 +142,7 @@ def _load(settings: TrainSettings, store: Store, world: World, signals: Sequence
         context_len=base.model.config.sequence_len,
     )
     cached = world.run_on_rank_zero(
-        lambda: prepare_data(settings, store, base.tokenizer_uri, capacity=hyper.capacity, signals=signals)
+        lambda: prepare_data(settings, store, base.tokenizer_uri, capacity=hyper.capacity, look=world.stop_if_told)
     )
     data = world.run_on_all_ranks(lambda: read_data(store, cached))
     token_bytes = None
@@ -198,14 +201,13 @@ def _plan(inputs: Inputs) -> StepPlan:
     return plan
 
 
-def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequence[int]) -> tuple[Run, Progress]:
+def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor) -> tuple[Run, Progress]:
     """What the loop works with, and where it begins: at the newest state, or at the base.
 
     Args:
         inputs: What the run is made from; the base's parameters are overwritten by a state's.
         plan: The run's steps.
         writer: One thread that writes to the store, in order.
-        signals: Numbers of the signals caught so far.
     """
     settings, world, base, hyper = inputs.settings, inputs.world, inputs.base, inputs.hyper
     dtype = base.model.compute_dtype
@@ -256,7 +258,6 @@ def _assemble(inputs: Inputs, plan: StepPlan, writer: Executor, signals: Sequenc
             count_flops_per_token(base.model, inputs.data.train, span=span),
             find_peak_flops(world.device, dtype) * world.size,
         ),
-        signals=signals,
     )
     return run, progress
 
@@ -338,10 +339,3 @@ def _finish(inputs: Inputs, run: Run, progress: Progress) -> TrainSummary:
         metrics=run.metrics,
         manifest=inputs.manifest,
     )
-
-
-def _stop_if_told(signals: Sequence[int], world: World) -> None:
-    """Before the first step there is nothing to save yet."""
-    told = [signum for found in world.gather(list(signals[:1])) for signum in found]
-    if told:
-        raise Interrupted(told[0])

@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from nanosft.data import DataObject, list_data_objects, pin_objects, read_manifest
-from nanosft.errors import DataError, Interrupted
+from nanosft.errors import DataError
 from nanosft.manifest import Parent
 from nanosft.nanochat.tokenizer import read_tokenizer
 from nanosft.progress import Bar
@@ -81,7 +81,12 @@ def _split_by_name(uri: str) -> tuple[list[DataObject], list[DataObject]]:
 
 
 def prepare_data(
-    settings: TrainSettings, store: Store, tokenizer_uri: str, *, capacity: int, signals: Sequence[int] = ()
+    settings: TrainSettings,
+    store: Store,
+    tokenizer_uri: str,
+    *,
+    capacity: int,
+    look: Callable[[], None] = lambda: None,
 ) -> CachedTokens:
     """Make the tokens of all conversations, or find them in the run's store, where every rank can read them.
 
@@ -90,23 +95,22 @@ def prepare_data(
         store: The run's store.
         tokenizer_uri: The base, or the experiment in it, that the tokenizer is of.
         capacity: Tokens of a row.
-        signals: Numbers of the signals caught so far; the first one stops the work.
+        look: Called every few MB and some hundred conversations; what it raises ends the work.
 
     Raises:
-        Interrupted: A signal came.
         DataError: The data is missing, damaged, or holds a line that cannot be trained on.
     """
     tokenizer_pickle, _ = read_tokenizer(tokenizer_uri)
-    train, val = map(pin_objects, split_objects(settings.data, settings.val_data))
+    train, val = (pin_objects(items, look=look) for items in split_objects(settings.data, settings.val_data))
     train_sha256 = hash_objects(train)
     parents = [_find_parent(settings.data, train_sha256)]
-    train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, signals)
+    train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, look)
     if not val:
         return CachedTokens(train_key, None, tuple(parents))
     val_sha256 = hash_objects(val)
     if settings.val_data is not None:
         parents.append(_find_parent(settings.val_data, val_sha256))
-    val_key = _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, signals)
+    val_key = _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, look)
     return CachedTokens(train_key, val_key, tuple(parents))
 
 
@@ -134,7 +138,7 @@ def _ensure(
     store: Store,
     tokenizer_pickle: bytes,
     capacity: int,
-    signals: Sequence[int],
+    look: Callable[[], None],
 ) -> str:
     """The key of the objects' tokens, made now unless they are there."""
     key = cache_key(sha256, tokenizer_pickle, capacity=capacity, overlong=settings.overlong)
@@ -146,8 +150,7 @@ def _ensure(
 
         def advance(num: int) -> None:
             bar.advance(num)
-            if signals:
-                raise Interrupted(signals[0])
+            look()
 
         tokens = tokenize(
             read_lines(objects),

@@ -43,11 +43,19 @@ def test_nothing_to_train_on_is_said(tmp_path):
         split(write(tmp_path / "data", "val-00000.jsonl", "val-00001.jsonl"))
 
 
-def test_a_signal_ends_tokenising_and_leaves_no_tokens(tmp_path):
+@pytest.mark.parametrize("num_looks", [0, 1])
+def test_a_signal_ends_hashing_and_tokenising_and_leaves_no_tokens(tmp_path, num_looks):
     store = open_store(str(tmp_path / "out"))
     settings = TrainSettings(
         base=str(GOLDEN / "g5"), data=write(tmp_path / "data", "a.jsonl"), out=str(tmp_path / "out")
     )
+    looks = iter([None] * num_looks)
+
+    def look() -> None:
+        if next(looks, 15) == 15:
+            raise Interrupted(15)
+
     with pytest.raises(Interrupted):
-        prepare_data(settings, store, settings.base, capacity=257, signals=[15])
+        prepare_data(settings, store, settings.base, capacity=257, look=look)
+    assert next(looks, 15) == 15
     assert not list(store.list("plan/"))
