@@ -1,6 +1,6 @@
 """A process that dies at any call of a run in batches, and what its successors make of it.
 
-    python -m tests.batch_kills [--form openai] [--share 0.2]
+    python -m tests.batch_kills [--form openai] [--share 0.2] [--gone 0.3]
 
 A short run is counted first: every call of its store and of its provider. Then it is ended before, and after, each of
 them, by an exception that nothing catches and that every later call raises again, as if the process were gone. The
@@ -22,6 +22,7 @@ from unittest import mock
 from nanosft.data import read_conversations, read_manifest
 from nanosft.errors import ProviderError
 from nanosft.generate import provider, stage
+from nanosft.generate.batches import look
 from nanosft.generate.provider import HttpReply
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
@@ -125,35 +126,41 @@ def run(out: str, stub: BatchStub, fuse: Fuse, **changes: Any) -> bool:
     with (
         mock.patch.dict(vars(provider), open_http=open_http),
         mock.patch.object(stage, "open_store", return_value=store),
+        mock.patch.multiple(look, _GONE_AFTER_S=0.0, _PAUSE_S=0.0),
     ):
         try:
             stage.run_generate(GenerateSettings(**values))
-        except Killed:
+        except (Killed, ProviderError):  # three batches in a row that bring nothing end a run: it is started again
             return False
     return True
 
 
-def make_stub(form: str) -> BatchStub:
-    """A provider that loses nothing, some of whose answers are refused."""
-    return BatchStub(
-        NUM, form=form, faults=Faults(broken=0.15, doubled=0.1), num_polls=1, states_costs=form == "openai"
-    )
+def make_stub(form: str, gone: float = 0.0) -> BatchStub:
+    """A provider some of whose answers are refused, and that loses nothing but a share of its batches."""
+    faults = Faults(broken=0.15, doubled=0.1, gone=gone)
+    return BatchStub(NUM, form=form, faults=faults, num_polls=1, states_costs=form == "openai")
 
 
-def count_calls(form: str, folder: Path, **changes: Any) -> int:
+def count_calls(form: str, folder: Path, *, gone: float = 0.0, **changes: Any) -> int:
     """Calls of a run that nothing disturbs."""
     fuse = Fuse()
-    assert run(str(folder / "counted"), make_stub(form), fuse, **changes)
+    assert _run_to_the_end(str(folder / "counted"), make_stub(form, gone), fuse, **changes)
     return fuse.num_calls
 
 
-def kill_and_go_on(form: str, folder: Path, at: int, when: str, **changes: Any) -> str:
+def _run_to_the_end(out: str, stub: BatchStub, fuse: Fuse, **changes: Any) -> bool:
+    """Runs until one comes to its end; as many as may be needed where batches bring nothing, else one."""
+    most_runs = _MOST_RUNS if stub.faults.gone or stub.faults.failed else 1
+    return any(run(out, stub, fuse, **changes) for _ in range(most_runs))
+
+
+def kill_and_go_on(form: str, folder: Path, at: int, when: str, *, gone: float = 0.0, **changes: Any) -> str:
     """End a run at a call, the next one at another, and let the third go on; what is wrong then, or nothing."""
-    out, stub, draw = str(folder / f"{at}-{when}"), make_stub(form), random.Random(at)
+    out, stub, draw = str(folder / f"{at}-{when}"), make_stub(form, gone), random.Random(at)
     if run(out, stub, Fuse(at, when), **changes):
         return "the run was not ended"
     run(out, stub, Fuse(draw.randrange(60), draw.choice(WHEN)), **changes)
-    if not run(out, stub, Fuse(), **changes):
+    if not _run_to_the_end(out, stub, Fuse(), **changes):
         return "the last run did not end"
     return find_problem(out, stub)
 
@@ -168,8 +175,9 @@ def find_problem(out: str, stub: BatchStub) -> str:
         return f"{len(set(rows))} of {NUM} rows are in the set"
     if num_twice:
         return f"{num_twice} requests were paid for twice"
-    if round((manifest.cost_usd or 0) * PICO) != stub.billed_pico:
-        return f"the manifest states ${manifest.cost_usd}, and ${stub.billed_pico / PICO} were billed"
+    billed_pico = stub.billed_pico - stub.gone_pico
+    if round((manifest.cost_usd or 0) * PICO) != billed_pico:
+        return f"the manifest states ${manifest.cost_usd}, and ${billed_pico / PICO} were billed"
     return ""
 
 
@@ -178,10 +186,7 @@ def _make_many() -> list[str]:
     faults = Faults(0.05, 0.05, 0.05, failed=0.1, expired=0.1, missing=0.01, doubled=0.05, partial=0.02, broken=0.05)
     stub = BatchStub(_NUM_MANY, faults=faults)
     with tempfile.TemporaryDirectory(prefix="nanosft-kills-") as folder, contextlib.redirect_stderr(None):
-        for _ in range(_MOST_RUNS):  # three batches in a row that fail end a run: it is started again
-            with contextlib.suppress(ProviderError):
-                run(folder, stub, Fuse(), num=_NUM_MANY, batch_size=500)
-                break
+        _run_to_the_end(folder, stub, Fuse(), num=_NUM_MANY, batch_size=500)
         manifest = read_manifest(open_store(folder))
     if manifest is None:
         return [f"{_NUM_MANY} rows: not finished"]
@@ -198,15 +203,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.batch_kills", description="Kills at every call.")
     parser.add_argument("--form", choices=FORMS, action="append")
     parser.add_argument("--share", type=float, default=1.0, help="of the calls, at random")
+    parser.add_argument("--gone", type=float, default=0.0, help="of the batches, that the provider forgets")
     options = parser.parse_args()
     problems: list[str] = []
     for form in options.form or FORMS:
         started_s = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="nanosft-kills-") as folder, contextlib.redirect_stderr(None):
-            num_calls = count_calls(form, Path(folder))
+            num_calls = count_calls(form, Path(folder), gone=options.gone)
             points = [(at, when) for at in range(num_calls) for when in WHEN]
             points = random.Random(0).sample(points, max(1, round(options.share * len(points))))
-            found = {point: kill_and_go_on(form, Path(folder), *point) for point in sorted(points)}
+            found = {point: kill_and_go_on(form, Path(folder), *point, gone=options.gone) for point in sorted(points)}
         wrong = [f"{form}, {when} call {at}: {problem}" for (at, when), problem in found.items() if problem]
         seconds = time.monotonic() - started_s
         sys.stdout.write(f"{form}: {num_calls} calls, {len(points)} kills, {len(wrong)} wrong, {seconds:.0f} s\n")

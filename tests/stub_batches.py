@@ -29,6 +29,7 @@ from tests.stub_provider import KNOWLEDGE, PRICE_USD, Stub, write_conversation
 PICO = 10**12
 BATCH_PRICE_PICO = round(PRICE_USD * PICO / 2)
 PAGE = 100
+_NOT_FOUND = HttpReply(404, {}, b'{"error":{"message":"no such batch"}}')
 _FILE = re.compile(rb'name="file".*?\r\n\r\n(.*)\r\n--', re.DOTALL)
 
 
@@ -42,6 +43,8 @@ class Faults:
         http_500: Of calls, that fail for now.
         failed: Of batches, that end as failed, unbilled.
         expired: Of batches, that end as expired, unbilled.
+        gone: Of batches, that are billed and not known any more once they have ended.
+        lost_files: Of batches, that are billed and whose results are not there.
         missing: Of results, that are left out though they are billed.
         doubled: Of results, that come twice.
         partial: Of requests, that fail, unbilled.
@@ -53,6 +56,8 @@ class Faults:
     http_500: float = 0.0
     failed: float = 0.0
     expired: float = 0.0
+    gone: float = 0.0
+    lost_files: float = 0.0
     missing: float = 0.0
     doubled: float = 0.0
     partial: float = 0.0
@@ -81,6 +86,7 @@ class BatchStub:
         form: `openrouter` or `openai`.
         faults: What goes wrong.
         num_polls: Looks at a batch until it has ended.
+        num_denied: First looks at a batch that it is not found by.
         states_costs: Each answer of a batch states its own cost too.
         seed: Of all draws.
     """
@@ -92,6 +98,7 @@ class BatchStub:
         form: str = "openrouter",
         faults: Faults | None = None,
         num_polls: int = 2,
+        num_denied: int = 0,
         states_costs: bool = False,
         seed: int = 7,
     ) -> None:
@@ -106,13 +113,19 @@ class BatchStub:
         self._files: dict[str, bytes] = {}
         self.form = form
         self._num_polls = num_polls
+        self._num_denied = num_denied
         self._states_costs = states_costs
         self._draw = random.Random(seed)
 
     @property
     def billed_pico(self) -> int:
-        """All that was billed, in picodollars."""
+        """All that was billed, in picodollars, for batches that are gone too."""
         return sum(batch.cost_pico for batch in self.batches.values()) + self.num_alone * round(PRICE_USD * PICO)
+
+    @property
+    def gone_pico(self) -> int:
+        """What was billed for batches that are gone: nobody is told of it."""
+        return sum(batch.cost_pico for batch in self.batches.values() if batch.outcome == "gone")
 
     async def send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> HttpReply:
         """One call, as `Send`."""
@@ -144,8 +157,13 @@ class BatchStub:
             return self._take(orjson.loads(body), headers["idempotency-key"])
         if path == "/batches":
             return self._list(query.get("after", [""])[0])
-        batch = self.batches[path.split("/")[2]]
-        if path.endswith("/results"):
+        return self._show(self.batches[path.split("/")[2]], query, of_results=path.endswith("/results"))
+
+    def _show(self, batch: Batch, query: Mapping[str, list[str]], *, of_results: bool) -> HttpReply:
+        if self._is_unknown(batch, of_results=of_results):
+            batch.num_polls += 1
+            return _NOT_FOUND
+        if of_results:
             at = int(query.get("cursor", ["0"])[0])
             following = str(at + PAGE) if at + PAGE < len(batch.results) else None
             return _reply({"results": batch.results[at : at + PAGE], "next_cursor": following})
@@ -154,6 +172,9 @@ class BatchStub:
 
     def _keep_file(self, path: str, body: bytes) -> HttpReply:
         if path != "/files":
+            batch = self.batches.get(path.split("/")[2].rpartition("-")[0])
+            if batch is not None and self._is_unknown(batch, of_results=True):
+                return _NOT_FOUND
             return HttpReply(200, {}, self._files[path.split("/")[2]])
         match = _FILE.search(body)
         assert match is not None, "an upload has a file"
@@ -162,7 +183,7 @@ class BatchStub:
         return _reply({"id": file_id})
 
     def _list(self, after: str) -> HttpReply:
-        newest = list(reversed(self.batches.values()))
+        newest = [batch for batch in reversed(self.batches.values()) if not self._is_unknown(batch)]
         at = next((place + 1 for place, batch in enumerate(newest) if batch.id == after), 0)
         page = [self._describe(batch) for batch in newest[at : at + PAGE]]
         return _reply({"data": page, "has_more": at + PAGE < len(newest)})
@@ -184,15 +205,24 @@ class BatchStub:
         outcome = self._draw_outcome()
         batch = Batch(f"batch-{len(self.batches)}", key, requests, outcome, created_s=2e9 + len(self.batches))
         self.batches[batch.id] = batch
-        if outcome == "completed":
+        if outcome not in {"failed", "expired"}:
             self._answer(batch)
         return _reply(self._describe(batch), 202)
 
     def _draw_outcome(self) -> str:
         at = self._draw.random()
-        if at < self.faults.failed:
-            return "failed"
-        return "expired" if at < self.faults.failed + self.faults.expired else "completed"
+        for outcome in ("failed", "expired", "gone", "lost_files"):
+            rate: float = getattr(self.faults, outcome)
+            if at < rate:
+                return outcome
+            at -= rate
+        return "completed"
+
+    def _is_unknown(self, batch: Batch, *, of_results: bool = False) -> bool:
+        if batch.num_polls < self._num_denied:
+            return True
+        is_gone = batch.outcome == "gone" and batch.num_polls >= self._num_polls
+        return is_gone or (of_results and batch.outcome == "lost_files")
 
     def _answer(self, batch: Batch) -> None:
         for number, (custom_id, fields) in enumerate(batch.requests):
@@ -202,7 +232,7 @@ class BatchStub:
                 continue
             cost_pico = BATCH_PRICE_PICO + number * 7 + len(custom_id)
             batch.cost_pico += cost_pico
-            self.answered[name] += 1
+            self.answered[name] += batch.outcome == "completed"
             result = {"custom_id": custom_id, "response": self._respond(name, fields, cost_pico), "error": None}
             if self._draw.random() >= self.faults.missing:
                 batch.results += [result] * (1 + (self._draw.random() < self.faults.doubled))
@@ -225,7 +255,8 @@ class BatchStub:
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
         is_ended = batch.num_polls >= self._num_polls
-        state = batch.outcome if is_ended else ("validating", "in_progress")[batch.num_polls > 0]
+        outcome = "completed" if batch.outcome == "lost_files" else batch.outcome
+        state = outcome if is_ended else ("validating", "in_progress")[batch.num_polls > 0]
         num = len(batch.requests)
         num_failed = sum(result["error"] is not None for result in batch.results) if is_ended else 0
         value: dict[str, Any] = {

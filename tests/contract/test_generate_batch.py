@@ -214,3 +214,66 @@ def test_a_judge_scores_one_by_one_what_came_in_batches(out, use):
     assert stub.num_alone == NUM
     assert cost_pico(out) == stub.billed_pico
     assert round(counts["judge"]["cost_usd"] * PICO) == NUM * round(PRICE_USD * PICO)
+
+
+@pytest.fixture
+def believes_at_once(monkeypatch):
+    """A batch that is not found is gone: nobody waits."""
+    monkeypatch.setattr("nanosft.generate.batches.look._GONE_AFTER_S", 0.0)
+    monkeypatch.setattr("nanosft.generate.batches.look._PAUSE_S", 0.0)
+
+
+@pytest.mark.parametrize(("form", "fault"), [("openrouter", "gone"), ("openai", "lost_files")])
+@pytest.mark.usefixtures("believes_at_once")
+def test_a_batch_that_the_provider_no_longer_knows_releases_its_rows(out, use, caplog, form, fault):
+    """HTTP 404 ended this run, and each after it, with 75 until the batch's record was removed by hand."""
+    stub = use(BatchStub(NUM, form=form, faults=Faults(**{fault: 1.0}), states_costs=True))
+    options = {"openrouter_fields": form == "openrouter", "batch_rest": 0, "budget_usd": 1.0, "prompt_price_usd": 0.07}
+    with pytest.raises(BatchesPendingError):
+        run_generate(settings(out, num=10, wait=False, **options))
+    stub.faults = Faults()
+    run_generate(settings(out, num=20, **options))
+    assert rows_of(out) == list(range(20))
+    assert "batch 1/00000-000000 is taken to be gone" in caplog.text
+    lost_pico = stub.batches["batch-0"].cost_pico
+    [note] = lines_of(out, "batches/1/00000-000000.done")
+    assert "HTTP 404" in note["gone"]
+    counts, store = manifest_of(out).counts, open_store(out)
+    assert note["num_gone"] == counts["rejects"]["batch_gone"] == counts["answers"]["unknown"] == 10
+    assert cost_pico(out) == stub.billed_pico - lost_pico
+    assert counts["cost"]["unknown_usd"] * PICO == pytest.approx(lost_pico, rel=0.01)
+    last = [info.key for info in store.list("budget/")][-1]
+    assert orjson.loads(store.read(last))["reserved_usd"] * PICO == pytest.approx(stub.billed_pico, rel=0.01)
+
+
+@pytest.mark.usefixtures("believes_at_once")
+def test_results_that_are_gone_of_a_batch_that_states_its_cost_are_counted_with_it(out, use):
+    stub = use(BatchStub(NUM, faults=Faults(lost_files=1.0)))
+    with pytest.raises(BatchesPendingError):
+        run_generate(settings(out, num=10, wait=False))
+    stub.faults = Faults()
+    run_generate(settings(out, num=10))
+    assert (rows_of(out), cost_pico(out)) == (list(range(10)), stub.billed_pico)
+    assert manifest_of(out).counts["rejects"] == {"batch_no_answer": 10}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_that_is_not_found_soon_after_it_was_sent_is_waited_for(out, use, form):
+    """A service was seen to answer 404 a second after it had taken a batch, and once more two minutes later."""
+    stub = use(BatchStub(NUM, form=form, num_polls=4, num_denied=3))
+    run_generate(settings(out, num=10, openrouter_fields=form == "openrouter"))
+    assert (len(stub.batches), rows_of(out), max(stub.answered.values())) == (1, list(range(10)), 1)
+
+
+@pytest.mark.usefixtures("believes_at_once")
+def test_a_batch_that_is_not_found_once_is_not_gone(out, use):
+    stub = use(BatchStub(NUM, num_denied=1))
+    run_generate(settings(out, num=10))
+    assert (len(stub.batches), rows_of(out), cost_pico(out)) == (1, list(range(10)), stub.billed_pico)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.usefixtures("believes_at_once")
+def test_no_row_is_lost_wherever_a_process_dies_while_batches_are_gone(tmp_path, form):
+    """One call of some ninety: `python -m tests.batch_kills --gone 0.3` tries each."""
+    assert kill_and_go_on(form, tmp_path, 18, "after", gone=0.3) == ""

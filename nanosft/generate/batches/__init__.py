@@ -1,16 +1,18 @@
 """Batches: rows that are asked for many at a time, at a lower price, and answered within a day.
 
-`batcher` takes rows to batches and their results to the gates; `record` is what is written down of a batch, `journal`
-where; `settle` matches results with requests and shares out what they cost. The provider stands behind the protocol
-of `api`: `openrouter` and `openai_files` are its two forms, both over `http`.
+`batcher` takes rows to batches, as the `policy` has it, and their results to the gates; `look` asks where a batch
+stands, and knows when one is gone; `record` is what is written down of a batch, `journal` where; `settle` matches
+results with requests and shares out what they cost. The provider stands behind the protocol of `api`: `openrouter` and
+`openai_files` are its two forms, both over `http`.
 """
 
 from nanosft.generate.batches.api import BatchApi
-from nanosft.generate.batches.batcher import Batcher, BatchPolicy
+from nanosft.generate.batches.batcher import Batcher
 from nanosft.generate.batches.http import BatchHttp
 from nanosft.generate.batches.journal import Journal, OpenBatch
 from nanosft.generate.batches.openai_files import OpenAiBatches
 from nanosft.generate.batches.openrouter import OpenRouterBatches
+from nanosft.generate.batches.policy import BatchPolicy
 from nanosft.generate.batches.settle import TokenPrices
 
 __all__ = [

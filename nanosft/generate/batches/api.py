@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+GONE: Final = "gone"
+"""The state of a batch that the provider does not know, or no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,14 @@ class RefusedBatchError(Exception):
     """The provider did not take a batch, and never will: nothing of it is billed."""
 
 
+class GoneError(Exception):
+    """The provider does not have the results of a batch, or not all of them: `found` are those that came."""
+
+    def __init__(self, message: str, found: Sequence[BatchResult] = ()) -> None:
+        super().__init__(message)
+        self.found = list(found)
+
+
 class BatchApi(Protocol):
     """A batch service. Each call retries what may pass, and raises what the chat client raises."""
 
@@ -77,7 +88,11 @@ class BatchApi(Protocol):
         """
 
     async def poll(self, batch_id: str) -> BatchStatus:
-        """Where a batch stands; one that the provider has forgotten has expired."""
+        """Where a batch stands; of one that the provider does not know (HTTP 404 and 410) the state is `GONE`."""
 
     async def read_results(self, status: BatchStatus) -> list[BatchResult]:
-        """All results of an ended batch, as they come: ids may be missing or doubled. Empty where it has none."""
+        """All results of an ended batch, as they come: ids may be missing or doubled. Empty where it has none.
+
+        Raises:
+            GoneError: The provider does not have them (HTTP 404 and 410).
+        """

@@ -9,6 +9,7 @@ one needs to go on, and no row is in two batches at once.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any, Final
 from nanosft.errors import BatchesPendingError, ConfigError, CreditError, ProviderError
 from nanosft.generate.batches.api import BatchApi, BatchStatus, Draft, RefusedBatchError
 from nanosft.generate.batches.journal import Journal, OpenBatch
+from nanosft.generate.batches.look import look_at, read_results
+from nanosft.generate.batches.policy import BatchPolicy
 from nanosft.generate.batches.record import BatchRecord, RowRequest, RowResult
 from nanosft.generate.batches.sent import REFUSED, SentBatch
 from nanosft.generate.batches.settle import TokenPrices, settle, to_answer
@@ -34,23 +37,6 @@ _TAKEN_AT_ONCE: Final = 64
 
 WriteFields = Callable[[PlanRow, int, Sequence[str]], Mapping[str, Any]]
 """The fields of a chat request without its model: of a plan row, the attempt, and why earlier answers were rejected."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPolicy:
-    """How batches are made and waited for.
-
-    Attributes:
-        size: Most requests of one; 0: none is sent, only those that are with the provider are looked after.
-        rest: So few rows that were refused before are not worth a batch.
-        poll_s: Seconds between two looks.
-        wait: Wait for batches; or leave, to be started again.
-    """
-
-    size: int
-    rest: int
-    poll_s: float
-    wait: bool
 
 
 @dataclass
@@ -201,6 +187,7 @@ class Batcher:
             for item in record.requests
         ]
         draft = Draft(record.key, record.model, record.created_s, requests)
+        opened.sent_s = time.time()
         try:
             opened.status = await self.api.submit(draft, is_again=is_again)
         except RefusedBatchError as exc:
@@ -213,8 +200,8 @@ class Batcher:
         """Look at every open batch, and take the results of those that have ended; returns their number."""
         num_ended = 0
         for opened in list(self._open):
-            if opened.needs_poll and opened.status is not None:
-                opened.note(await self.api.poll(opened.status.id))
+            if opened.needs_poll:
+                await look_at(self.api, opened)
             if opened.is_ready:
                 await self._take(opened, runner)
                 self._open.remove(opened)
@@ -224,17 +211,7 @@ class Batcher:
         return num_ended
 
     async def _take(self, opened: SentBatch, runner: Runner) -> None:
-        record, status = opened.record, opened.status
-        if not opened.own:
-            results = []
-        elif opened.has_results:
-            results = await asyncio.to_thread(self.journal.read_results, record)
-        else:
-            assert status is not None, "an ended batch has a status"
-            found = [] if status.state == REFUSED else await self.api.read_results(status)
-            settled = await asyncio.to_thread(settle, record, status, found, self.prices_of(record.model))
-            results = await asyncio.to_thread(self.journal.put_results, record, settled)
-            self._settle(opened, results)
+        record, results = opened.record, await self._read_results(opened)
         wanted = {item.row: item for item in opened.own}
         pairs = [(wanted[result.row], result) for result in results if result.row in wanted]
         for at in range(0, len(pairs), _TAKEN_AT_ONCE):
@@ -242,8 +219,22 @@ class Batcher:
             await _run_all([self._take_row(request, result, record, runner) for request, result in some])
         await runner.flush()
         if opened.is_whole:
-            await asyncio.to_thread(self.journal.put_done, record)
-        self._check_failures(results)
+            await asyncio.to_thread(self.journal.put_done, record, results)
+        self._check_failures([result for _, result in pairs])
+
+    async def _read_results(self, opened: SentBatch) -> list[RowResult]:
+        """A result for each request: those in the store, else those of the provider, which are in the store then."""
+        record = opened.record
+        if opened.has_results:
+            return await asyncio.to_thread(self.journal.read_results, record)
+        if not opened.own:
+            return []
+        assert opened.status is not None, "an ended batch has a status"
+        found = [] if opened.status.state == REFUSED else await read_results(self.api, opened)
+        settled = await asyncio.to_thread(settle, record, opened.status, found, self.prices_of(record.model))
+        results = await asyncio.to_thread(self.journal.put_results, record, settled)
+        self._settle(opened, results)
+        return results
 
     async def _take_row(self, request: RowRequest, result: RowResult, record: BatchRecord, runner: Runner) -> None:
         job, answer = request.to_job(), to_answer(result, record.model)

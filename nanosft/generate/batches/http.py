@@ -24,6 +24,7 @@ from nanosft.generate.provider import (
     redact,
 )
 
+GONE_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 _WAIT_BASE_S: Final = 0.5
 _WAIT_MAX_S: Final = 60.0

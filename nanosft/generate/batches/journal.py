@@ -3,7 +3,9 @@
     batches/<num shards>/<shard>-<sequence>.json           its record: key and rows, put if absent, before it is sent
     batches/<num shards>/<shard>-<sequence>.sent.json      the provider's id of it
     batches/<num shards>/<shard>-<sequence>.results.jsonl  a result a row, with its cost; deleted when all are in parts
-    batches/<num shards>/<shard>-<sequence>.done.json      all its rows are in parts: nothing is left to do
+    batches/<num shards>/<shard>-<sequence>.done.json      all its rows are in parts: nothing is left to do; says so
+                                                           where the provider did not know the batch, and how many
+                                                           rows were asked for again because of it
 
 All methods block.
 """
@@ -112,9 +114,11 @@ class Journal:
         key = BATCHES + record.name + _RESULTS
         return parse_results(self.store.read(key), where=self.store.uri_of(key))
 
-    def put_done(self, record: BatchRecord) -> None:
-        """All rows of a batch are in parts: its results need not be kept twice."""
-        self.store.write(BATCHES + record.name + _DONE, b"{}")
+    def put_done(self, record: BatchRecord, results: Sequence[RowResult]) -> None:
+        """All rows of a batch are in parts: its results need not be kept twice, but for what went wrong with it."""
+        gone = [item.error for item in results if item.is_gone]
+        note = {"gone": gone[0], "num_gone": len(gone)} if gone else {}
+        self.store.write(BATCHES + record.name + _DONE, orjson.dumps(note))
         self.store.delete(BATCHES + record.name + _RESULTS)
 
     def uri_of(self, record: BatchRecord) -> str:

@@ -17,8 +17,16 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from nanosft.errors import ProviderError
-from nanosft.generate.batches.api import BatchResult, BatchStatus, Draft, RefusedBatchError
-from nanosft.generate.batches.http import BatchHttp, PassingError, count_of, json_of, object_of, text_of
+from nanosft.generate.batches.api import GONE, BatchResult, BatchStatus, Draft, GoneError, RefusedBatchError
+from nanosft.generate.batches.http import (
+    GONE_STATUSES,
+    BatchHttp,
+    PassingError,
+    count_of,
+    json_of,
+    object_of,
+    text_of,
+)
 from nanosft.generate.batches.openrouter import parse_result
 from nanosft.generate.provider import HttpReply, error_message
 
@@ -70,18 +78,30 @@ class OpenAiBatches:
 
     async def poll(self, batch_id: str) -> BatchStatus:
         """Where it stands."""
-        reply = await self._http.request("GET", f"/batches/{quote(batch_id, safe='')}")
-        if reply.status == HTTPStatus.GONE:
-            return BatchStatus(batch_id, "expired", is_ended=True, error="the provider keeps it no longer")
+        path = f"/batches/{quote(batch_id, safe='')}"
+        reply = await self._http.request("GET", path)
+        if reply.status in GONE_STATUSES:
+            return BatchStatus(batch_id, GONE, is_ended=True, error=self._http.refusal(path, reply))
         return self._status(object_of(reply), reply)
 
     async def read_results(self, status: BatchStatus) -> list[BatchResult]:
         """Those of both files; one that expired has some too."""
-        return [result for file_id in status.objects for result in await self._read_file(file_id)]
+        results: list[BatchResult] = []
+        gone = ""
+        for file_id in status.objects:
+            try:
+                results += await self._read_file(file_id)
+            except GoneError as exc:
+                gone = str(exc)
+        if gone:
+            raise GoneError(gone, results)
+        return results
 
     async def _read_file(self, file_id: str) -> list[BatchResult]:
         path = f"/files/{quote(file_id, safe='')}/content"
         reply = await self._http.request("GET", path)
+        if reply.status in GONE_STATUSES:
+            raise GoneError(self._http.refusal(path, reply))
         if reply.status != HTTPStatus.OK:
             raise ProviderError(f"{self._http.refusal(path, reply)}: no file of results: try again later")
         return [found for item in _lines(reply.body) if (found := parse_result(item)) is not None]

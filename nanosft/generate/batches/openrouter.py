@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from nanosft.errors import ProviderError
-from nanosft.generate.batches.api import BatchResult, BatchStatus, Draft, RefusedBatchError
-from nanosft.generate.batches.http import BatchHttp, count_of, json_of, object_of, text_of
+from nanosft.generate.batches.api import GONE, BatchResult, BatchStatus, Draft, GoneError, RefusedBatchError
+from nanosft.generate.batches.http import GONE_STATUSES, BatchHttp, count_of, json_of, object_of, text_of
 from nanosft.generate.provider import HttpReply, error_message, parse_cost
 
 _ENDPOINT: Final = "/v1/chat/completions"
@@ -46,11 +46,11 @@ class OpenRouterBatches:
         return self._status(reply, "/batches")
 
     async def poll(self, batch_id: str) -> BatchStatus:
-        """Where it stands; 410 is told of one whose 30 days are over."""
+        """Where it stands; 410 is told of one whose 30 days are over, 404 of one that it does not know."""
         path = f"/batches/{quote(batch_id, safe='')}"
         reply = await self._http.request("GET", path)
-        if reply.status == HTTPStatus.GONE:
-            return BatchStatus(batch_id, "expired", is_ended=True, error="the provider keeps it no longer")
+        if reply.status in GONE_STATUSES:
+            return BatchStatus(batch_id, GONE, is_ended=True, error=self._http.refusal(path, reply))
         return self._status(reply, path)
 
     async def read_results(self, status: BatchStatus) -> list[BatchResult]:
@@ -62,8 +62,8 @@ class OpenRouterBatches:
         cursor = ""
         for _ in range(_MAX_PAGES):
             reply = await self._http.request("GET", f"{path}?{urlencode({'cursor': cursor})}" if cursor else path)
-            if reply.status == HTTPStatus.GONE:
-                return results
+            if reply.status in GONE_STATUSES:
+                raise GoneError(self._http.refusal(path, reply), results)
             value = json_of(reply)
             page = value.get("results", value.get("data")) if isinstance(value, dict) else None
             if reply.status != HTTPStatus.OK or not isinstance(page, list):

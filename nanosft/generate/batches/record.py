@@ -106,6 +106,11 @@ class RowResult:
     error: str
     cost_pico: int | None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is lost with its batch, and may have been billed."""
+        return not self.body and self.cost_pico is None
+
 
 def parse_record(name: str, data: bytes, *, where: str) -> BatchRecord:
     """Read a record.

@@ -24,6 +24,7 @@ class SentBatch:
         status: What the provider said last; None: it was not sent, or nobody knows.
         held_usd: What the budget holds for it.
         num_cost_polls: Looks at it since it has ended without a cost.
+        sent_s: When it was sent, in seconds since 1970, or recorded where an earlier process has sent it.
     """
 
     record: BatchRecord
@@ -33,6 +34,10 @@ class SentBatch:
     status: BatchStatus | None = None
     held_usd: float = 0.0
     num_cost_polls: int = 0
+    sent_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.sent_s = self.sent_s or self.record.created_s
 
     @property
     def needs_submit(self) -> bool:

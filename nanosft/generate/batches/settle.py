@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from nanosft.generate.batches.api import BatchResult, BatchStatus
+from nanosft.generate.batches.api import GONE, BatchResult, BatchStatus
 from nanosft.generate.batches.record import BatchRecord, RowResult
-from nanosft.generate.provider import Answer, Problem, Usage, parse_answer
+from nanosft.generate.provider import Answer, Kind, Problem, Usage, parse_answer
 from nanosft.generate.records import pico_of, split_cost, usd_of
 
 _PICO: Final = 10**12
@@ -38,7 +38,7 @@ def settle(
 
     Of results with one id the first counts, and those with an id that the batch has not sent are passed over. A batch's
     cost is shared out by what the answers themselves state, else by their tokens. Where the batch states none, each
-    answer costs what it states, or what its tokens cost.
+    answer costs what it states, or what its tokens cost; what a batch that is gone has cost nobody knows.
     """
     by_id: dict[str, BatchResult] = {}
     for result in found:
@@ -50,6 +50,9 @@ def settle(
     usages = [parse_answer(item.body.encode(), model=record.model).usage if item.body else None for item in results]
     if status.cost_usd is None:
         costs = [_own_cost(usage, prices) for usage in usages]
+        if status.state == GONE:
+            known = [custom_id in by_id for custom_id in map(record.custom_id, record.requests)]
+            costs = [cost if is_known else None for cost, is_known in zip(costs, known, strict=True)]
     else:
         costs = list(split_cost(round(status.cost_usd * _PICO), _weights(usages, prices)))
     return [
@@ -63,7 +66,8 @@ def to_answer(result: RowResult, model: str) -> Answer:
     if result.body:
         answer = parse_answer(result.body.encode(), model=model)
     else:
-        answer = Answer("", result.error, None, model, problem=Problem("batch_no_answer", result.error[:300]))
+        kind: Kind = "batch_gone" if result.is_gone else "batch_no_answer"
+        answer = Answer("", result.error, None, model, problem=Problem(kind, result.error[:300]))
     return answer if result.cost_pico is None else answer.with_cost(usd_of(result.cost_pico))
 
 

@@ -22,6 +22,7 @@ Kind = Literal[
     "body_empty",  # HTTP 200 without a choice or without text
     "error_in_200",  # HTTP 200 whose body is an error
     "batch_no_answer",  # a batch ended without an answer to the request
+    "batch_gone",  # the provider does not know the batch, or no longer: it may have been billed
     "request_refused",  # HTTP 400, 404, 413, 422 of one row, where others were served
     "finish_length",  # cut at max_tokens
     "finish_content_filter",
