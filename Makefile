@@ -9,11 +9,12 @@ PEER   := .venv-peer/.setup-done
 AREAS  ?=
 CHAOS  ?=
 FUZZ   ?=
+SOAK   ?=
 RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos image image-test release lock clean
+.PHONY: help setup demo test coverage check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos soak-load image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -97,6 +98,9 @@ fuzz-serve: setup ## Send five minutes of requests of every kind to `serve`
 
 chaos: setup ## Kill short runs, and spoil what their stores answer, at every call (CHAOS="--share 0.1" for a part)
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+soak-load: setup ## Sample memory, descriptors and threads of long runs of four commands (SOAK="train --scale 0.1" for one)
+	$(BIN)/python -m tests.soak load $(SOAK)
 
 gpu-test: ## Check what needs a GPU and measure it; one JSON object (PYTHON=… with torch from 2.11 on; no other package)
 	$(PYTHON) -m tests.gpu
