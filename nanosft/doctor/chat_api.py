@@ -9,6 +9,7 @@ from nanosft.doctor.finding import Finding, look
 from nanosft.errors import ConfigError, CreditError
 from nanosft.generate.provider import SOON_DAYS, Catalogue, ModelCard, read_key, speaks_openrouter
 from nanosft.settings.doctor import DoctorSettings
+from nanosft.settings.judge import is_paid_judge
 
 _KEYS_URL = "https://openrouter.ai/settings/keys"
 _CREDITS_URL = "https://openrouter.ai/settings/credits"
@@ -16,8 +17,9 @@ _LEAST_USD = 1.0
 
 
 def check_chat_api(settings: DoctorSettings) -> Iterator[Finding]:
-    """Key, what is left on it, and model."""
-    if settings.provider != "openrouter":
+    """Key, what is left on it, models and judge."""
+    judge = settings.judge_model if is_paid_judge(settings.judge_model) else None
+    if settings.provider != "openrouter" and judge is None:
         yield Finding("chat API", "ok", f"--provider {settings.provider} asks nobody")
         return
     key = read_key(settings.openrouter_api_key)
@@ -30,6 +32,9 @@ def check_chat_api(settings: DoctorSettings) -> Iterator[Finding]:
         yield look("API key", f"export OPENROUTER_API_KEY=… ({_KEYS_URL})", lambda: _check_key(catalogue))
     for slug in settings.slugs:
         yield look("model", "--model SLUG, of those that the endpoint lists", partial(_check_model, catalogue, slug))
+    if judge is not None:
+        remedy = "--judge-model SLUG, of those that the endpoint lists"
+        yield look("judge", remedy, partial(_check_model, catalogue, judge, name="judge"))
 
 
 def _check_key(catalogue: Catalogue) -> Finding | str:
@@ -46,21 +51,22 @@ def _check_key(catalogue: Catalogue) -> Finding | str:
     return found
 
 
-def _check_model(catalogue: Catalogue, slug: str) -> Finding | str:
+def _check_model(catalogue: Catalogue, slug: str, name: str = "model") -> Finding | str:
+    option = "--model" if name == "model" else f"--{name}-model"
     offers = catalogue.read_models()
     if slug not in offers:
         near = difflib.get_close_matches(slug, offers, n=3)
-        remedy = f"--model {near[0]}" if near else "--model SLUG, of those that the endpoint lists"
+        remedy = f"{option} {near[0]}" if near else f"{option} SLUG, of those that the endpoint lists"
         others = f"; there are {', '.join(near)}" if near else f"; there are {len(offers)} others"
-        return Finding("model", "error", f"{slug} is not offered{others}", remedy, ConfigError.exit_code)
+        return Finding(name, "error", f"{slug} is not offered{others}", remedy, ConfigError.exit_code)
     card = offers[slug]
     if card.expires_within(SOON_DAYS, now=datetime.now(UTC)):
         return Finding(
-            "model", "warning", f"{slug} is offered until {card.expires:%Y-%m-%d}", "--model SLUG, before then"
+            name, "warning", f"{slug} is offered until {card.expires:%Y-%m-%d}", f"{option} SLUG, before then"
         )
     if not card.supports("structured_outputs"):
         return Finding(
-            "model", "warning", f"{slug} does not bind its answers to a schema", "nanosft models lists those that do"
+            name, "warning", f"{slug} does not bind its answers to a schema", "nanosft models lists those that do"
         )
     return f"{slug} is offered{_tell_card(card)}"
 

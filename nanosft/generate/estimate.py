@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from nanosft.generate.judges import check_judge
 from nanosft.generate.modes import ModePrices
-from nanosft.generate.offers import Offers, check_offers, read_offers
+from nanosft.generate.offers import Offers, check_offers, read_offers, warn_of_unread
 from nanosft.generate.planning import Plan, plan_row
 from nanosft.generate.provider import Prices, PromptTemplate, estimate_row_tokens
-from nanosft.generate.writers import prices_usd, writer_shares
+from nanosft.generate.writers import check_budget, prices_usd, writer_shares
 from nanosft.settings.generate import GenerateSettings
 
 _SAMPLE_ROWS: Final = 200
@@ -119,11 +120,23 @@ def estimate_answer_usd(settings: GenerateSettings, template: PromptTemplate, pl
 
 
 def look_at_models(settings: GenerateSettings, template: PromptTemplate, plan: Plan) -> Offers:
-    """What the endpoint says of the run's models, all of which can do the job by it. Raises as `check_offers`."""
+    """What the endpoint says of models; those of the run can do the job by it. Raises as `check_models`."""
     offers = read_offers(settings)
+    warn_of_unread(offers)
+    check_models(settings, template, plan, offers)
+    return offers
+
+
+def check_models(settings: GenerateSettings, template: PromptTemplate, plan: Plan, offers: Offers) -> None:
+    """Refuse writers and a judge that cannot do the job, and a budget that nothing could be held against.
+
+    Raises:
+        ConfigError: The catalogue says so of one, or nobody tells what it costs.
+    """
     if settings.provider == "openrouter":
         check_offers(settings, offers, num_prompt_tokens=count_plan_tokens(settings, template, plan).longest_prompt)
-    return offers
+    check_budget(settings, offers)
+    check_judge(settings, plan, offers)
 
 
 def price_modes(settings: GenerateSettings, template: PromptTemplate, plan: Plan, offers: Offers) -> ModePrices:

@@ -5,8 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from nanosft.conversation import Conversation
-from nanosft.errors import ConfigError
-from nanosft.generate.offers import Offers, find_prices
+from nanosft.generate.offers import Demand, Offers, OtherModels, check_costs_known, check_model, find_prices
 from nanosft.generate.planning import Plan, PlanRow
 from nanosft.generate.provider import (
     AdaptiveLimit,
@@ -19,7 +18,7 @@ from nanosft.generate.provider import (
     write_fixed_part,
 )
 from nanosft.generate.rows import AskJudge, Judge
-from nanosft.generate.writers import open_client, pays_judge, request_seed, sends_openrouter_fields
+from nanosft.generate.writers import open_client, request_seed, sends_openrouter_fields
 from nanosft.knowledge import estimate_tokens
 from nanosft.quality.scores import (
     JUDGE_TEMPERATURES,
@@ -33,7 +32,7 @@ from nanosft.quality.scores import (
     write_task,
 )
 from nanosft.settings.generate import GenerateSettings
-from nanosft.settings.judge import LOCAL_JUDGE
+from nanosft.settings.judge import LOCAL_JUDGE, is_paid_judge
 
 _CRITERIA: Final = list_criteria(has_course=True)
 JUDGE_SETTINGS: Final = ("judge_model", "judge_share", "min_score")
@@ -42,19 +41,29 @@ _TOKENS_PER_SCORE: Final = 80
 _TOKENS_PER_MESSAGE: Final = 45
 
 
-def check_judge(settings: GenerateSettings, offers: Offers) -> None:
-    """Refuse a budget that a judge could not be held against.
+def check_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> None:
+    """Refuse a judge that cannot do the job, or that a budget could not be held against.
 
     Raises:
-        ConfigError: The endpoint may state no cost, and no price is given or listed.
+        ConfigError: The catalogue says so of it; or the endpoint may state no cost, and no price is given or listed.
     """
-    if settings.budget_usd is None or not pays_judge(settings) or sends_openrouter_fields(settings):
+    if settings.judge_model is None or not is_paid_judge(settings.judge_model):
         return
-    if not _judge_prices(settings, offers):
-        raise ConfigError(
-            f"--budget-usd: {settings.base_url} may state no cost: give --judge-prompt-price-usd and "
-            "--judge-completion-price-usd, or --openrouter-fields if it answers as OpenRouter does"
-        )
+    fixed, varying, _ = estimate_judge_tokens(settings, plan)
+    check_model(offers, settings.judge_model, judge_demand(fixed + varying), base_url=settings.base_url)
+    if sends_openrouter_fields(settings):
+        return
+    options = (
+        "--judge-prompt-price-usd and --judge-completion-price-usd, or --openrouter-fields if it answers as "
+        "OpenRouter does"
+    )
+    prices = _judge_prices(settings, offers)
+    check_costs_known(settings.budget_usd, (settings.judge_model,), prices, base_url=settings.base_url, options=options)
+
+
+def judge_demand(num_prompt_tokens: int) -> Demand:
+    """What a judge has to be able to do, whichever command asks it."""
+    return Demand("--judge-model", MAX_TOKENS, num_prompt_tokens, "or a shorter knowledge base")
 
 
 def plan_settings(settings: GenerateSettings, plan: Plan) -> dict[str, Any]:
@@ -86,17 +95,19 @@ def tell_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> str:
     fixed, varying, answer = estimate_judge_tokens(settings, plan)
     num = round(settings.num * settings.judge_share)
     cost_usd = num * estimate_judge_usd(settings, plan, offers)
-    cost = f"about ${cost_usd:,.2f} without prompt caching" if cost_usd else "no price of it is known"
+    listed = f" of {offers.date}" if offers.date and settings.judge_prompt_price_usd is None else ""
+    told = "; ".join(f"{item.per_million()}{listed}" for item in _judge_prices(settings, offers).values())
+    cost = f"about ${cost_usd:,.2f} without prompt caching ({told})" if cost_usd else "no price of it is known"
     return (
         f"{settings.judge_model} scores {num:,} of them: {num * (fixed + varying):,} prompt tokens, of which "
         f"{num * fixed:,} may be cached, and {num * answer:,} tokens of answers; "
-        + (cost if pays_judge(settings) else "nothing to pay")
+        + (cost if is_paid_judge(settings.judge_model) else "nothing to pay")
     )
 
 
 def _judge_prices(settings: GenerateSettings, offers: Offers) -> dict[str, Prices]:
     """Prices of the judge by its slug; empty where nobody told any, or where there is nothing to pay."""
-    if settings.judge_model is None or not pays_judge(settings):
+    if settings.judge_model is None or not is_paid_judge(settings.judge_model):
         return {}
     given = settings.judge_prompt_price_usd, settings.judge_completion_price_usd
     found = find_prices(offers, settings.judge_model, given)
@@ -121,7 +132,7 @@ async def open_judge(
     models = () if is_local else (settings.judge_model,)
     async with open_client(settings, models=models, limit=limit, meter=meter, prices=prices) as client:
         yield Judge(
-            ask=_ask_client(client, settings.judge_model, write_task(plan.knowledge, _CRITERIA), is_local=is_local),
+            ask=_ask_client(client, settings.judge_model, plan, offers),
             parse=lambda text: parse_score(unfence(text), _CRITERIA),
             limit=limit,
             min_score=settings.min_score,
@@ -131,7 +142,9 @@ async def open_judge(
         )
 
 
-def _ask_client(client: ChatClient, model: str, task: str, *, is_local: bool) -> AskJudge:
+def _ask_client(client: ChatClient, model: str, plan: Plan, offers: Offers) -> AskJudge:
+    is_local = model == LOCAL_JUDGE
+    task, warn_of_others = write_task(plan.knowledge, _CRITERIA), OtherModels(offers)
     score_format = make_score_format(_CRITERIA, max_reason_chars=LOCAL_REASON_CHARS if is_local else None)
     fixed_part = write_fixed_part(task, model=model)
     num_tokens = estimate_tokens(task) + MAX_TOKENS
@@ -148,6 +161,9 @@ def _ask_client(client: ChatClient, model: str, task: str, *, is_local: bool) ->
             seed=request_seed(row, number),
             num_tokens=num_tokens,
         )
-        return await client.ask(request, on_failure=on_failure)
+        answer = await client.ask(request, on_failure=on_failure)
+        if not is_local:
+            warn_of_others(model, answer.model)
+        return answer
 
     return ask

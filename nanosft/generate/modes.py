@@ -19,7 +19,7 @@ from nanosft.generate.batches import (
     OpenRouterBatches,
     TokenPrices,
 )
-from nanosft.generate.offers import Offers, find_prices
+from nanosft.generate.offers import Offers, OtherModels, find_prices
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import PromptTemplate, read_key, request_fields
 from nanosft.generate.rows import Budget, MakeSome, RowMaker
@@ -155,6 +155,7 @@ async def open_batches(
             write_fields=write_fields,
             model_of=lambda row: row.model,
             prices_of=partial(_token_prices, settings, offers),
+            on_answer=OtherModels(offers),
             budget=budget,
             policy=BatchPolicy(
                 size=settings.batch_size if batches.sends else 0,

@@ -1,7 +1,7 @@
 """What the models of a run cost and can do: the endpoint's catalogue, read when the run begins."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -10,6 +10,7 @@ from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate import provider
 from nanosft.generate.provider import SOON_DAYS, ModelCard, Prices, Reasoning, find_card, read_key, speaks_openrouter
 from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.judge import is_paid_judge
 
 _TIMEOUT_S: Final = 20.0
 _log: Final = logging.getLogger(__name__)
@@ -42,11 +43,16 @@ class Offers:
 
 
 def read_offers(settings: GenerateSettings) -> Offers:
-    """Read the catalogue of the endpoint that is asked for rows. A run goes on without one, so nothing is raised."""
-    if settings.provider != "openrouter":
+    """Read the catalogue of the endpoint that is asked for rows or scores; `Offers()` where it is for neither."""
+    if settings.provider != "openrouter" and not is_paid_judge(settings.judge_model):
         return Offers()
-    timeout_s = min(_TIMEOUT_S, settings.read_timeout_s)
-    catalogue = provider.Catalogue(settings.base_url, key=read_key(settings.openrouter_api_key), timeout_s=timeout_s)
+    key, timeout_s = read_key(settings.openrouter_api_key), min(_TIMEOUT_S, settings.read_timeout_s)
+    return read_endpoint(settings.base_url, key, timeout_s=timeout_s)
+
+
+def read_endpoint(base_url: str, key: str, *, timeout_s: float = _TIMEOUT_S) -> Offers:
+    """Read the catalogue of an endpoint. A run goes on without one, so nothing is raised."""
+    catalogue = provider.Catalogue(base_url, key=key, timeout_s=timeout_s)
     try:
         cards = catalogue.read_models()
     except (ConfigError, CreditError, ProviderError) as exc:
@@ -80,8 +86,31 @@ def find_prices(offers: Offers, slug: str, given_usd: tuple[float | None, float 
     return given
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a model has to be able to do, and what it is called in messages.
+
+    Attributes:
+        option: The option that names the model.
+        max_tokens: Its longest answer, in tokens.
+        num_prompt_tokens: The longest prompt, estimated.
+        remedy: What else may be changed where prompt and answer are too long for it.
+    """
+
+    option: str
+    max_tokens: int
+    num_prompt_tokens: int
+    remedy: str
+
+
+def warn_of_unread(offers: Offers) -> None:
+    """Say that nothing is known of any model, where the catalogue could not be read."""
+    if offers.problem:
+        _log.warning("the catalogue was not read, so no price, context length or end date is known: %s", offers.problem)
+
+
 def check_offers(settings: GenerateSettings, offers: Offers, *, num_prompt_tokens: int) -> None:
-    """Refuse models that cannot do the job by what the catalogue says of them, and warn of what may go wrong.
+    """Refuse writers that cannot do the job by what the catalogue says of them, and warn of what may go wrong.
 
     Args:
         settings: What the run is told.
@@ -91,25 +120,53 @@ def check_offers(settings: GenerateSettings, offers: Offers, *, num_prompt_token
     Raises:
         ConfigError: A model's context or answer is too short for the plan, or it cannot bind answers to a schema.
     """
-    if offers.problem:
-        _log.warning("the catalogue was not read, so no price, context length or end date is known: %s", offers.problem)
+    for slug in model_slugs(settings):
+        option = "--fallback-models" if slug in settings.fallback_models else "--model"
+        remedy = "a shorter knowledge base or a lower --max-tokens"
+        demand = Demand(option, settings.max_tokens, num_prompt_tokens, remedy)
+        check_model(offers, slug, demand, base_url=settings.base_url)
+
+
+def check_model(offers: Offers, slug: str, demand: Demand, *, base_url: str) -> None:
+    """Refuse a model that cannot do a job by what the catalogue says of it, and warn of what may go wrong.
+
+    Raises:
+        ConfigError: Its context or answer is too short, or it cannot bind answers to a schema.
+    """
     if not offers.cards:
         return
-    for slug in model_slugs(settings):
-        card = offers.find(slug)
-        if card is None:
-            _log.warning("%s is not in the catalogue of %s: it may be gone, or misspelled", slug, settings.base_url)
-            continue
-        for warning in _warnings_of(card):
-            _log.warning("%s %s", slug, warning)
-        option = "--fallback-models" if slug in settings.fallback_models else "--model"
-        if problem := find_shortage(card, settings.max_tokens, num_prompt_tokens):
-            raise ConfigError(f"{option} {slug}: {problem}")
-        if not can_bind(card) and speaks_openrouter(settings.base_url):
-            raise ConfigError(
-                f"{option} {slug}: does not bind its answers to a schema (it lacks structured_outputs): choose one "
-                "that does: nanosft models lists them"
-            )
+    card = offers.find(slug)
+    if card is None:
+        _log.warning("%s is not in the catalogue of %s: it may be gone, or misspelled", slug, base_url)
+        return
+    for warning in _warnings_of(card, demand.option):
+        _log.warning("%s %s", slug, warning)
+    if problem := find_shortage(card, demand.max_tokens, demand.num_prompt_tokens):
+        raise ConfigError(f"{demand.option} {slug}: {problem}: choose another model, {demand.remedy}")
+    if not can_bind(card) and speaks_openrouter(base_url):
+        raise ConfigError(
+            f"{demand.option} {slug}: does not bind its answers to a schema (it lacks structured_outputs): choose one "
+            "that does: nanosft models lists them"
+        )
+
+
+def check_costs_known(
+    budget_usd: float | None, slugs: Iterable[str], prices: Container[str], *, base_url: str, options: str
+) -> None:
+    """Refuse a budget that an endpoint's models could not be held against.
+
+    Args:
+        budget_usd: None: there is none.
+        slugs: The models that may be asked.
+        prices: Those whose price is given or listed.
+        base_url: Of an endpoint that may state no cost.
+        options: Those that would tell.
+
+    Raises:
+        ConfigError: Nobody has told what a model costs.
+    """
+    if budget_usd is not None and not all(slug in prices for slug in slugs):
+        raise ConfigError(f"--budget-usd: {base_url} may state no cost: give {options}")
 
 
 def find_reasoning(settings: GenerateSettings, offers: Offers, slug: str) -> dict[str, Any] | None:
@@ -144,15 +201,11 @@ class OtherModels:
 def find_shortage(card: ModelCard, max_tokens: int, num_prompt_tokens: int) -> str:
     """Why prompt and answer do not fit into a model; empty where they do."""
     if card.max_completion_tokens is not None and max_tokens > card.max_completion_tokens:
-        return (
-            f"writes at most {card.max_completion_tokens:,} tokens an answer, and --max-tokens is {max_tokens:,}: "
-            "lower it, or choose another model"
-        )
+        return f"writes at most {card.max_completion_tokens:,} tokens an answer, and {max_tokens:,} may be asked for"
     if card.context_length is not None and num_prompt_tokens + max_tokens > card.context_length:
         return (
-            f"has a context of {card.context_length:,} tokens, and a prompt has about {num_prompt_tokens:,} beside "
-            f"--max-tokens {max_tokens:,}: choose a model with a longer one, a shorter knowledge base or a lower "
-            "--max-tokens"
+            f"has a context of {card.context_length:,} tokens, and a prompt has about {num_prompt_tokens:,} beside the "
+            f"{max_tokens:,} of an answer"
         )
     return ""
 
@@ -162,8 +215,8 @@ def can_bind(card: ModelCard) -> bool:
     return card.supports("structured_outputs") or card.supports("response_format")
 
 
-def _warnings_of(card: ModelCard) -> Iterator[str]:
+def _warnings_of(card: ModelCard, option: str) -> Iterator[str]:
     if card.expires_within(SOON_DAYS, now=datetime.now(UTC)):
-        yield f"is offered until {card.expires:%Y-%m-%d}: choose another --model for what is to go on longer"
+        yield f"is offered until {card.expires:%Y-%m-%d}: choose another {option} for what is to go on longer"
     if can_bind(card) and not card.supports("structured_outputs"):
         yield "takes response_format, but is not said to obey a schema (structured_outputs): answers may be refused"

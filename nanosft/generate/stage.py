@@ -14,10 +14,10 @@ from functools import partial
 from nanosft.data import read_manifest
 from nanosft.dedup import NearDuplicateIndex
 from nanosft.errors import ConfigError, DataError
-from nanosft.generate.estimate import estimate_answer_usd, look_at_models, price_modes
+from nanosft.generate.estimate import check_models, estimate_answer_usd, look_at_models, price_modes
 from nanosft.generate.examples import read_examples
 from nanosft.generate.fill import fill_up
-from nanosft.generate.judges import check_judge, estimate_judge_usd, open_judge
+from nanosft.generate.judges import estimate_judge_usd, open_judge
 from nanosft.generate.modes import ShardBatches, choose_batch, find_batches, open_batches
 from nanosft.generate.offers import Offers, model_slugs, read_offers
 from nanosft.generate.plan_record import make_record, make_run_plan
@@ -59,12 +59,10 @@ from nanosft.generate.rows import (
 )
 from nanosft.generate.summary import Summary, report, report_dry_run, summarize
 from nanosft.generate.writers import (
-    check_budget,
     check_key,
     make_limit,
     make_retries,
     open_provider,
-    pays_judge,
     source_name,
 )
 from nanosft.knowledge import StatedFacts, read_knowledge
@@ -74,6 +72,7 @@ from nanosft.progress import Bar
 from nanosft.quality.gates import Context, make_gates
 from nanosft.quality.grounding import make_reference
 from nanosft.settings.generate import GenerateSettings
+from nanosft.settings.judge import is_paid_judge
 from nanosft.store import Store, open_store
 
 
@@ -140,7 +139,10 @@ def _run_once(settings: GenerateSettings) -> Summary:
     template = make_template(plan, tone=settings.tone, examples=examples.conversations)
     gates = make_gates(settings)
     if settings.dry_run:
-        return report_dry_run(settings, template, plan, read_offers(settings), started_s)
+        offers = read_offers(settings)
+        summary = report_dry_run(settings, template, plan, offers, started_s)
+        check_models(settings, template, plan, offers)
+        return summary
     store = open_store(settings.out)
     num, fills = find_fills(read_plans(store).values(), settings.num)
     settings, plan = settings.model_copy(update={"num": num}), replace(plan, fills=fills)
@@ -156,8 +158,6 @@ def _run_once(settings: GenerateSettings) -> Summary:
     if not is_finished and not settings.finalize:
         check_key(settings)
         offers = look_at_models(settings, template, plan)
-        check_budget(settings, offers)
-        check_judge(settings, offers)
         asked = replace(asked, catalogue=offers.to_record((*model_slugs(settings), settings.judge_model or "")))
     is_whole = not settings.finalize and settings.preview is None
     sends_batches = is_whole and choose_batch(settings, partial(price_modes, settings, template, plan, offers))
@@ -250,7 +250,7 @@ async def _run_shard(
 
 def _open_budget(work: _Work, state: PlanState, attempt: str) -> Budget | None:
     settings = work.settings
-    if settings.budget_usd is None or not (settings.provider == "openrouter" or pays_judge(settings)):
+    if settings.budget_usd is None or not (settings.provider == "openrouter" or is_paid_judge(settings.judge_model)):
         return None
     ledgers = read_ledgers(work.store)
     budgeted = {name for entry in ledgers.values() for name in entry.attempts}

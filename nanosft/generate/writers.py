@@ -12,7 +12,7 @@ import orjson
 from nanosft.conversation import to_dicts
 from nanosft.errors import ConfigError
 from nanosft.generate import provider
-from nanosft.generate.offers import Offers, OtherModels, find_prices, find_reasoning, model_slugs
+from nanosft.generate.offers import Offers, OtherModels, check_costs_known, find_prices, find_reasoning, model_slugs
 from nanosft.generate.offline import SOURCE, Composer
 from nanosft.generate.planning import Plan, PlanRow
 from nanosft.generate.provider import (
@@ -38,7 +38,7 @@ from nanosft.generate.provider import (
 from nanosft.generate.rows import Ask, RetryPolicy
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
-from nanosft.settings.judge import LOCAL_JUDGE
+from nanosft.settings.judge import is_paid_judge
 
 OFFLINE_MODEL: Final = "offline-composer"
 _SEED_BITS: Final = (1 << 31) - 1
@@ -96,7 +96,7 @@ def check_key(settings: GenerateSettings) -> None:
     key = read_key(settings.openrouter_api_key)
     if not (key.isascii() and key.isprintable()):
         raise ConfigError("OPENROUTER_API_KEY holds a character that no key has: copy it once more, as plain text")
-    is_asked = settings.provider == "openrouter" or pays_judge(settings)
+    is_asked = settings.provider == "openrouter" or is_paid_judge(settings.judge_model)
     if is_asked and speaks_openrouter(settings.base_url) and not key:
         raise ConfigError(
             "OPENROUTER_API_KEY is not set: set it to a key of openrouter.ai, or use --provider offline (no model), "
@@ -112,16 +112,9 @@ def check_budget(settings: GenerateSettings, offers: Offers) -> None:
     """
     if settings.budget_usd is None or settings.provider != "openrouter" or sends_openrouter_fields(settings):
         return
-    if len(prices_usd(settings, offers)) < len(model_slugs(settings)):
-        raise ConfigError(
-            f"--budget-usd: {settings.base_url} may state no cost: give --prompt-price-usd and --completion-price-usd, "
-            "or --openrouter-fields if it answers as OpenRouter does"
-        )
-
-
-def pays_judge(settings: GenerateSettings) -> bool:
-    """Whether a judge is asked who may cost something."""
-    return settings.judge_model not in (None, LOCAL_JUDGE)
+    options = "--prompt-price-usd and --completion-price-usd, or --openrouter-fields if it answers as OpenRouter does"
+    slugs, prices = model_slugs(settings), prices_usd(settings, offers)
+    check_costs_known(settings.budget_usd, slugs, prices, base_url=settings.base_url, options=options)
 
 
 def prices_usd(settings: GenerateSettings, offers: Offers) -> dict[str, Prices]:

@@ -1,13 +1,23 @@
 """Asks a judge many things at a time, under one bill, as far as the chat API and the budget reach."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from nanosft.errors import CreditError, NanosftError
+from nanosft.errors import NanosftError
 from nanosft.generate import provider
+from nanosft.generate.judges import judge_demand
+from nanosft.generate.offers import (
+    OtherModels,
+    check_costs_known,
+    check_model,
+    find_prices,
+    read_endpoint,
+    warn_of_unread,
+)
 from nanosft.generate.provider import (
     AdaptiveLimit,
     Answer,
@@ -15,8 +25,10 @@ from nanosft.generate.provider import (
     ChatRequest,
     ClientOptions,
     Prices,
+    require_key,
     speaks_openrouter,
 )
+from nanosft.generate.rows import Cap
 from nanosft.progress import Bar
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.evaluate import EvalSettings
@@ -25,71 +37,105 @@ CONCURRENCY: Final = 16
 _MAX_RETRIES: Final = 8
 _CONNECT_TIMEOUT_S: Final = 10.0
 _READ_TIMEOUT_S: Final = 120.0
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass
 class Bill:
-    """What was spent, and whether another request still fits.
+    """What was spent.
 
     Attributes:
-        budget_usd: None: no limit.
         spent_usd: Known costs.
         num_requests: Exchanges that may have cost something.
+        num_billed: Those that did.
         num_unknown: Those whose cost nobody stated.
-        dearest_usd: The most that one cost: what each request in flight is taken for.
         stopped_by: Why nothing more is asked; None: it goes on.
-        in_flight: Requests under way.
-        finished: Set whenever one ends.
     """
 
-    budget_usd: float | None
     spent_usd: float = 0.0
     num_requests: int = 0
+    num_billed: int = 0
     num_unknown: int = 0
-    dearest_usd: float = 0.0
     stopped_by: NanosftError | None = None
-    in_flight: int = 0
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, cost_usd: float | None) -> None:
-        """Count an exchange; one of unknown cost is taken for the dearest."""
+        """Count an exchange; None: nobody stated its cost."""
         self.num_requests += 1
+        self.num_billed += bool(cost_usd)
         self.num_unknown += cost_usd is None
         self.spent_usd += cost_usd or 0.0
-        self.dearest_usd = max(self.dearest_usd, cost_usd or 0.0)
 
-    async def admit(self) -> bool:
-        """Whether to ask once more. The first request goes alone, since nothing is known of its cost."""
-        while self.budget_usd is not None and self.stopped_by is None:
-            if self.num_requests or not self.in_flight:
-                held_usd = (self.in_flight + self.num_unknown + 1) * self.dearest_usd
-                if self.spent_usd + held_usd <= self.budget_usd:
-                    break
-                if not self.in_flight:
-                    self.stopped_by = CreditError(f"the judge's budget of ${self.budget_usd:g} is reached")
-                    return False
-            self.finished.clear()
-            await self.finished.wait()
-        if self.stopped_by is None:
-            self.in_flight += 1
-        return self.stopped_by is None
+    def open_cap(self, budget_usd: float | None, first_cost_usd: float) -> Cap | None:
+        """What admits each request that comes; None without a budget. It serves one event loop."""
+        if budget_usd is None:
+            return None
+        return Cap(
+            budget_usd,
+            first_cost_usd=first_cost_usd,
+            spent_usd=self.spent_usd,
+            num_billed=self.num_billed,
+            num_unknown=self.num_unknown,
+        )
 
-    def leave(self) -> None:
-        """A request has ended."""
-        self.in_flight -= 1
-        self.finished.set()
+
+def open_asker(settings: EvalSettings | AuditSettings, model: str, *, num_prompt_tokens: int) -> "Asker":
+    """What asks a judge of the chat API, which can do the job by the endpoint's catalogue.
+
+    Args:
+        settings: Where the endpoint is, and what is known of prices.
+        model: The slug.
+        num_prompt_tokens: Of the longest prompt, estimated.
+
+    Raises:
+        ConfigError: There is no key, the catalogue says that the judge cannot do it, or the budget could not be held.
+    """
+    key = require_key(settings.openrouter_api_key, settings.base_url)
+    offers = read_endpoint(settings.base_url, key)
+    warn_of_unread(offers)
+    check_model(offers, model, judge_demand(num_prompt_tokens), base_url=settings.base_url)
+    found = find_prices(offers, model, (settings.prompt_price_usd, settings.completion_price_usd))
+    prices = {} if found is None else {model: found}
+    if not speaks_openrouter(settings.base_url):
+        check_costs_known(
+            settings.budget_usd,
+            (model,),
+            prices,
+            base_url=settings.base_url,
+            options="--prompt-price-usd and --completion-price-usd",
+        )
+    if found is not None:
+        listed = f" (prices of {offers.date})" if offers.date and settings.prompt_price_usd is None else ""
+        _log.info("the judge %s costs %s%s", model, found.per_million(), listed)
+    first_cost_usd = 0.0 if found is None else float(found.cost_usd(prompt=num_prompt_tokens, completion=0))
+    warn_of_others = OtherModels(offers)
+    return Asker(settings.base_url, model, key, prices, settings.budget_usd, first_cost_usd, warn_of_others)
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks one judge, as far as it answers and the budget reaches; `bill.stopped_by` says what ended it early."""
+    """Asks one judge, as far as it answers and the budget reaches; `bill.stopped_by` says what ended it early.
 
-    settings: EvalSettings | AuditSettings
+    Attributes:
+        base_url: Its endpoint.
+        model: Its slug.
+        key: Of the endpoint; empty: none.
+        prices: By slug, used where the endpoint states no cost.
+        budget_usd: None: no limit.
+        first_cost_usd: What an answer is taken to cost until one has come; 0: nobody knows.
+        on_answer: Told of the model that was asked, and of the one that answered.
+        concurrency: Most requests in flight.
+        bill: What was spent.
+    """
+
     base_url: str
     model: str
     key: str
-    bill: Bill
+    prices: Mapping[str, Prices]
+    budget_usd: float | None = None
+    first_cost_usd: float = 0.0
+    on_answer: Callable[[str, str], None] = lambda _asked, _answered: None
     concurrency: int = CONCURRENCY
+    bill: Bill = field(default_factory=Bill)
 
     async def ask(
         self,
@@ -114,14 +160,10 @@ class Asker:
             endpoint=self.base_url,
             openrouter=speaks_openrouter(self.base_url),
             max_retries=_MAX_RETRIES,
-            prices={
-                self.model: Prices.of_million(
-                    self.settings.prompt_price_usd or 0.0, self.settings.completion_price_usd or 0.0
-                )
-            },
+            prices=self.prices,
             secret=self.key,
         )
-        self.bill.finished = asyncio.Event()  # each event loop has its own
+        cap = self.bill.open_cap(self.budget_usd, self.first_cost_usd)
         waiting = iter(range(num))
         async with provider.open_post(
             self.base_url,
@@ -130,7 +172,7 @@ class Asker:
             connect_timeout_s=_CONNECT_TIMEOUT_S,
             read_timeout_s=_READ_TIMEOUT_S,
         ) as post:
-            client = ChatClient(post, options, limit=AdaptiveLimit(self.concurrency))
+            client = ChatClient(post, options, limit=AdaptiveLimit(self.concurrency), meter=cap)
 
             async def work() -> None:
                 for place in waiting:
@@ -156,7 +198,7 @@ class Asker:
             self.bill.add(answer.usage.cost_usd)
             on_failure(answer)
 
-        if not await self.bill.admit():
+        if self.bill.stopped_by is not None:
             return None
         await client.limit.acquire()
         try:
@@ -166,6 +208,6 @@ class Asker:
             return None
         finally:
             client.limit.release()
-            self.bill.leave()
+        self.on_answer(self.model, answer.model)
         self.bill.add(answer.usage.cost_usd)
         return answer

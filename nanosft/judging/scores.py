@@ -4,51 +4,55 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from nanosft.audit.judge import AskScores, Take
-from nanosft.errors import ConfigError
 from nanosft.generate.provider import (
     LOCAL_MODEL,
     Answer,
     ChatRequest,
-    require_key,
     serve_local_model,
-    speaks_openrouter,
     unfence,
     write_fixed_part,
 )
-from nanosft.judging.asking import Asker, Bill
-from nanosft.quality.scores import JUDGE_TEMPERATURES, MAX_TOKENS, NUM_TRIES, JudgeReply
+from nanosft.judging.asking import Asker, open_asker
+from nanosft.knowledge import estimate_tokens, read_knowledge
+from nanosft.quality.scores import (
+    JUDGE_TEMPERATURES,
+    MAX_TOKENS,
+    NUM_TRIES,
+    JudgeReply,
+    list_criteria,
+    write_task,
+)
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.judge import LOCAL_JUDGE
+
+_CONVERSATION_TOKENS: Final = 1000
+"""What a conversation of a set is taken to be that nobody has read yet."""
 
 
 def make_scorer(settings: AuditSettings) -> AbstractContextManager[AskScores | None]:
     """What asks for scores the judge that the settings of `audit` name, while it is open; None where they name none.
 
     Raises:
-        ConfigError: There is no key, or nothing to hold the budget against.
+        ConfigError: There is no key, the judge cannot do the job, or there is nothing to hold the budget against.
+        DataError: The knowledge base cannot be read.
     """
     if settings.judge_model is None:
         return nullcontext()
     if settings.judge_model == LOCAL_JUDGE:
-        return _open_local_scorer(settings)
-    key = require_key(settings.openrouter_api_key, settings.base_url)
-    is_priced = settings.prompt_price_usd is not None or settings.completion_price_usd is not None
-    if settings.budget_usd is not None and not speaks_openrouter(settings.base_url) and not is_priced:
-        raise ConfigError(
-            f"--budget-usd: {settings.base_url} may state no cost: give --prompt-price-usd and --completion-price-usd"
-        )
-    return nullcontext(
-        _Scorer(Asker(settings, settings.base_url, settings.judge_model, key, Bill(settings.budget_usd)))
-    )
+        return _open_local_scorer()
+    known = read_knowledge(settings.knowledge) if settings.knowledge is not None else None
+    task = write_task(known, list_criteria(has_course=False))
+    num_prompt_tokens = estimate_tokens(task) + _CONVERSATION_TOKENS
+    return nullcontext(_Scorer(open_asker(settings, settings.judge_model, num_prompt_tokens=num_prompt_tokens)))
 
 
 @contextmanager
-def _open_local_scorer(settings: AuditSettings) -> Iterator[AskScores]:
+def _open_local_scorer() -> Iterator[AskScores]:
     with serve_local_model() as base_url:
-        yield _Scorer(Asker(settings, base_url, LOCAL_MODEL, "", Bill(None), concurrency=1))
+        yield _Scorer(Asker(base_url, LOCAL_MODEL, "", {}, concurrency=1))
 
 
 @dataclass(frozen=True)

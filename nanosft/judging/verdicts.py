@@ -12,12 +12,14 @@ from typing import Final
 
 from nanosft.errors import Interrupted
 from nanosft.evaluate.second_opinion import AskJudge, Opinion, Opinions, make_response_format, parse_opinion
-from nanosft.generate.provider import Answer, ChatRequest, require_key
-from nanosft.judging.asking import Asker, Bill
+from nanosft.generate.provider import Answer, ChatRequest
+from nanosft.judging.asking import Asker, open_asker
 from nanosft.progress import Bar
 from nanosft.settings.evaluate import EvalSettings
 
 _MAX_TOKENS: Final = 512
+_CASE_TOKENS: Final = 800
+"""Task, facts and question of a verdict, without the answer that is judged."""
 _log = logging.getLogger(__name__)
 
 
@@ -25,13 +27,12 @@ def make_judge(settings: EvalSettings) -> AskJudge | None:
     """What asks for verdicts the judge that the settings of `eval` name; None where they name none.
 
     Raises:
-        ConfigError: There is no key.
+        ConfigError: There is no key, the judge cannot do the job, or there is nothing to hold the budget against.
     """
     if settings.judge_model is None:
         return None
-    key = require_key(settings.openrouter_api_key, settings.base_url)
-    asker = Asker(settings, settings.base_url, settings.judge_model, key, Bill(settings.budget_usd))
-    return partial(_ask_verdicts, asker)
+    num_prompt_tokens = _CASE_TOKENS + settings.max_tokens
+    return partial(_ask_verdicts, open_asker(settings, settings.judge_model, num_prompt_tokens=num_prompt_tokens))
 
 
 def _ask_verdicts(asker: Asker, prompts: Sequence[list[dict[str, str]]]) -> Opinions:

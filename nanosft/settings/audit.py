@@ -7,7 +7,16 @@ from pydantic import Field, SecretStr, model_validator
 from nanosft.conversation import Format
 from nanosft.settings.base import StageSettings
 from nanosft.settings.gates import SKIPPED_GATES_HELP, SkippedGates
-from nanosft.settings.judge import JUDGE_MODEL_HELP, JUDGE_SHARE_HELP, MIN_SCORE_HELP, check_min_score
+from nanosft.settings.judge import (
+    JUDGE_KEY_HELP,
+    JUDGE_MODEL_HELP,
+    JUDGE_SHARE_HELP,
+    JUDGE_URL_HELP,
+    MIN_SCORE_HELP,
+    OWN_ANSWER_PRICE_HELP,
+    OWN_PRICE_HELP,
+    check_min_score,
+)
 
 
 class AuditSettings(StageSettings):
@@ -73,24 +82,24 @@ class AuditSettings(StageSettings):
     )
     base_url: str = Field(
         default="https://openrouter.ai/api/v1",
-        description="OpenAI-compatible endpoint of the judge, without /chat/completions.",
+        description=JUDGE_URL_HELP,
         json_schema_extra={"content": False},
     )
     openrouter_api_key: SecretStr | None = Field(
         default=None,
-        description="Key of the judge's endpoint.",
+        description=JUDGE_KEY_HELP,
         json_schema_extra={"content": False, "env": "OPENROUTER_API_KEY"},
     )
     prompt_price_usd: float | None = Field(
         default=None,
         ge=0,
-        description="Dollars per million prompt tokens, where the endpoint states no cost.",
+        description=OWN_PRICE_HELP,
         json_schema_extra={"content": False},
     )
     completion_price_usd: float | None = Field(
         default=None,
         ge=0,
-        description="Dollars per million tokens of an answer, as --prompt-price-usd.",
+        description=OWN_ANSWER_PRICE_HELP,
         json_schema_extra={"content": False},
     )
     max_refused_share: float | None = Field(

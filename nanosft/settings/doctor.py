@@ -34,6 +34,11 @@ class DoctorSettings(StageSettings):
         default=_GENERATE["model"].default,
         description="Slug of the model, which must still be offered; may be repeated.",
     )
+    judge_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Slug of a judge, which must be offered and bind its answers to a schema.",
+    )
     base_url: str = Field(default=_GENERATE["base_url"].default, description="OpenAI-compatible endpoint.")
     openrouter_api_key: SecretStr | None = Field(
         default=None, description="Key of the endpoint.", json_schema_extra={"env": "OPENROUTER_API_KEY"}
@@ -56,5 +61,5 @@ class DoctorSettings(StageSettings):
 
     @property
     def slugs(self) -> tuple[str, ...]:
-        """The models, without their shares."""
-        return tuple(split_models(self.model))
+        """The models, without their shares; none where nobody of the endpoint writes."""
+        return tuple(split_models(self.model)) if self.provider == "openrouter" else ()

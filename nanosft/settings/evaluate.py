@@ -6,6 +6,7 @@ from typing import ClassVar, Final, Literal
 from pydantic import Field, JsonValue, SecretStr, field_validator
 
 from nanosft.settings.base import StageSettings, Step
+from nanosft.settings.judge import JUDGE_KEY_HELP, JUDGE_URL_HELP, OWN_ANSWER_PRICE_HELP, OWN_PRICE_HELP
 
 REQUIREMENT: Final = re.compile(r"\s*(?P<figure>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<number>-?\d+(?:\.\d+)?)\s*")
 """What `--require` takes: a figure, a sign and a number."""
@@ -87,24 +88,24 @@ class EvalSettings(StageSettings):
     )
     base_url: str = Field(
         default="https://openrouter.ai/api/v1",
-        description="OpenAI-compatible endpoint of the judge, without /chat/completions.",
+        description=JUDGE_URL_HELP,
         json_schema_extra=_AROUND,
     )
     openrouter_api_key: SecretStr | None = Field(
         default=None,
-        description="Key of the judge's endpoint.",
+        description=JUDGE_KEY_HELP,
         json_schema_extra={"content": False, "env": "OPENROUTER_API_KEY"},
     )
     prompt_price_usd: float | None = Field(
         default=None,
         ge=0,
-        description="Dollars per million prompt tokens, where the endpoint states no cost.",
+        description=OWN_PRICE_HELP,
         json_schema_extra=_AROUND,
     )
     completion_price_usd: float | None = Field(
         default=None,
         ge=0,
-        description="Dollars per million tokens of a verdict, as --prompt-price-usd.",
+        description=OWN_ANSWER_PRICE_HELP,
         json_schema_extra=_AROUND,
     )
     require: tuple[str, ...] = Field(

@@ -148,10 +148,10 @@ MODELS = {
 }
 
 
-def ask(monkeypatch, answers, *, model="a/one", key="sesame"):
+def ask(monkeypatch, answers, *, model="a/one", key="sesame", **changes):
     monkeypatch.setattr("nanosft.doctor.chat_api.speaks_openrouter", lambda _: True)
     with serving(answers) as url:
-        return list(check_chat_api(DoctorSettings(base_url=url, model=model, openrouter_api_key=key)))
+        return list(check_chat_api(DoctorSettings(base_url=url, model=model, openrouter_api_key=key, **changes)))
 
 
 def key_says(**data):
@@ -214,6 +214,14 @@ def test_a_model_is_told_with_its_context_and_prices(monkeypatch):
         "a/one is offered; 1,000,000 tokens of context; 0.30 and 2.50 dollars per million tokens; "
         "in batches 0.15 and 1.25 dollars per million tokens"
     )
+
+
+def test_a_judge_is_looked_at_whoever_writes(monkeypatch):
+    models = {"/v1/models": (200, {"data": [{"id": "a/judge", "supported_parameters": ["tools"]}]})}
+    for slug, status in (("a/judge", "warning"), ("a/jugde", "error")):
+        *_, judge = ask(monkeypatch, {**key_says(usage=0), **models}, provider="offline", judge_model=slug)
+        assert (judge.name, judge.status) == ("judge", status)
+    assert judge.remedy == "--judge-model a/judge"
 
 
 def test_an_endpoint_that_is_not_there_and_one_without_a_key():

@@ -207,6 +207,13 @@ def test_no_row_is_paid_for_twice_wherever_a_process_dies(tmp_path, form, at, wh
     assert kill_and_go_on(form, tmp_path, at, when) == ""
 
 
+def test_an_answer_of_another_model_is_told_once_and_named_in_every_rows_meta(out, use, caplog):
+    use(BatchStub(NUM))
+    run_generate(settings(out, model="a/asked", num=10))
+    assert caplog.text.count("a/asked was asked, and stub answered") == 1
+    assert {(row.meta["model"], row.meta["asked"]) for row in read_conversations(out)} == {("stub", "a/asked")}
+
+
 def test_a_judge_scores_one_by_one_what_came_in_batches(out, use):
     stub = use(BatchStub(NUM))
     counts = run_generate(settings(out, judge_model="judge", min_score=3)).counts

@@ -38,9 +38,26 @@ def test_every_answer_gets_its_verdict_and_the_cost_is_the_providers(stub: Runni
 
 def test_the_budget_is_never_passed_and_what_came_is_kept(stub: RunningStub) -> None:
     before = stub.read_bill()["billed_usd"]
-    said = ask(stub, 40, budget_usd=10.5 * PRICE_USD)
+    said = ask(stub, 40, budget_usd=10.5 * PRICE_USD, prompt_price_usd=0.1)
     assert sum(opinion is not None for opinion in said.opinions) == 10
     assert stub.read_bill()["billed_usd"] - before == pytest.approx(10 * PRICE_USD)
+
+
+def test_a_budget_holds_when_verdicts_are_billed_and_lost() -> None:
+    """What the client sent again was not admitted: the budget was passed several times over."""
+    with run_stub(num=1, dropped=0.5) as dropping:
+        said = ask(dropping, 40, budget_usd=10.5 * PRICE_USD, prompt_price_usd=0.1)
+        num_billed = dropping.read_bill()["num_billed"]
+    assert said.num_unknown > 0
+    assert 10 <= num_billed <= 11  # until an answer has come, what is lost counts at the estimate
+
+
+def test_a_judge_that_the_endpoint_does_not_list_is_named_and_a_budget_that_nobody_can_hold_is_refused(
+    stub: RunningStub, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError, match="may state no cost: give --prompt-price-usd"):
+        ask(stub, 1, budget_usd=1.0)
+    assert "slug is not in the catalogue" in caplog.text
 
 
 def test_a_judge_that_fails_loses_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:

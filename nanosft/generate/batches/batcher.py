@@ -53,6 +53,7 @@ class Batcher:
         write_fields: Writes a request.
         model_of: The slug that a row goes to.
         prices_of: By slug: what tokens cost where the provider states none.
+        on_answer: Told of the model that was asked, and of the one that answered.
         budget: None: no limit.
         policy: How batches are made.
     """
@@ -66,6 +67,7 @@ class Batcher:
     write_fields: WriteFields
     model_of: Callable[[PlanRow], str]
     prices_of: Callable[[str], TokenPrices]
+    on_answer: Callable[[str, str], None]
     budget: Budget | None
     policy: BatchPolicy
     _open: list[SentBatch] = field(default_factory=list)
@@ -244,6 +246,7 @@ class Batcher:
             self._releases[job.row] += 1
             (self._alone if self._releases[job.row] >= _MAX_RELEASES else self._again).append(job)
             return
+        self.on_answer(record.model, answer.model)
         outcome = await self.maker.take(job, row, answer, runner.add_reject, batch=record.name)
         if isinstance(outcome, AskAgain):
             self._again.append(job)

@@ -1,10 +1,11 @@
 """Rows in flight: asked for, checked, asked for again, under a budget.
 
 `runner` keeps many rows going in one event loop; `row` is one row's way to a conversation; `checker` accepts or
-rejects an answer; `judge` is the model that scores what was accepted; `budget` reserves money in the
-`ledger` before it is spent.
+rejects an answer; `judge` is the model that scores what was accepted; `admission` lets no request be
+sent before what it may cost is reserved, for which `budget` has the `ledger` in the store.
 """
 
+from nanosft.generate.rows.admission import Cap
 from nanosft.generate.rows.budget import Budget
 from nanosft.generate.rows.checker import AnswerChecker, make_index
 from nanosft.generate.rows.judge import AskJudge, Judge
@@ -19,6 +20,7 @@ __all__ = [
     "AskAgain",
     "AskJudge",
     "Budget",
+    "Cap",
     "Job",
     "Judge",
     "MakeSome",

@@ -5,7 +5,15 @@ from decimal import Decimal
 import pytest
 
 from nanosft.errors import ConfigError
-from nanosft.generate.offers import Offers, OtherModels, check_offers, find_prices, find_reasoning, read_offers
+from nanosft.generate.offers import (
+    Offers,
+    OtherModels,
+    check_offers,
+    find_prices,
+    find_reasoning,
+    read_offers,
+    warn_of_unread,
+)
 from nanosft.generate.provider import ModelCard, Prices, Reasoning
 from nanosft.settings.generate import GenerateSettings
 
@@ -26,6 +34,7 @@ def offers(**changes):
 def warnings_of(caplog, found, asked=None, *, num_prompt_tokens=5000):
     caplog.clear()
     with caplog.at_level(logging.WARNING, "nanosft"):
+        warn_of_unread(found)
         check_offers(asked or settings(), found, num_prompt_tokens=num_prompt_tokens)
     return [record.getMessage() for record in caplog.records]
 
