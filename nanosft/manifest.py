@@ -10,7 +10,15 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 from pydantic_core import to_jsonable_python
 
 from nanosft import __version__
@@ -48,10 +56,18 @@ class ManifestObject(_Record):
 
 
 class Parent(_Record):
-    """What the set was made from: a URI and the SHA-256 of its manifest, or of the object itself."""
+    """What the set was made from: a URI and the SHA-256 of its manifest, or of the object itself.
+
+    `etag` is a shorter way to see that it is still the same, where the store has one; left out where there is none.
+    """
 
     uri: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    etag: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_none(self, to_dict: SerializerFunctionWrapHandler) -> dict[str, str]:
+        return {name: value for name, value in to_dict(self).items() if value is not None}
 
 
 class Manifest(_Record):

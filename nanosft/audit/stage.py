@@ -22,8 +22,10 @@ from nanosft.audit.sinks import Sinks
 from nanosft.conversation import Conversation, parse_line
 from nanosft.data import (
     DataObject,
+    Origin,
     OutputPrefix,
-    find_parents_of_data,
+    check_same_origins,
+    find_origins_of_data,
     iter_lines,
     list_data_objects,
     pin_objects,
@@ -66,11 +68,12 @@ def run_audit(settings: AuditSettings, ask_scores: AskScores | None = None) -> A
     if settings.judge_model is not None and ask_scores is None:
         raise ConfigError("judge_model: give run_audit() what nanosft.judging.make_scorer(settings) opens")
     objects = list_data_objects(settings.uri)
-    if settings.out:
-        objects = pin_objects(objects)  # read twice from here on
-    parents = _parents(settings, objects) if settings.out else ()
-    found = _read_finished(settings, parents) if settings.out else None
+    parents: tuple[Parent, ...] = ()
+    found = _read_finished(settings, objects) if settings.out else None
     if found is None:
+        if settings.out:
+            objects = pin_objects(objects)  # read twice from here on
+            parents = tuple(origin.to_parent() for origin in _find_origins(settings, objects))
         told = "nothing is written that could be read as whole: the same command begins anew"
         if settings.out and settings.judge_model is not None:
             told += ", and pays for no score again"
@@ -103,7 +106,7 @@ def _audit_into_prefix(
     for prefix in prefixes:
         prefix.check_apart(item.uri for item in objects)
     with prefixes[0].writing(parents), prefixes[1].writing(parents) as finished:
-        found = _read_finished(settings, parents) if finished is not None else None
+        found = _read_finished(settings, objects) if finished is not None else None
         return found or _audit(settings, objects, parents, ask_scores)
 
 
@@ -230,17 +233,14 @@ def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], 
         _prefix(settings, part).commit(manifest, is_own=lambda key: _ROWS_KEY.fullmatch(key) is not None)
 
 
-def _read_finished(settings: AuditSettings, parents: tuple[Parent, ...]) -> Audit | None:
+def _read_finished(settings: AuditSettings, objects: list[DataObject]) -> Audit | None:
     """What a finished audit under `out` found, if it was of the same set under the same settings."""
     assert settings.out is not None
     prefix = _prefix(settings, "clean")
     manifest = prefix.find_finished()
     if manifest is None:
         return None
-    before, now = ({parent.uri: parent.sha256 for parent in found} for found in (manifest.parents, parents))
-    for uri in sorted({*before, *now}):
-        if before.get(uri) != now.get(uri):
-            raise ConfigError(f"{prefix.store.uri}: {uri} has changed since the audit: choose another --out")
+    check_same_origins(manifest, _find_origins(settings, objects), out=prefix.store.uri)
     report = open_store(settings.out).read(_REPORT_KEY)
     return Audit.from_json(orjson.loads(report), max_examples=settings.examples)
 
@@ -260,11 +260,11 @@ def _content(settings: AuditSettings) -> dict[str, Any]:
     return content
 
 
-def _parents(settings: AuditSettings, objects: list[DataObject]) -> tuple[Parent, ...]:
-    """The set's manifest, or each of its objects, by SHA-256; and the knowledge base."""
+def _find_origins(settings: AuditSettings, objects: list[DataObject]) -> tuple[Origin, ...]:
+    """The set's manifest, or each of its objects; and the knowledge base."""
     uris = [] if settings.knowledge is None else [settings.knowledge]
-    found = [Parent(uri=uri, sha256=read_knowledge(uri).sha256) for uri in uris]
-    return (*find_parents_of_data(settings.uri, objects), *found)
+    knowledge = [Origin.known(uri, read_knowledge(uri).sha256) for uri in uris]
+    return (*find_origins_of_data(settings.uri, objects), *knowledge)
 
 
 def _opening(conversation: Conversation) -> str:

@@ -1,7 +1,8 @@
 """What a URI of data means, for every command, and the protocol of an output prefix.
 
 `objects` finds what a URI means; `lines` reads an object's bytes as lines, whatever their form; `conversations` reads
-and writes conversations, and `sources` reads the inputs of a mixture in batches; `hashing` is for lineage. `prefix`
+and writes conversations, and `sources` reads the inputs of a mixture in batches; `hashing` and `origins` are for
+lineage: what a set is made from, and whether that is still the same. `prefix`
 says whether a stage's output is finished, and commits it; `failure` says that it never will be. `attempts`
 names processes in keys.
 """
@@ -9,9 +10,10 @@ names processes in keys.
 from nanosft.data.attempts import day_of_process, name_process
 from nanosft.data.conversations import ShardWriter, parse_trainable, read_conversations, read_object
 from nanosft.data.failure import FAILURE_KEY, Failure, JobProcess, read_failure
-from nanosft.data.hashing import find_parents_of_data, hash_object, pin_objects, sha256_of
+from nanosft.data.hashing import hash_object, pin_objects, sha256_of
 from nanosft.data.lines import iter_lines, read_blocks
 from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
+from nanosft.data.origins import Origin, check_same_origins, find_origins_of_data
 from nanosft.data.prefix import OutputPrefix, put_manifest, read_manifest
 from nanosft.data.sources import Batch, Inputs, find_inputs, read_batches
 
@@ -23,11 +25,13 @@ __all__ = [
     "Failure",
     "Inputs",
     "JobProcess",
+    "Origin",
     "OutputPrefix",
     "ShardWriter",
+    "check_same_origins",
     "day_of_process",
     "find_inputs",
-    "find_parents_of_data",
+    "find_origins_of_data",
     "hash_object",
     "iter_lines",
     "list_data_objects",

@@ -1,38 +1,34 @@
-"""Lineage: the SHA-256 of an object where no manifest states it, and what a child of some data names as its parents."""
+"""The SHA-256 of an object where no manifest states it."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
 from nanosft.data.objects import DataObject
-from nanosft.data.prefix import read_manifest
-from nanosft.manifest import Parent
-from nanosft.store import Store, open_store
 
 _BLOCK_BYTES: Final = 1 << 22
 
 
-def hash_object(store: Store, key: str, *, look: Callable[[], None] = lambda: None) -> str:
+def hash_object(item: DataObject, *, look: Callable[[], None] = lambda: None) -> str:
     """SHA-256 (hex) of an object's bytes as they are stored.
 
     Args:
-        store: Where it lies.
-        key: Its key.
+        item: The object.
         look: Called after each block; what it raises ends the reading.
 
     Raises:
         MissingObjectError: There is none.
-        StoreError: The store fails.
+        StoreError: The store fails, or the object is another one than was listed.
     """
     digest = hashlib.sha256()
-    hash_into(digest, store, key, look=look)
+    hash_into(digest, item, look=look)
     return digest.hexdigest()
 
 
-def hash_into(digest: "hashlib._Hash", store: Store, key: str, *, look: Callable[[], None] = lambda: None) -> None:
+def hash_into(digest: "hashlib._Hash", item: DataObject, *, look: Callable[[], None] = lambda: None) -> None:
     """Update a digest with an object's bytes as they are stored; raises as `hash_object` does."""
-    with store.open_read(key) as stream:
+    with item.open() as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
             look()
@@ -43,21 +39,9 @@ def pin_objects(objects: Iterable[DataObject], *, look: Callable[[], None] = lam
 
     Whoever reads them afterwards meets these bytes, or a DataError. `look` is as of `hash_object`.
     """
-    return [replace(item, sha256=item.sha256 or hash_object(item.store, item.key, look=look)) for item in objects]
+    return [replace(item, sha256=item.sha256 or hash_object(item, look=look)) for item in objects]
 
 
 def sha256_of(item: DataObject) -> str:
     """What the manifest states, which readers check, or else the SHA-256 of the bytes that are there now."""
-    return item.sha256 or hash_object(item.store, item.key)
-
-
-def find_parents_of_data(uri: str, objects: Sequence[DataObject]) -> tuple[Parent, ...]:
-    """The manifest that a URI of data was found by, or each of its objects by its SHA-256.
-
-    Args:
-        uri: The URI, as parents name it.
-        objects: What it means, at least one (`list_data_objects`).
-    """
-    if objects[0].sha256 is not None and (manifest := read_manifest(open_store(uri))) is not None:
-        return (Parent(uri=uri, sha256=manifest.sha256),)
-    return tuple(Parent(uri=item.uri, sha256=sha256_of(item)) for item in objects)
+    return item.sha256 or hash_object(item)

@@ -62,7 +62,7 @@ def read_blocks(item: DataObject, digest: "hashlib._Hash | None" = None) -> Gene
     if digest is None and item.sha256 is not None:
         digest = hashlib.sha256()
     num_bytes = 0
-    with item.store.open_read(item.key) as stream:
+    with item.open() as stream:
 
         def read() -> Iterator[bytes]:
             nonlocal num_bytes
@@ -81,7 +81,7 @@ def read_blocks(item: DataObject, digest: "hashlib._Hash | None" = None) -> Gene
 
 def _check_sha256(item: DataObject, sha256: str) -> None:
     if item.sha256 is not None and sha256 != item.sha256:
-        if hash_object(item.store, item.key) == item.sha256:
+        if hash_object(item) == item.sha256:
             raise StoreError(f"{item.uri}: was damaged on its way here: run the same command again")
         raise DataError(f"{item.uri}: SHA-256 is {sha256}, {item.sha256} is expected: {_CHANGED}")
 
@@ -208,7 +208,7 @@ def read_parquet(item: DataObject) -> Iterator[list[bytes]]:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 yield [orjson.dumps(row, default=repr) for row in batch.to_pylist()]
         if item.sha256 is not None:
-            _check_sha256(item, hash_object(item.store, item.key))
+            _check_sha256(item, hash_object(item))
     except (pa.ArrowException, orjson.JSONEncodeError, OSError, ValueError, OverflowError) as exc:
         reason = str(exc).partition("\n")[0]
         raise DataError(f"{item.uri}: not a Parquet file of conversations: {reason}") from exc
@@ -237,8 +237,7 @@ class _RangeFile(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         left = self._item.size_bytes - self._place
-        data = self._item.store.read_range(
-            self._item.key, self._place, left if size is None or size < 0 else min(size, left)
-        )
+        length = left if size is None or size < 0 else min(size, left)
+        data = self._item.store.read_range(self._item.key, self._place, length, etag=self._item.etag)
         self._place += len(data)
         return data

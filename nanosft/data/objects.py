@@ -6,14 +6,15 @@ prefix, its own `.jsonl`, `.jsonl.gz`, `.jsonl.zst` and `.parquet` objects, not 
 """
 
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal, Self
 from urllib.parse import unquote
 
 from nanosft.data.prefix import read_manifest
 from nanosft.errors import DataError
 from nanosft.manifest import MANIFEST_KEY, Kind, Manifest
-from nanosft.store import Store, open_object, open_store
+from nanosft.store import ObjectInfo, Store, open_object, open_store
 
 PARQUET: Final = ".parquet"
 DATA_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst", PARQUET)
@@ -25,13 +26,23 @@ _WILD: Final = re.compile(r"[*?]")
 
 @dataclass(frozen=True, slots=True)
 class DataObject:
-    """One object of conversations, and what a manifest says of it (None where no manifest does)."""
+    """One object of conversations, and what a manifest says of it (None where no manifest does), or else a listing."""
 
     store: Store
     key: str
     size_bytes: int
     sha256: str | None = None
     num_rows: int | None = None
+    etag: str | None = None
+
+    @classmethod
+    def bare(cls, store: Store, info: ObjectInfo) -> Self:
+        """An object that no manifest names: whoever reads it reads what was listed, or meets a StoreError."""
+        return cls(store, info.key, info.size_bytes, etag=info.etag)
+
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        """Its bytes, as they are stored."""
+        return self.store.open_read(self.key, etag=self.etag)
 
     @property
     def uri(self) -> str:
@@ -69,7 +80,7 @@ def list_data_objects(uri: str) -> list[DataObject]:
             f"{store.uri}: unfinished: it has {unfinished[0]}/ but no {MANIFEST_KEY}: "
             "run the command that makes it again, it goes on where it stopped"
         )
-    items = [DataObject(store, info.key, info.size_bytes) for info in directory.objects if _is_data(info.key)]
+    items = [DataObject.bare(store, info) for info in directory.objects if _is_data(info.key)]
     if items:
         return items
     is_there = directory.objects or directory.names
@@ -90,7 +101,7 @@ def _match(uri: str) -> list[DataObject]:
     expression = re.compile(_translate(pattern))
     prefix = _WILD.split(pattern)[0]
     items = [
-        DataObject(store, info.key, info.size_bytes)
+        DataObject.bare(store, info)
         for info in store.list(prefix)
         if expression.fullmatch(info.key) and info.key.rpartition("/")[2] != MANIFEST_KEY
     ]
@@ -122,7 +133,7 @@ def _is_data(key: str) -> bool:
 def _find_file(uri: str) -> DataObject | None:
     store, key = open_object(uri)
     info = store.stat(key)
-    return None if info is None else DataObject(store, key, info.size_bytes)
+    return None if info is None else DataObject.bare(store, info)
 
 
 def _list_manifest(store: Store, manifest: Manifest) -> list[DataObject]:

@@ -111,7 +111,7 @@ class OutputPrefix:
             {
                 "command": self.command,
                 "settings": json_values(dict(self.settings)),
-                "parents": [parent.model_dump() for parent in parents],
+                "parents": [{"uri": parent.uri, "sha256": parent.sha256} for parent in parents],
             },
             option=orjson.OPT_SORT_KEYS,
         )

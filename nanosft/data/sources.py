@@ -13,6 +13,7 @@ import numpy as np
 from nanosft.data.hashing import hash_into
 from nanosft.data.lines import check_line_size, read_ahead, read_blocks, read_parquet
 from nanosft.data.objects import DataObject, list_data_objects
+from nanosft.data.origins import Origin
 from nanosft.data.prefix import read_manifest
 from nanosft.manifest import Parent
 
@@ -82,6 +83,11 @@ class Inputs:
     manifests: tuple[Parent, ...]
     bare: frozenset[str]
 
+    def find_origins(self) -> list[Origin]:
+        """What a set made from them is made from."""
+        named = [Origin.known(parent.uri, parent.sha256) for parent in self.manifests]
+        return named + [Origin.of_objects(item.uri, [item]) for item in self.objects if item.uri in self.bare]
+
 
 def find_inputs(uris: Iterable[str]) -> Inputs:
     """List what URIs mean (see `objects`), each object once.
@@ -118,7 +124,7 @@ def read_batches(item: DataObject, *, source: int, digest: "hashlib._Hash | None
     """
     if item.unit == "row":
         if digest is not None:
-            hash_into(digest, item.store, item.key)
+            hash_into(digest, item)
         first = 1
         for lines in read_parquet(item):
             yield Batch(source, item.uri, first, "row", (b"\n".join(lines),))

@@ -6,18 +6,19 @@ from contextlib import AbstractContextManager
 import orjson
 
 from nanosft.data import (
+    Origin,
     OutputPrefix,
-    find_parents_of_data,
-    hash_object,
+    check_same_origins,
+    find_origins_of_data,
     list_data_objects,
     read_manifest,
 )
-from nanosft.errors import ConfigError, DataError, NanosftError
+from nanosft.errors import DataError, NanosftError
 from nanosft.evaluate.results import ANSWERS_KEY, DOCUMENTS_KEY, SCORES_KEY, Evaluation, parse_evaluation
 from nanosft.evaluate.tasks import list_task_files
 from nanosft.knowledge import SHIPPED, Knowledge
 from nanosft.manifest import EVALUATION_KEY, Manifest, ManifestObject, Parent
-from nanosft.nanochat import find_checkpoint, find_model_parent
+from nanosft.nanochat import find_checkpoint, find_model_origin
 from nanosft.settings.evaluate import EvalSettings
 from nanosft.store import open_store
 
@@ -32,23 +33,23 @@ def find_origin(model_uri: str) -> tuple[str | None, tuple[str, ...]]:
     return base, tuple(uri for uri in data if uri)
 
 
-def find_parents(
+def find_origins(
     settings: EvalSettings, base_uri: str | None, data: tuple[str, ...], knowledge: Knowledge
-) -> tuple[Parent, ...]:
-    """Model, base, knowledge and training data, by the hashes of their manifests or of themselves."""
+) -> tuple[Origin, ...]:
+    """Model, base, knowledge, training data and tasks, as they are now."""
     model = open_store(settings.model)
     found = find_checkpoint(model, settings.source, settings.tag, settings.step)
-    parents = [find_model_parent(model, found)]
+    origins = [find_model_origin(model, found)]
     if base_uri:
         base = open_store(base_uri)
-        parents.append(find_model_parent(base, find_checkpoint(base, "base")))
-    parents.append(Parent(uri=settings.knowledge or SHIPPED, sha256=knowledge.sha256))
+        origins.append(find_model_origin(base, find_checkpoint(base, "base")))
+    origins.append(Origin.known(settings.knowledge or SHIPPED, knowledge.sha256))
     for uri in data:
-        parents += find_parents_of_data(uri, list_data_objects(uri))
+        origins += find_origins_of_data(uri, list_data_objects(uri))
     if settings.tasks_dir:
         items = [item for items in list_task_files(settings.tasks_dir).values() for item in items]
-        parents += [Parent(uri=item.uri, sha256=hash_object(item.store, item.key)) for item in items]
-    return tuple(parents)
+        origins += [Origin.of_objects(item.uri, [item]) for item in items]
+    return tuple(origins)
 
 
 def writing(settings: EvalSettings, parents: tuple[Parent, ...]) -> AbstractContextManager[Manifest | None]:
@@ -87,7 +88,7 @@ def finish(settings: EvalSettings, found: Evaluation, parents: tuple[Parent, ...
         _log.warning("%s: cannot be told of its evaluation, so `describe` will not show it: %s", settings.model, exc)
 
 
-def read_finished(settings: EvalSettings, parents: tuple[Parent, ...]) -> Evaluation | None:
+def read_finished(settings: EvalSettings, origins: tuple[Origin, ...]) -> Evaluation | None:
     """A finished evaluation of the same models under the same settings; None where `out` has none.
 
     Raises:
@@ -97,8 +98,7 @@ def read_finished(settings: EvalSettings, parents: tuple[Parent, ...]) -> Evalua
     manifest = _prefix(settings).find_finished()
     if manifest is None:
         return None
-    if manifest.parents != parents:
-        raise ConfigError(f"{settings.out}: model, knowledge or data have changed since: choose another --out")
+    check_same_origins(manifest, origins, out=settings.out)
     return read_evaluation(settings.out)
 
 

@@ -25,7 +25,7 @@ from nanosft.evaluate.forgetting import (
     score_documents,
     summarize_documents,
 )
-from nanosft.evaluate.keeping import find_origin, find_parents, finish, read_evaluation, read_finished, writing
+from nanosft.evaluate.keeping import find_origin, find_origins, finish, read_evaluation, read_finished, writing
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
 from nanosft.evaluate.report import advise, describe_counts, make_score_table, make_table, make_worst_table
@@ -45,6 +45,7 @@ from nanosft.evaluate.scoring import Judge
 from nanosft.evaluate.second_opinion import AskJudge, add_opinions, write_judge_prompt
 from nanosft.evaluate.tasks import Sandbox, Task, read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
+from nanosft.manifest import Parent
 from nanosft.nanochat import Checkpoint, Sampling, load_checkpoint, resolve_device
 from nanosft.progress import make_result_console
 from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
@@ -143,8 +144,14 @@ def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) 
     base_uri, data = find_origin(settings.model)
     base_uri = base_uri if settings.base is None else settings.base
     data = settings.data or data
-    parents = world.run_on_rank_zero(lambda: find_parents(settings, base_uri, data, knowledge))
-    if settings.out and (finished := world.run_on_rank_zero(lambda: read_finished(settings, parents))):
+
+    def find() -> tuple[tuple[Parent, ...], Evaluation | None]:
+        origins = find_origins(settings, base_uri, data, knowledge)
+        finished = read_finished(settings, origins) if settings.out else None
+        return (() if finished else tuple(origin.to_parent() for origin in origins)), finished
+
+    parents, finished = world.run_on_rank_zero(find)
+    if finished is not None:
         return finished
     sandbox = world.run_on_rank_zero(Sandbox.open) if settings.sandbox else None
     tasks = world.run_on_rank_zero(partial(read_tasks, settings.tasks_dir)) if settings.tasks_dir else []

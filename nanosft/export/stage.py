@@ -12,14 +12,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from nanosft.data import OutputPrefix, find_parents_of_data, list_data_objects, read_manifest
+from nanosft.data import (
+    Origin,
+    OutputPrefix,
+    check_same_origins,
+    find_origins_of_data,
+    list_data_objects,
+    read_manifest,
+)
 from nanosft.errors import ConfigError, DataError
 from nanosft.export import nanochat
 from nanosft.export.card import make_data_card
 from nanosft.export.dataset import write_lists, write_parquet
 from nanosft.lineage import Ancestor, read_lineage
-from nanosft.manifest import Kind, Manifest, ManifestObject, Parent
-from nanosft.nanochat import find_checkpoint, find_model_parent
+from nanosft.manifest import Kind, Manifest, ManifestObject
+from nanosft.nanochat import find_checkpoint, find_model_origin
 from nanosft.progress import make_result_console
 from nanosft.settings.export import ExportSettings
 from nanosft.signals import raising
@@ -64,15 +71,15 @@ def export(settings: ExportSettings) -> Manifest:
         DataError: What is exported is missing or damaged, or the export is not what it was made from.
     """
     prefix = OutputPrefix(open_store(settings.out), "export", _find_content(settings))
-    parents = _find_parents(settings)
+    origins = _find_origins(settings)
     finished = prefix.find_finished()
     if finished is not None:
-        if finished.parents != parents:
-            raise ConfigError(f"{settings.out}: what was exported has changed since: choose another --out")
+        check_same_origins(finished, origins, out=prefix.store.uri)
         _log.info("%s is finished: nothing to do", prefix.store.uri)
         return finished
     prefix.check_apart(uri for uri in (settings.model, settings.data) if uri)
     prefix.check_free(is_own=_is_own)
+    parents = tuple(origin.to_parent() for origin in origins)
     with prefix.writing(parents) as finished:
         if finished is not None:
             return finished
@@ -135,12 +142,12 @@ def _find_content(settings: ExportSettings) -> dict[str, Any]:
     return settings.content() | {"model": settings.model and open_store(settings.model).uri}
 
 
-def _find_parents(settings: ExportSettings) -> tuple[Parent, ...]:
+def _find_origins(settings: ExportSettings) -> tuple[Origin, ...]:
     if settings.data:
-        return tuple(find_parents_of_data(settings.data, list_data_objects(settings.data)))
+        return find_origins_of_data(settings.data, list_data_objects(settings.data))
     assert settings.model is not None
     store = open_store(settings.model)
-    return (find_model_parent(store, find_checkpoint(store, settings.source, settings.tag, settings.step)),)
+    return (find_model_origin(store, find_checkpoint(store, settings.source, settings.tag, settings.step)),)
 
 
 def _read_lineage(uri: str | None) -> Ancestor | None:

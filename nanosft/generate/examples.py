@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nanosft.conversation import Conversation, Message
-from nanosft.data import find_parents_of_data, iter_lines, list_data_objects, parse_trainable, pin_objects
+from nanosft.data import find_origins_of_data, iter_lines, list_data_objects, parse_trainable, pin_objects
 from nanosft.errors import ConfigError, DataError
 from nanosft.knowledge import estimate_tokens
 from nanosft.manifest import Parent
@@ -67,7 +67,7 @@ def read_examples(uri: str | None, *, num: int, seed: int) -> Examples:
             f"{uri}: the {len(chosen)} examples have about {num_tokens:,} tokens, which every prompt would carry: "
             f"choose shorter ones, or fewer by --num-examples; at most {_MAX_TOKENS:,} fit"
         )
-    return Examples(chosen, num, find_parents_of_data(uri, objects))
+    return Examples(chosen, num, tuple(origin.to_parent() for origin in find_origins_of_data(uri, objects)))
 
 
 def _take_words(conversation: Conversation) -> Conversation:

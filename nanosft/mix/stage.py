@@ -1,12 +1,13 @@
 """`nanosft mix`: a recipe's sources into train and validation objects and a manifest."""
 
 import json
+import logging
 import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from nanosft.data import OutputPrefix, find_inputs, read_manifest
+from nanosft.data import Inputs, OutputPrefix, check_same_origins, find_inputs
 from nanosft.errors import ConfigError, DataError
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
 from nanosft.mix.disk import (
@@ -39,6 +40,7 @@ from nanosft.settings.mix import MixSettings
 from nanosft.signals import raising
 from nanosft.store import open_object, open_store
 
+_log = logging.getLogger(__name__)
 _PART_KEY: Final = re.compile(rf"({'|'.join(PART_NAMES)})-[0-9]{{5,}}\.jsonl(\.gz|\.zst)?")
 _MIB: Final = 1 << 20
 _SMALL_BYTES: Final = 16 * _MIB
@@ -88,8 +90,7 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
     prefix = None if out is None else OutputPrefix(out, "mix", identity)
     if prefix is not None and _is_finished(prefix, recipe):
         return None
-    inputs = [find_inputs(source.uri) for source in recipe.sources]
-    held_out = [find_inputs(recipe.decontaminate.uri)] if recipe.decontaminate is not None else []
+    inputs, held_out = _find_inputs(recipe)
     if prefix is not None:
         prefix.check_apart(item.uri for found in (*inputs, *held_out) for item in found.objects)
     num_bytes = sum(
@@ -203,23 +204,25 @@ def load_recipe(uri: str) -> Recipe:
     return parse_recipe(data, where=uri)
 
 
+def _find_inputs(recipe: Recipe) -> tuple[list[Inputs], list[Inputs]]:
+    """Each source's objects, and the held-out sets'."""
+    held_out = [find_inputs(recipe.decontaminate.uri)] if recipe.decontaminate is not None else []
+    return [find_inputs(source.uri) for source in recipe.sources], held_out
+
+
 def _is_finished(prefix: OutputPrefix, recipe: Recipe) -> bool:
-    """Whether the mixture is there; raises where another is."""
+    """Whether the mixture is there; raises where another is, or one of a source's earlier state."""
     found = prefix.find_finished()
-    if found is not None:
-        _check_same_parents(found, recipe)
-    return found is not None
-
-
-def _check_same_parents(found: Manifest, recipe: Recipe) -> None:
-    """Refuse to call a mixture finished when an input with a manifest has become another set since."""
-    before = {parent.uri: parent.sha256 for parent in found.parents}
-    uris = [uri for source in recipe.sources for uri in source.uri]
-    uris += recipe.decontaminate.uri if recipe.decontaminate is not None else ()
-    for uri in (uri for uri in uris if uri in before):
-        manifest = read_manifest(open_store(uri))
-        if manifest is not None and manifest.sha256 != before[uri]:
-            raise ConfigError(f"{uri}: has changed since the mixture was made: choose another --out")
+    if found is None:
+        return False
+    try:
+        inputs, held_out = _find_inputs(recipe)
+    except DataError as exc:  # what is gone cannot be compared, and is not needed any more
+        _log.warning("%s is finished, and is not compared with what it was made from: %s", prefix.store.uri, exc)
+        return True
+    origins = [origin for one in (*inputs, *held_out) for origin in one.find_origins()]
+    check_same_origins(found, origins, out=prefix.store.uri)
+    return True
 
 
 def _write(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nanosft.nanochat.inference.sampling import Sampling, TokenLogprob
     from nanosft.nanochat.inference.text_stream import TextStream
     from nanosft.nanochat.inference.tools import ToolUse, calculate, evaluate_expression
-    from nanosft.nanochat.layout import CheckpointRef, find_checkpoint, find_model_parent
+    from nanosft.nanochat.layout import CheckpointRef, find_checkpoint, find_model_origin
     from nanosft.nanochat.model import GPT
     from nanosft.nanochat.model_cache import open_cached
     from nanosft.nanochat.state_dict import init_model
@@ -51,7 +51,7 @@ _HOMES: Final = {
     "estimate_flops_per_token": "generations",
     "evaluate_expression": "inference.tools",
     "find_checkpoint": "layout",
-    "find_model_parent": "layout",
+    "find_model_origin": "layout",
     "init_model": "state_dict",
     "load_checkpoint": "checkpoint",
     "load_tokenizer": "tokenizer",
@@ -85,7 +85,7 @@ __all__ = [
     "estimate_flops_per_token",
     "evaluate_expression",
     "find_checkpoint",
-    "find_model_parent",
+    "find_model_origin",
     "init_model",
     "load_checkpoint",
     "load_tokenizer",

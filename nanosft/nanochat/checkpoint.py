@@ -129,7 +129,9 @@ def load_checkpoint(
         )
     device = torch.device(device)
     model = model_from_state_dict(
-        read_tensors(store, ref.model_key, sha256=ref.find_sha256(ref.model_key)),
+        read_tensors(
+            store, ref.model_key, sha256=ref.find_sha256(ref.model_key), etag=ref.model.etag if ref.model else None
+        ),
         config,
         where=where,
         generation=GENERATIONS[generation] if generation else None,

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-from nanosft.data import hash_object, read_manifest
+from nanosft.data import DataObject, Origin, read_manifest
 from nanosft.errors import ConfigError, DataError
-from nanosft.manifest import Manifest, ManifestObject, Parent
+from nanosft.manifest import Manifest, ManifestObject
 from nanosft.settings.base import Step
-from nanosft.store.base import Directory, Store
+from nanosft.store.base import Directory, ObjectInfo, Store
 
 Source = Literal["base", "mid", "chat", "rl"]
 
@@ -50,6 +50,7 @@ class CheckpointRef:
         optimizer_keys: The optimizer's files in order of rank; empty where there are none.
         root: Where its tokenizer lies: empty, or the experiment's directory with a slash behind it.
         recorded: What the manifest names, by key; empty where there is none.
+        model: What the store told of the model file when it was chosen; None where a manifest names it.
     """
 
     source: Source
@@ -60,6 +61,7 @@ class CheckpointRef:
     optimizer_keys: tuple[str, ...] = ()
     root: str = ""
     recorded: Mapping[str, ManifestObject] = field(default_factory=dict)
+    model: ObjectInfo | None = None
 
     def find_sha256(self, key: str) -> str | None:
         """The SHA-256 that the manifest has for a key; None where it names none."""
@@ -244,6 +246,7 @@ def _choose(store: Store, source: Source, place: _Place, tag: str | None, step: 
         tuple(key for _, key in optimizer),
         root=place.root,
         recorded={item.key: item for item in manifest.objects} if manifest is not None else {},
+        model=store.stat(files["model", 0]) if manifest is None else None,
     )
 
 
@@ -272,9 +275,11 @@ def _some(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def find_model_parent(store: Store, ref: CheckpointRef) -> Parent:
+def find_model_origin(store: Store, ref: CheckpointRef) -> Origin:
     """What a child of a model names as its parent: the manifest where there is one, else the model file itself."""
     manifest = read_manifest(store)
     if manifest is not None:
-        return Parent(uri=store.uri, sha256=manifest.sha256)
-    return Parent(uri=store.uri_of(ref.model_key), sha256=hash_object(store, ref.model_key))
+        return Origin.known(store.uri, manifest.sha256)
+    if ref.model is None:
+        raise DataError(f"{store.uri_of(ref.model_key)}: the manifest beside it is gone: run the same command again")
+    return Origin.of_objects(store.uri_of(ref.model_key), [DataObject.bare(store, ref.model)])

@@ -18,19 +18,20 @@ from nanosft.store.base import Store, Writer, Written
 _UNSAFE: Final = re.compile(r"(?:GLOBAL|global|class) ([\w.]{1,80})")
 
 
-def read_tensors(store: Store, key: str, *, sha256: str | None = None) -> dict[str, Tensor]:
+def read_tensors(store: Store, key: str, *, sha256: str | None = None, etag: str | None = None) -> dict[str, Tensor]:
     """A state dict on the CPU: dense tensors of finite numbers by name.
 
     Args:
         store: Where it lies.
         key: Its key.
         sha256: What its bytes must hash to, where a manifest says.
+        etag: What a listing told of it, where none does.
 
     Raises:
         DataError: The file is damaged, or no table of such tensors.
     """
     where = store.uri_of(key)
-    state = read_torch(store, key, sha256=sha256)
+    state = read_torch(store, key, sha256=sha256, etag=etag)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
@@ -39,9 +40,9 @@ def read_tensors(store: Store, key: str, *, sha256: str | None = None) -> dict[s
     return dict(state)
 
 
-def read_torch(store: Store, key: str, *, sha256: str | None = None) -> Any:
+def read_torch(store: Store, key: str, *, sha256: str | None = None, etag: str | None = None) -> Any:
     """What `torch.save` wrote under a key, on the CPU; raises as `read_tensors` does."""
-    with open_verified(store, key, sha256) as file:
+    with open_verified(store, key, sha256, etag=etag) as file:
         return load_torch(file, store.uri_of(key))
 
 

@@ -13,19 +13,20 @@ _BLOCK_BYTES: Final = 1 << 22
 
 
 @contextmanager
-def open_verified(store: Store, key: str, sha256: str | None) -> Iterator[BinaryIO]:
+def open_verified(store: Store, key: str, sha256: str | None, *, etag: str | None = None) -> Iterator[BinaryIO]:
     """An object as a file that can be sought in; of S3's, a copy in the temporary directory.
 
     Args:
         store: Where it lies.
         key: Its key.
         sha256: What its bytes must hash to; None: nobody says.
+        etag: What a listing told of it, where nobody says.
 
     Raises:
         DataError: It is not there, or its bytes are others.
     """
     for is_last in (False, True):  # once more: it may have been damaged on its way
-        with store.open_read(key) as stream, ExitStack() as stack:
+        with store.open_read(key, etag=etag) as stream, ExitStack() as stack:
             is_copied = not stream.seekable()
             file = stack.enter_context(tempfile.TemporaryFile()) if is_copied else stream
             digest = hashlib.sha256()

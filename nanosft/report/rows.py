@@ -19,7 +19,7 @@ from nanosft.errors import DataError, NanosftError
 from nanosft.inspection import Inspection, count_row
 from nanosft.knowledge import Knowledge, content_words
 from nanosft.manifest import Manifest
-from nanosft.store import Store, join_uri, open_store
+from nanosft.store import Store, open_store
 
 _REJECTS: Final = "rejects/"
 _ROWS: Final = "rows/"
@@ -182,11 +182,11 @@ def _list_objects(uri: str, found: SetFigures) -> Iterator[tuple[str, DataObject
 def _list_parts(store: Store) -> Iterator[tuple[str, DataObject]]:
     """What a generate run under way has flushed, or an audit has written."""
     for info in store.list(_ROWS):
-        yield "accepted", DataObject(store, info.key, info.size_bytes)
+        yield "accepted", DataObject.bare(store, info)
     for part in ("clean", "refused"):
         for info in store.list(f"{part}/"):
             if info.key.endswith(DATA_SUFFIXES):
-                yield part, DataObject(open_store(join_uri(store.uri, part)), info.key.partition("/")[2], 0)
+                yield part, DataObject.bare(store, info)
 
 
 def _take_line(found: SetFigures, sample: Sample | None, part: str, item: DataObject, number: int, line: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, Protocol
 
 from nanosft.errors import ConfigError, DataError
 
+REPLACED: Final = "was replaced while it was being read, or since it was listed: run the same command again"
 _CHUNK_BYTES: Final = 1 << 20
 
 
@@ -31,7 +32,7 @@ class ObjectInfo:
         key: Relative to the store's root.
         size_bytes: Its size.
         modified_s: When it was put, in seconds since 1970.
-        etag: Another one for other bytes, where the store has such.
+        etag: Another one for other bytes, where the store has such; of a local file, its size and time of change.
     """
 
     key: str
@@ -91,11 +92,17 @@ class Store(Protocol):
     def read(self, key: str) -> bytes:
         """The whole object."""
 
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        """`length` (at least 1) bytes from offset `start`; fewer where the object ends before."""
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        """`length` (at least 1) bytes from offset `start`; fewer where the object ends before.
 
-    def open_read(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """The object as a stream of bytes, never whole in memory. A broken connection is resumed by range."""
+        With the `etag` that a listing has told, of that very object: a StoreError where another is there by now.
+        """
+
+    def open_read(self, key: str, *, etag: str | None = None) -> AbstractContextManager[BinaryIO]:
+        """The object as a stream of bytes, never whole in memory. A broken connection is resumed by range.
+
+        `etag` is as of `read_range`; that a local file has not been written to meanwhile is seen at its end.
+        """
 
     def write(self, key: str, data: bytes) -> Written:
         """Put a whole object, replacing one that is there."""

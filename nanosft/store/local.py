@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from nanosft.errors import ConfigError, DataError, NanosftError, StoreError
 from nanosft.store.base import (
+    REPLACED,
     Directory,
     MissingObjectError,
     NoConditionalPutError,
@@ -63,18 +64,20 @@ class LocalStore:
             _check_regular(path, self.uri_of(key))
             return path.read_bytes()
 
-    def read_range(self, key: str, start: int, length: int) -> bytes:
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
         """`length` bytes from offset `start`; fewer where the file ends before."""
         path = self._path(key)
         _check_regular(path, self.uri_of(key))
         with _translated(self.uri_of(key)), path.open("rb") as file:
             file.seek(start)
-            return file.read(length)
+            data = file.read(length)
+            _check_same(file, etag, self.uri_of(key))
+            return data
 
     @contextmanager
-    def open_read(self, key: str) -> Iterator[BinaryIO]:
+    def open_read(self, key: str, *, etag: str | None = None) -> Iterator[BinaryIO]:
         """The file as a stream."""
-        with io.BufferedReader(_LocalReader(self._path(key), self.uri_of(key)), _READ_AHEAD_BYTES) as file:
+        with io.BufferedReader(_LocalReader(self._path(key), self.uri_of(key), etag), _READ_AHEAD_BYTES) as file:
             yield cast("BinaryIO", file)
 
     def write(self, key: str, data: bytes) -> Written:
@@ -143,7 +146,7 @@ class LocalStore:
                 if exc.errno in _ABSENT:
                     return None
                 raise
-            return ObjectInfo(key, found.st_size, found.st_mtime) if path.is_file() else None
+            return ObjectInfo(key, found.st_size, found.st_mtime, _etag(found)) if path.is_file() else None
 
     def exists(self, key: str) -> bool:
         """Whether the file is there."""
@@ -185,6 +188,17 @@ def _check_regular(path: Path, uri: str) -> None:
         raise DataError(f"{uri}: is a device, a pipe or a socket: copy what it gives into a file")
 
 
+def _etag(found: os.stat_result) -> str:
+    """What other bytes have another one of: not the inode, which some file systems make up anew each time."""
+    return f"{found.st_size:x}-{found.st_mtime_ns:x}"
+
+
+def _check_same(file: io.FileIO | BinaryIO, etag: str | None, uri: str) -> None:
+    """Raise StoreError where the open file is not the one that was listed, or was written to since."""
+    if etag is not None and _etag(os.fstat(file.fileno())) != etag:
+        raise StoreError(f"{uri}: {REPLACED}")
+
+
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
     try:
@@ -196,21 +210,31 @@ def _translated(uri: str) -> Iterator[None]:
 class _LocalReader(io.FileIO):
     """A file whose errors are ours at every read, as those of a network file system come."""
 
-    def __init__(self, path: Path, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, path: Path, uri: str, etag: str | None) -> None:
+        self._uri, self._etag = uri, etag
         with _translated(uri):
             _check_regular(path, uri)
             super().__init__(path)
+        try:
+            _check_same(self, etag, uri)
+        except StoreError:
+            self.close()
+            raise
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         """See `io.RawIOBase`."""
         with _translated(self._uri):
-            return super().readinto(buffer)
+            num_bytes = super().readinto(buffer)
+            if not num_bytes:
+                _check_same(self, self._etag, self._uri)
+            return num_bytes
 
     def readall(self) -> bytes:
         """See `io.RawIOBase`."""
         with _translated(self._uri):
-            return super().readall()
+            data = super().readall()
+            _check_same(self, self._etag, self._uri)
+            return data
 
 
 class _LocalWriter:
@@ -328,7 +352,7 @@ def _scan(folder: Path, root: Path) -> tuple[list[ObjectInfo], list[Path]]:
             with suppress(FileNotFoundError):  # deleted since, or a link to nothing
                 found = entry.stat()
                 key = Path(entry.path).relative_to(root).as_posix()
-                files.append(ObjectInfo(key, found.st_size, found.st_mtime))
+                files.append(ObjectInfo(key, found.st_size, found.st_mtime, _etag(found)))
     return files, folders
 
 

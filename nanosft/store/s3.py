@@ -56,15 +56,15 @@ class S3Store:
                     raise
         raise AssertionError
 
-    def read_range(self, key: str, start: int, length: int) -> bytes:
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
         """`length` bytes from offset `start`; fewer where the object ends before. One request."""
-        with self._reader(key, start=start, length=length) as reader:
+        with self._reader(key, start=start, length=length, etag=etag) as reader:
             return _read_all(reader)
 
     @contextmanager
-    def open_read(self, key: str) -> Iterator[BinaryIO]:
+    def open_read(self, key: str, *, etag: str | None = None) -> Iterator[BinaryIO]:
         """The object as a stream; one request, and one more each time that a connection breaks."""
-        with self._reader(key) as reader:
+        with self._reader(key, etag=etag) as reader:
             yield cast("BinaryIO", BufferedReader(reader, _CHUNK_BYTES))
 
     def write(self, key: str, data: bytes) -> Written:
@@ -163,10 +163,11 @@ class S3Store:
     def _full(self, key: str) -> str:
         return self._root + check_key(key, root=self.uri)
 
-    def _reader(self, key: str, *, start: int = 0, length: int | None = None) -> ObjectReader:
+    def _reader(self, key: str, *, start: int = 0, length: int | None = None, etag: str | None = None) -> ObjectReader:
         full_key = self._full(key)
+        client = self._open().client
         return ObjectReader(
-            self._open().client, self._bucket, full_key, uri=self.uri_of(key), start=start, length=length
+            client, self._bucket, full_key, uri=self.uri_of(key), start=start, length=length, etag=etag or ""
         )
 
     def _pages(self, prefix: str, **extra: Any) -> Iterator[Any]:

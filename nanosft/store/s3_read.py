@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
-from nanosft.errors import DataError, StoreError
+from nanosft.errors import DataError, NanosftError, StoreError
+from nanosft.store.base import REPLACED
 from nanosft.store.s3_client import error_code, http_status, to_error
 
 if TYPE_CHECKING:
@@ -44,18 +45,27 @@ class DamagedOnTheWayError(StoreError):
 class ObjectReader(io.RawIOBase):
     """One version of one object, from `start` to its end or for `length` bytes.
 
-    The first request is sent at once, so an object that is not there is an error here and not at the first read.
+    The first request is sent at once, so an object that is not there, or not of the `etag` that is asked for, is an
+    error here and not at the first read.
     """
 
     def __init__(
-        self, client: "S3Client", bucket: str, key: str, *, uri: str, start: int = 0, length: int | None = None
+        self,
+        client: "S3Client",
+        bucket: str,
+        key: str,
+        *,
+        uri: str,
+        start: int = 0,
+        length: int | None = None,
+        etag: str = "",
     ) -> None:
         super().__init__()
         self._client, self._bucket, self._key, self._uri = client, bucket, key, uri
         self._is_range = start > 0 or length is not None
         self._next = start
         self._end: int | None = None if length is None else start + length
-        self._etag = ""
+        self._etag = etag
         self._num_resumes = 0
         self._hash = hashlib.sha256()
         self._expected: str | None = None
@@ -65,7 +75,7 @@ class ObjectReader(io.RawIOBase):
             answer = self._get(self._is_range)
         except boto.ClientError as exc:
             if error_code(exc) != "InvalidRange":
-                raise to_error(exc, uri) from exc
+                raise self._to_error(exc) from exc
             self._end = self._next  # the object ends before `start`
             return
         except (boto.BotoCoreError, HTTPError) as exc:
@@ -160,15 +170,16 @@ class ObjectReader(io.RawIOBase):
             try:
                 self._get(ranged=True)
             except boto.ClientError as exc:
-                if http_status(exc) == 412:  # noqa: PLR2004 - precondition failed
-                    raise StoreError(
-                        f"{self._uri}: replaced while it was being read: run the same command again"
-                    ) from exc
-                raise to_error(exc, self._uri) from exc
+                raise self._to_error(exc) from exc
             except (boto.BotoCoreError, HTTPError) as exc:
                 raise to_error(exc, self._uri) from exc
         assert self._body is not None
         return self._body
+
+    def _to_error(self, exc: boto.ClientError) -> NanosftError:
+        if http_status(exc) == 412:  # noqa: PLR2004 - precondition failed
+            return StoreError(f"{self._uri}: {REPLACED}")
+        return to_error(exc, self._uri)
 
     def _wait_to_resume(self, exc: Exception | None) -> None:
         reason = str(exc) if exc else "the body ended early"

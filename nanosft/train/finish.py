@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nanosft.data import OutputPrefix, read_manifest
+from nanosft.data import OutputPrefix, check_same_origins, read_manifest
+from nanosft.errors import DataError
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
 from nanosft.nanochat.checkpoint import Checkpoint, save_checkpoint
-from nanosft.nanochat.layout import find_model_parent
+from nanosft.nanochat.layout import find_checkpoint, find_model_origin
 from nanosft.nanochat.tensors import read_tensors
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.store.base import Store
-from nanosft.train.data import Data
+from nanosft.train.data import Data, find_origins
 from nanosft.train.metrics import MetricsLog, is_final_metrics
 from nanosft.train.optim import HyperParameters
 from nanosft.train.progress import Progress, describe_rise
@@ -50,15 +51,24 @@ def find_content(settings: TrainSettings) -> dict[str, Any]:
     return settings.content() | {name: uri and open_store(uri).uri for name, uri in uris.items()}
 
 
-def find_finished(store: Store, content: dict[str, Any]) -> TrainSummary | None:
+def find_finished(settings: TrainSettings, store: Store) -> TrainSummary | None:
     """What the finished run in the store made; None when there is none.
 
     Raises:
         ConfigError: It was made with other settings.
+        DataError: It was made from another base or other data than are there now.
     """
-    manifest = OutputPrefix(store, "train", content).find_finished()
+    manifest = OutputPrefix(store, "train", find_content(settings)).find_finished()
     if manifest is None:
         return None
+    try:
+        base = open_store(settings.base)
+        ref = find_checkpoint(base, settings.base_source, settings.base_tag, settings.base_step)
+        origins = (find_model_origin(base, ref), *find_origins(settings.data, settings.val_data))
+    except DataError as exc:  # what is gone cannot be compared, and is not needed any more
+        _log.warning("%s is finished, and is not compared with what it was made from: %s", store.uri, exc)
+    else:
+        check_same_origins(manifest, origins, out=store.uri, error=DataError)
     _log.info("%s is finished: nothing to do", store.uri)
     return _summarize(store, manifest, was_finished=True)
 
@@ -76,7 +86,7 @@ def writing(store: Store, manifest: Manifest) -> Iterator[TrainSummary | None]:
 
 def describe_run(settings: TrainSettings, store: Store, base: Checkpoint, data: Data) -> Manifest:
     """A state's manifest without its objects and counts; the model's is made of it too."""
-    parents = (find_model_parent(open_store(settings.base), base.ref), *data.cached.parents)
+    parents = (find_model_origin(open_store(settings.base), base.ref).to_parent(), *data.cached.parents)
     name = store.uri.rpartition("/")[2]
     return Manifest(kind="state", name=name, objects=(), parents=parents, settings=find_content(settings))
 

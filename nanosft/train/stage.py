@@ -40,7 +40,7 @@ from nanosft.train.data import (
     read_data,
 )
 from nanosft.train.evaluate import Prompts, ValidationSet, load_token_bytes, render_prompts
-from nanosft.train.finish import TrainSummary, describe_run, find_content, find_finished, finish, writing
+from nanosft.train.finish import TrainSummary, describe_run, find_finished, finish, writing
 from nanosft.train.fit import choose_device_rows, fits_into_memory
 from nanosft.train.loop import train
 from nanosft.train.metrics import MetricsLog, Throughput, count_flops_per_token, find_peak_flops
@@ -112,7 +112,7 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
         if settings.preflight:
             world.run_on_rank_zero(lambda: run_preflight(settings, world))
             return TrainSummary(store.uri, 0, 0, None, None)
-        finished = world.run_on_rank_zero(lambda: find_finished(store, find_content(settings)))
+        finished = world.run_on_rank_zero(lambda: find_finished(settings, store))
         if finished is not None:
             return finished
         inputs = _load(settings, store, world, ask)

@@ -164,22 +164,22 @@ def _around(call: str, do: Callable[[], Any]) -> Any:
 
 
 def _counted(name: str, method: Callable[..., Any], *, to_list: bool = False) -> Callable[..., Any]:
-    def call(self: Any, key: str = "", *arguments: Any) -> Any:
+    def call(self: Any, key: str = "", *arguments: Any, **how: Any) -> Any:
         if name == "open":
             return _around(f"open {self._key}", lambda: method(self))
         what = f"{name} {key}"
         if to_list:
-            return iter(_around(what, lambda: list(method(self, key, *arguments))))
-        return _around(what, lambda: method(self, key, *arguments))
+            return iter(_around(what, lambda: list(method(self, key, *arguments, **how))))
+        return _around(what, lambda: method(self, key, *arguments, **how))
 
     return call
 
 
 def _open_read(method: Callable[..., Any]) -> Callable[..., Any]:
     @contextmanager
-    def open_read(self: Any, key: str) -> Iterator[Any]:
+    def open_read(self: Any, key: str, **how: Any) -> Iterator[Any]:
         _around(f"open_read {key}", lambda: None)
-        with method(self, key) as stream:
+        with method(self, key, **how) as stream:
             yield stream
 
     return open_read

@@ -32,7 +32,7 @@ def test_a_checkpoint_in_a_bucket_is_the_one_that_was_saved(
     assert (loaded.source, loaded.step, loaded.uri) == ("chat", 12, f"{bucket}/run")
     for key, tensor in original.model.state_dict().items():
         assert torch.equal(tensor, loaded.model.state_dict()[key])
-    # The directory and its checkpoints; is there a tokenizer; manifest, meta, manifest again, tokenizer, model.
-    assert proxy.count() == {"GET list-type": 2, "HEAD": 1, "GET": 5}
+    # The directory, its checkpoints; the ETag, is there a tokenizer; manifest, meta, manifest, tokenizer, model.
+    assert proxy.count() == {"GET list-type": 2, "HEAD": 2, "GET": 5}
     with pytest.raises(DataError, match=r"nothing is there"):
         load_checkpoint(f"{bucket}/nowhere")

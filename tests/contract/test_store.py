@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from nanosft.errors import DataError
+from nanosft.errors import DataError, StoreError
 from nanosft.store import MissingObjectError, ObjectInfo, Store, Written, join_uri, open_object, open_store
 from nanosft.store.s3 import S3Store
 
@@ -40,6 +41,25 @@ def test_what_is_written_is_read(store: Store) -> None:
     assert store.read("a/b.bin") == data
     assert store.stat("a/b.bin") == ObjectInfo("a/b.bin", len(data))
     assert store.exists("a/b.bin")
+
+
+def test_an_object_replaced_since_it_was_listed_is_an_error_that_names_it(store: Store) -> None:
+    """Half of a bare input was the old object and half the new one, and nobody knew."""
+    store.write("a/b.bin", b"one")
+    (info,) = store.list()
+    (beside,) = store.list_directory("a").objects
+    assert {info.etag, beside.etag} == {(store.stat("a/b.bin") or info).etag}
+    with store.open_read("a/b.bin", etag=info.etag) as stream:
+        assert stream.read() == b"one"
+    assert store.read_range("a/b.bin", 1, 2, etag=info.etag) == b"ne"
+    time.sleep(0.02)  # a local file's clock is a tick of the kernel's
+    store.write("a/b.bin", b"two")
+    for read in (
+        lambda: store.read_range("a/b.bin", 0, 3, etag=info.etag),
+        lambda: store.open_read("a/b.bin", etag=info.etag).__enter__().read(),
+    ):
+        with pytest.raises(StoreError, match=r"a/b\.bin: was replaced while it was being read, or since it was listed"):
+            read()
 
 
 def test_an_empty_object_is_an_object(store: Store) -> None:
@@ -129,7 +149,8 @@ def test_large_objects_are_streamed_both_ways(store: Store, tmp_path: Path) -> N
         while chunk := stream.read(100_000):
             found.update(chunk)
     assert found.digest() == expected.digest()
-    assert store.read_range("large", 8 * MIB - 3, 6) == (piece * 33)[8 * MIB - 3 : 8 * MIB + 3]
+    (info,) = store.list()
+    assert store.read_range("large", 8 * MIB - 3, 6, etag=info.etag) == (piece * 33)[8 * MIB - 3 : 8 * MIB + 3]
 
     copy = tmp_path / "copy"
     copy.write_bytes(store.read("large"))

@@ -97,7 +97,7 @@ def list_task_files(uri: str) -> dict[str, list[DataObject]]:
             split = _SPLIT.fullmatch(stem)
             place = (above, above.rpartition("/")[2] if split else stem)
             splits = groups.setdefault(place, {})
-            splits.setdefault(split["split"] if split else "", []).append(DataObject(store, info.key, info.size_bytes))
+            splits.setdefault(split["split"] if split else "", []).append(DataObject.bare(store, info))
     found: dict[str, list[DataObject]] = {}
     for (above, name), splits in groups.items():
         if name in found:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from nanosft.data import Batch, DataObject, Inputs, read_batches
+from nanosft.data import Batch, DataObject, Inputs, Origin, read_batches
 from nanosft.dedup import join_messages
 from nanosft.errors import DataError
 from nanosft.manifest import Parent
@@ -67,7 +67,7 @@ class SourceReader:
         self._on_bad_row = on_bad_row
         self._max_bad_share = max_bad_share
         self._all_inputs = list(inputs)
-        self._hashed: dict[str, str] = {}
+        self._bare: dict[str, Parent] = {}
         self._num_lines: Counter[tuple[int, str]] = Counter()
         self.counts = [LineCounts() for _ in recipe.sources]
         self.num_bytes = sum(item.size_bytes for found in inputs for item in found.objects)
@@ -117,13 +117,13 @@ class SourceReader:
         digest = hashlib.sha256() if is_bare else None
         yield from read_batches(item, source=source, digest=digest)
         if digest is not None:
-            self._hashed[item.uri] = digest.hexdigest()
+            self._bare[item.uri] = Origin.of_objects(item.uri, [item], digest.hexdigest).to_parent()
 
     @property
     def parents(self) -> tuple[Parent, ...]:
         """What was read: manifests, and the objects that none names, by URI."""
         found = {parent.uri: parent for inputs in self._all_inputs for parent in inputs.manifests}
-        found |= {uri: Parent(uri=uri, sha256=sha256) for uri, sha256 in self._hashed.items()}
+        found |= self._bare
         return tuple(found[uri] for uri in sorted(found))
 
     def put_refused(self, out: Store) -> set[str]:

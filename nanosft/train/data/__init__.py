@@ -4,7 +4,7 @@
 the rows to steps.
 """
 
-from nanosft.train.data.dataset import CachedTokens, Data, prepare_data, read_data, split_objects
+from nanosft.train.data.dataset import CachedTokens, Data, find_origins, prepare_data, read_data, split_objects
 from nanosft.train.data.plan import StepPlan, count_rows_per_step, plan_steps, split_rows
 from nanosft.train.data.tokens import TokenSet
 
@@ -14,6 +14,7 @@ __all__ = [
     "StepPlan",
     "TokenSet",
     "count_rows_per_step",
+    "find_origins",
     "plan_steps",
     "prepare_data",
     "read_data",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nanosft.data import DataObject, list_data_objects, pin_objects, read_manifest
+from nanosft.data import DataObject, Origin, list_data_objects, pin_objects, read_manifest
 from nanosft.errors import DataError
 from nanosft.manifest import Parent
 from nanosft.nanochat.tokenizer import read_tokenizer
@@ -103,13 +103,13 @@ def prepare_data(
     tokenizer_pickle, _ = read_tokenizer(tokenizer_uri)
     train, val = (pin_objects(items, look=look) for items in split_objects(settings.data, settings.val_data))
     train_sha256 = hash_objects(train)
-    parents = [_find_parent(settings.data, train_sha256)]
+    parents = [_find_origin(settings.data, train).to_parent()]
     train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, look)
     if not val:
         return CachedTokens(train_key, None, tuple(parents))
     val_sha256 = hash_objects(val)
     if settings.val_data is not None:
-        parents.append(_find_parent(settings.val_data, val_sha256))
+        parents.append(_find_origin(settings.val_data, val).to_parent())
     val_key = _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, look)
     return CachedTokens(train_key, val_key, tuple(parents))
 
@@ -124,11 +124,19 @@ def read_data(store: Store, cached: CachedTokens) -> Data:
     return Data(read_tokens(store, cached.train_key), val, cached)
 
 
-def _find_parent(uri: str, content_sha256: str) -> Parent:
+def find_origins(uri: str, val_uri: str | None) -> tuple[Origin, ...]:
+    """The data and the validation data where it has its own, as they are now."""
+    train, val = split_objects(uri, val_uri)
+    return (_find_origin(uri, train), *([_find_origin(val_uri, val)] if val_uri is not None and val else []))
+
+
+def _find_origin(uri: str, objects: Sequence[DataObject]) -> Origin:
     """The data's manifest where it has one, else its content."""
     store = open_store(uri)
     manifest = read_manifest(store)
-    return Parent(uri=store.uri, sha256=manifest.sha256 if manifest is not None else content_sha256)
+    if manifest is not None:
+        return Origin.known(store.uri, manifest.sha256)
+    return Origin.of_objects(store.uri, objects, lambda: hash_objects(objects))
 
 
 def _ensure(

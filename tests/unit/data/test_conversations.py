@@ -30,7 +30,7 @@ from nanosft.data import (
     read_manifest,
 )
 from nanosft.data.lines import MAX_LINE_BYTES, _split_lines
-from nanosft.errors import DataError
+from nanosft.errors import DataError, StoreError
 from nanosft.manifest import Kind, Manifest, ManifestObject
 from nanosft.store import Store, open_store
 
@@ -275,8 +275,10 @@ class TestLines:
             pack = to_parquet if key == "a.parquet" else bytes
             (pinned,) = pin_objects([self.write(store, pack(lines(1, 2)), key)])
             store.write(key, pack(lines(1, 3)))
+            with pytest.raises(StoreError, match=f"{key}: was replaced"):
+                list(iter_lines(pinned))
             with pytest.raises(DataError, match="SHA-256 is"):
-                list(iter_lines(replace(pinned, size_bytes=len(store.read(key)))))
+                list(iter_lines(replace(pinned, size_bytes=len(store.read(key)), etag=None)))
 
     @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst"])
     def test_members_one_after_the_other(self, store: Store, suffix: str) -> None:
