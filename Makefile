@@ -14,7 +14,7 @@ RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos soak-load image image-test release lock clean
+.PHONY: help setup demo test coverage check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos soak soak-load image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -98,6 +98,9 @@ fuzz-serve: setup ## Send five minutes of requests of every kind to `serve`
 
 chaos: setup ## Kill short runs, and spoil what their stores answer, at every call (CHAOS="--share 0.1" for a part)
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+soak: setup ## Walk the road with faults, stops and kills, and again undisturbed; print one table (SOAK="--scale 0.2" for less)
+	$(BIN)/python -m tests.soak road $(SOAK)
 
 soak-load: setup ## Sample memory, descriptors and threads of long runs of four commands (SOAK="train --scale 0.1" for one)
 	$(BIN)/python -m tests.soak load $(SOAK)

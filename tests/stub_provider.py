@@ -38,7 +38,10 @@ KNOWLEDGE = str(Path(__file__).parents[1] / "knowledge" / "self_knowledge.md")
 PRICE_USD = 0.000625
 NUM_ATTEMPTS = 4
 _TAIL_BYTES = 4096
+SLOW_TIMES = 100
+"""How much longer a slow answer takes; it is billed as any other."""
 FAULTS = ("http_429", "http_500", "error_in_200", "cut", "broken_json", "dropped")
+RATES = (*FAULTS, "slow", "low_score")
 MODELS = [
     {
         "id": slug,
@@ -96,20 +99,24 @@ class Stub:
         plan: Whose rows are asked for.
         num: Rows that may be asked for.
         latency_s: Of every answer.
-        rates: Of each fault, by its name; and `low_score`, of the judge's low scores.
+        rates: Of each fault, by its name; of `slow` answers; and `low_score`, of the judge's low scores.
+        num_attempts: Answers to one prompt of a row that may be asked for.
     """
 
-    def __init__(self, plan: Plan, num: int, latency_s: float, rates: dict[str, float]) -> None:
+    def __init__(
+        self, plan: Plan, num: int, latency_s: float, rates: dict[str, float], num_attempts: int = NUM_ATTEMPTS
+    ) -> None:
         self.latency_s = latency_s
         self._plan = plan
         self._low_score = rates.pop("low_score", 0.0)
+        self._slow = rates.pop("slow", 0.0)
         self._rates = rates
         self._draw = random.Random(7)
         self._rows: dict[int, list[tuple[int, int]]] = {}  # by seed: 31 bits, so two rows may share one
         for number in range(num):
             for variant in range(3):  # the row's own prompt, another one, and one of --retry-rejects
                 row = plan_row(plan, number, variant)
-                for attempt in range(NUM_ATTEMPTS):
+                for attempt in range(num_attempts):
                     self._rows.setdefault(request_seed(row, attempt), []).append((number, variant))
         self._asked: list[int] = []
         self._counts: Counter[str] = Counter()
@@ -184,6 +191,12 @@ class Stub:
             score |= {"reason": "it stretches a fact", "faithful": 2}
         self._counts["low_scores"] += score["faithful"] == 2
         return orjson.dumps(score).decode()
+
+    def draw_latency_s(self) -> float:
+        """Of one answer."""
+        is_slow = self._slow > 0 and self._draw.random() < self._slow
+        self._counts["slow"] += is_slow
+        return self.latency_s * (SLOW_TIMES if is_slow else 1)
 
     def _draw_fault(self) -> str:
         at = self._draw.random()
@@ -282,7 +295,7 @@ class Connection(asyncio.Protocol):
         del self._data[: self._length]
         self._length = None
         answer = self._stub.answer(request)
-        latency_s = 0.0 if request.startswith(b"GET") else self._stub.latency_s
+        latency_s = 0.0 if request.startswith(b"GET") else self._stub.draw_latency_s()
         asyncio.get_running_loop().call_later(latency_s, self._send, answer)
 
     def _send(self, answer: bytes | None) -> None:
@@ -308,12 +321,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--knowledge", default=KNOWLEDGE)
     parser.add_argument("--latency-s", type=float, default=0.0)
-    for fault in (*FAULTS, "low_score"):
+    parser.add_argument("--num-attempts", type=int, default=NUM_ATTEMPTS)
+    for fault in RATES:
         parser.add_argument(f"--{fault.replace('_', '-')}", type=float, default=0.0)
     options = parser.parse_args()
     plan = make_plan(read_dimensions(), read_knowledge(options.knowledge), seed=options.seed)
-    rates = {name: getattr(options, name) for name in (*FAULTS, "low_score")}
-    asyncio.run(serve(Stub(plan, options.num, options.latency_s, rates)))
+    rates = {name: getattr(options, name) for name in RATES}
+    asyncio.run(serve(Stub(plan, options.num, options.latency_s, rates, options.num_attempts)))
 
 
 if __name__ == "__main__":

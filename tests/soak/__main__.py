@@ -1,40 +1,79 @@
-"""python -m tests.soak [load [serve train mix generate]] [--scale 0.1] [--json]"""
+"""python -m tests.soak road [--scale 0.1] [--rows 500] [--steps 60] [--seed 1] [--json]
+python -m tests.soak load [serve train mix generate] [--scale 0.1] [--json]
+"""
 
 import argparse
 import json
 import os
 import sys
-import tempfile
-from dataclasses import asdict
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.soak.loads import LOADS, Load
+from tests.soak.road import walk_road
+from tests.soak.table import render
+from tests.soak.world import Sizes, open_world
 
 
 def main() -> None:
     """Walk the road, or run the loads; exit code 1 where something was lost or grew."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Long runs, with and without faults.")
     kinds = parser.add_subparsers(dest="kind", required=True)
+    road = kinds.add_parser("road", help="every stage, stopped and killed, beside the same undisturbed")
+    road.add_argument("--rows", type=int, help="generated one by one; half as many in batches (1,200)")
+    road.add_argument("--steps", type=int, help="of training (120)")
+    road.add_argument("--seed", type=int, default=0, help="of the faults, and of the moments of stops and kills")
+    road.add_argument("--keep", help="directory for all that is made; it has to be absent")
     load = kinds.add_parser("load", help="memory, descriptors and threads of long runs")
     load.add_argument("names", nargs="*", metavar="load", help=f"any of {', '.join(LOADS)} (all)")
-    load.add_argument("--scale", type=float, default=1.0, help="share of the rows, steps and requests")
-    load.add_argument("--json", action="store_true", help="one JSON object a load")
+    for each in (road, load):
+        each.add_argument("--scale", type=float, default=1.0, help="share of the rows, steps, requests and kills")
+        each.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if options.kind == "road":
+        sizes = Sizes.scaled(options.scale)
+        sizes = replace(sizes, rows=options.rows or sizes.rows, steps=options.steps or sizes.steps)
+        sys.exit(_walk(sizes, options.seed, options.keep, as_json=options.json))
     if unknown := set(options.names) - set(LOADS):
         parser.error(f"no load {min(unknown)!r}; there are {', '.join(LOADS)}")
-    os.environ["OMP_NUM_THREADS"] = "1"
     growing = [name for name in options.names or LOADS if not _run_load(name, options.scale, as_json=options.json)]
     sys.exit(bool(growing))
 
 
+def _walk(sizes: Sizes, seed: int, keep: str | None, *, as_json: bool) -> bool:
+    """Walk the road and print the table; whether anything went wrong."""
+    started_s = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(keep) if keep else Path(stack.enter_context(TemporaryDirectory(prefix="nanosft-soak-")))
+        folder.mkdir(exist_ok=not keep, parents=True)
+        world = stack.enter_context(open_world(folder, sizes, seed))
+        stages = []
+        for stage in walk_road(world):
+            stages.append(stage)
+            sys.stderr.write(f"{stage.name}: {'; '.join(stage.faults) or 'well'}\n")
+            if as_json:
+                sys.stdout.write(json.dumps(asdict(stage)) + "\n")
+                sys.stdout.flush()
+    if not as_json:
+        sys.stdout.write(render(stages))
+    store_faults = ", ".join(f"{count} x {name}" for name, count in sorted(world.store_faults.items()))
+    sys.stderr.write(f"seed {seed}, {time.monotonic() - started_s:.0f} s; of requests to S3: {store_faults}\n")
+    return any(stage.faults for stage in stages)
+
+
 def _run_load(name: str, scale: float, *, as_json: bool) -> bool:
     """Run one and print its figures; whether all of them are flat."""
-    with tempfile.TemporaryDirectory(prefix="nanosft-soak-") as folder:
+    with TemporaryDirectory(prefix="nanosft-soak-") as folder:
         load = LOADS[name](Path(folder), scale)
     courses = load.courses()
     if as_json:
         figures = {measure: {**asdict(course), "flat": flat} for measure, (course, flat) in courses.items()}
-        sys.stdout.write(json.dumps({"load": load.name, "elapsed_s": round(load.elapsed_s), **figures}) + "\n")
+        said = {"load": load.name, "elapsed_s": round(load.elapsed_s), "largest_mib": load.watched.largest_mib}
+        sys.stdout.write(json.dumps({**said, **figures, "samples": load.watched.samples}) + "\n")
     else:
         _show(load)
     sys.stdout.flush()
@@ -44,6 +83,7 @@ def _run_load(name: str, scale: float, *, as_json: bool) -> bool:
 def _show(load: Load) -> None:
     allowed = f", {load.allowed_mib:.0f} MiB of growth meant" if load.allowed_mib else ""
     largest = f"largest process {load.watched.largest_mib:.0f} MiB"
+    largest += f" of {load.limit_mib:.0f}" if load.limit_mib is not None else ""
     sys.stdout.write(f"{load.name}: {load.elapsed_s:.0f} s, {len(load.watched.samples)} samples, {largest}{allowed}\n")
     heads = ("first quarter", "second", "median", "last quarter", "max", "flat")
     sys.stdout.write(f"  {'':<12}" + "".join(f"{head:>15}" for head in heads) + "\n")
