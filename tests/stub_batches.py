@@ -151,6 +151,8 @@ class BatchStub:
             raw = self._chat.answer(b"POST / HTTP/1.1\r\n\r\n" + body)
             assert raw is not None, "the chat stub drops nothing here"
             return HttpReply(200, {}, raw.partition(b"\r\n\r\n")[2])
+        if path == "/models":
+            return HttpReply(404, {}, b'{"error":{"message":"no list of models"}}')
         if path.startswith("/files"):
             return self._keep_file(path, body)
         if method == "POST":
