@@ -13,6 +13,7 @@ from nanosft.generate.offer_table import Quote, quote, quote_fitting, render_quo
 from nanosft.generate.offers import Offers, model_slugs
 from nanosft.generate.planning import Plan, cover, plan_row, render_coverage
 from nanosft.generate.provider import PromptTemplate, write_messages
+from nanosft.generate.writers import limit_answer
 from nanosft.knowledge import estimate_tokens
 from nanosft.settings.generate import GenerateSettings
 
@@ -37,7 +38,7 @@ def print_dry_run(
     if offers.cards:
         console.print(
             render_quotes(
-                _quotes(settings, tokens, offers),
+                _quotes(settings, tokens, offers, max_tokens=limit_answer(settings, plan.most_messages)),
                 title=f"Dollars a million tokens, and of 1,000 conversations ({offers.date})",
                 chosen=model_slugs(settings),
             )
@@ -70,14 +71,14 @@ def _tell_cost(settings: GenerateSettings, estimate: Estimate, offers: Offers) -
     return f"${estimate.cost_usd:,.2f} without prompt caching{cached}{batch}{listed}"
 
 
-def _quotes(settings: GenerateSettings, tokens: PlanTokens, offers: Offers) -> list[Quote]:
+def _quotes(settings: GenerateSettings, tokens: PlanTokens, offers: Offers, *, max_tokens: int) -> list[Quote]:
     """The run's own models and the cheapest others that are paid for."""
     own = [
         quote(card, tokens, num_uncached=settings.concurrency)
         for slug in model_slugs(settings)
         if (card := offers.find(slug))
     ]
-    fitting = quote_fitting(offers, tokens, max_tokens=settings.max_tokens, num_uncached=settings.concurrency)
+    fitting = quote_fitting(offers, tokens, max_tokens=max_tokens, num_uncached=settings.concurrency)
     taken = {item.card.slug for item in own}
     others = [item for item in fitting if item.card.slug not in taken and not item.is_free]
     return own + others[:_NUM_OTHERS]

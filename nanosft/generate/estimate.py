@@ -15,7 +15,7 @@ from nanosft.generate.modes import ModePrices
 from nanosft.generate.offers import Offers, check_offers, read_offers, warn_of_unread
 from nanosft.generate.planning import Plan, plan_row
 from nanosft.generate.provider import Prices, PromptTemplate, estimate_row_tokens
-from nanosft.generate.writers import check_budget, prices_usd, writer_shares
+from nanosft.generate.writers import check_budget, limit_answer, prices_usd, writer_shares
 from nanosft.settings.generate import GenerateSettings
 
 _SAMPLE_ROWS: Final = 200
@@ -134,7 +134,9 @@ def check_models(settings: GenerateSettings, template: PromptTemplate, plan: Pla
         ConfigError: The catalogue says so of one, or nobody tells what it costs.
     """
     if settings.provider == "openrouter":
-        check_offers(settings, offers, num_prompt_tokens=count_plan_tokens(settings, template, plan).longest_prompt)
+        longest = count_plan_tokens(settings, template, plan).longest_prompt
+        max_tokens = limit_answer(settings, plan.most_messages)
+        check_offers(settings, offers, num_prompt_tokens=longest, max_tokens=max_tokens)
     check_budget(settings, offers)
     check_judge(settings, plan, offers)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from nanosft.conversation import Conversation
 from nanosft.generate.offers import Demand, Offers, OtherModels, check_costs_known, check_model, find_prices
-from nanosft.generate.planning import Plan, PlanRow
+from nanosft.generate.planning import TOKENS_PER_MESSAGE, Plan, PlanRow
 from nanosft.generate.provider import (
     AdaptiveLimit,
     Answer,
@@ -38,7 +38,6 @@ _CRITERIA: Final = list_criteria(has_course=True)
 JUDGE_SETTINGS: Final = ("judge_model", "judge_share", "min_score")
 """The settings of a judge that decide what comes out."""
 _TOKENS_PER_SCORE: Final = 80
-_TOKENS_PER_MESSAGE: Final = 45
 
 
 def check_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> None:
@@ -49,8 +48,9 @@ def check_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> None:
     """
     if settings.judge_model is None or not is_paid_judge(settings.judge_model):
         return
-    fixed, varying, _ = estimate_judge_tokens(settings, plan)
-    check_model(offers, settings.judge_model, judge_demand(fixed + varying), base_url=settings.base_url)
+    fixed, _, _ = estimate_judge_tokens(settings, plan)
+    demand = judge_demand(fixed + plan.most_messages * TOKENS_PER_MESSAGE)
+    check_model(offers, settings.judge_model, demand, base_url=settings.base_url)
     if sends_openrouter_fields(settings):
         return
     options = (
@@ -79,8 +79,8 @@ def estimate_judge_tokens(settings: GenerateSettings, plan: Plan) -> tuple[int, 
     """Estimated (fixed prompt, varying prompt, answer) tokens of scoring one conversation; zeros without a judge."""
     if settings.judge_model is None:
         return 0, 0, 0
-    num_messages = max(dynamic.num_messages for dynamic in plan.dimensions.dynamics)
-    return estimate_tokens(write_task(plan.knowledge, _CRITERIA)), num_messages * _TOKENS_PER_MESSAGE, _TOKENS_PER_SCORE
+    varying = round(plan.mean_messages * TOKENS_PER_MESSAGE)
+    return estimate_tokens(write_task(plan.knowledge, _CRITERIA)), varying, _TOKENS_PER_SCORE
 
 
 def estimate_judge_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -> float:

@@ -109,21 +109,22 @@ def warn_of_unread(offers: Offers) -> None:
         _log.warning("the catalogue was not read, so no price, context length or end date is known: %s", offers.problem)
 
 
-def check_offers(settings: GenerateSettings, offers: Offers, *, num_prompt_tokens: int) -> None:
+def check_offers(settings: GenerateSettings, offers: Offers, *, num_prompt_tokens: int, max_tokens: int) -> None:
     """Refuse writers that cannot do the job by what the catalogue says of them, and warn of what may go wrong.
 
     Args:
         settings: What the run is told.
         offers: What `read_offers` returned.
         num_prompt_tokens: Estimated tokens of the longest prompt.
+        max_tokens: Of the longest answer.
 
     Raises:
         ConfigError: A model's context or answer is too short for the plan, or it cannot bind answers to a schema.
     """
     for slug in model_slugs(settings):
         option = "--fallback-models" if slug in settings.fallback_models else "--model"
-        remedy = "a shorter knowledge base or a lower --max-tokens"
-        demand = Demand(option, settings.max_tokens, num_prompt_tokens, remedy)
+        remedy = "a shorter knowledge base, a lower --max-tokens or fewer --max-messages"
+        demand = Demand(option, max_tokens, num_prompt_tokens, remedy)
         check_model(offers, slug, demand, base_url=settings.base_url)
 
 

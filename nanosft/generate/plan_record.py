@@ -1,11 +1,12 @@
 """What a run is asked for: its plan, and the record of all that decides the plan's rows."""
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from nanosft.generate.examples import Examples
 from nanosft.generate.judges import JUDGE_SETTINGS, plan_settings
-from nanosft.generate.planning import Dimensions, Plan, make_plan
+from nanosft.generate.planning import TOKENS_PER_MESSAGE, Dimensions, Plan, make_plan
 from nanosft.generate.provider import PromptTemplate
 from nanosft.generate.records import PlanRecord
 from nanosft.generate.writers import model_name, writer_shares
@@ -15,11 +16,18 @@ from nanosft.quality.gates import GATE_SETTINGS, Gates
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.shares import DEFAULT_LANGUAGES
 
+_log: Final = logging.getLogger(__name__)
+
 
 def make_run_plan(settings: GenerateSettings, dimensions: Dimensions, knowledge: Knowledge) -> Plan:
     """The plan of a run, with its models and languages. Raises as `make_plan`."""
     return make_plan(
-        dimensions, knowledge, seed=settings.seed, models=writer_shares(settings), languages=_languages(settings)
+        dimensions,
+        knowledge,
+        seed=settings.seed,
+        models=writer_shares(settings),
+        languages=_languages(settings),
+        max_messages=_max_messages(settings),
     )
 
 
@@ -28,7 +36,7 @@ def make_record(
 ) -> PlanRecord:
     """What decides the rows of a plan, as manifests name it; `num` is apart, as it may grow."""
     content = settings.content()
-    apart = (*GATE_SETTINGS, *JUDGE_SETTINGS, "examples", "languages", "num_examples", "num")
+    apart = (*GATE_SETTINGS, *JUDGE_SETTINGS, "examples", "languages", "max_messages", "num_examples", "num")
     for name in apart:  # the gates stand under one name
         del content[name]
     derived = {
@@ -40,8 +48,24 @@ def make_record(
     }
     languages = _languages(settings)
     spoken = {} if languages is None else {"languages": languages}
-    stated = content | derived | spoken | examples.plan_settings() | plan_settings(settings, plan)
+    long = {} if settings.max_messages is None else {"max_messages": settings.max_messages}
+    stated = content | derived | spoken | long | examples.plan_settings() | plan_settings(settings, plan)
     return PlanRecord(settings.num, stated, (*_parents(settings, plan), *examples.parents))
+
+
+def _max_messages(settings: GenerateSettings) -> int | None:
+    """The bound that is asked for, and no more than what the base can take, where that is told."""
+    asked, context = settings.max_messages, settings.max_context_tokens
+    if asked is None or context is None or asked * TOKENS_PER_MESSAGE <= context:
+        return asked
+    bound = max(2, context // TOKENS_PER_MESSAGE // 2 * 2)
+    _log.info(
+        "--max-messages %d: %d, as about %d tokens a message fit into --max-context-tokens",
+        asked,
+        bound,
+        TOKENS_PER_MESSAGE,
+    )
+    return bound
 
 
 def _languages(settings: GenerateSettings) -> Mapping[str, int] | None:

@@ -14,7 +14,7 @@ from nanosft.errors import ConfigError
 from nanosft.generate import provider
 from nanosft.generate.offers import Offers, OtherModels, check_costs_known, find_prices, find_reasoning, model_slugs
 from nanosft.generate.offline import SOURCE, Composer
-from nanosft.generate.planning import Plan, PlanRow
+from nanosft.generate.planning import LONG_TALK, Plan, PlanRow
 from nanosft.generate.provider import (
     LOCAL_MODEL,
     AdaptiveLimit,
@@ -204,6 +204,11 @@ def request_seed(row: PlanRow, attempt: int) -> int:
     return (row.seed + attempt) & _SEED_BITS
 
 
+def limit_answer(settings: GenerateSettings, num_messages: int) -> int:
+    """The longest answer of a conversation, in tokens: what is set is for one of 20 messages or fewer."""
+    return max(settings.max_tokens, math.ceil(settings.max_tokens * num_messages / LONG_TALK))
+
+
 def write_request(
     settings: GenerateSettings,
     template: PromptTemplate,
@@ -219,10 +224,10 @@ def write_request(
         response_format=narrow_schema(schema, row.first_message, row.num_messages)
         if settings.provider == "local"
         else schema,
-        max_tokens=settings.max_tokens,
+        max_tokens=limit_answer(settings, row.num_messages),
         temperature=settings.temperature,
         seed=request_seed(row, attempt),
-        num_tokens=_request_tokens(settings, template),
+        num_tokens=_request_tokens(settings, template, row.num_messages),
         reasoning=_find_reasoning(settings, offers, row.model),
     )
 
@@ -274,6 +279,6 @@ def _count_tokens(text: str) -> int:
     return estimate_tokens(text)
 
 
-def _request_tokens(settings: GenerateSettings, template: PromptTemplate) -> int:
+def _request_tokens(settings: GenerateSettings, template: PromptTemplate, num_messages: int = LONG_TALK) -> int:
     """Tokens that one request may take at most: the prompt's fixed part, which is nearly all of it, and the answer."""
-    return _count_tokens(template.system) + settings.max_tokens
+    return _count_tokens(template.system) + limit_answer(settings, num_messages)

@@ -56,6 +56,14 @@ class GenerateSettings(StageSettings):
     )
     num_examples: int = Field(default=3, ge=1, le=50, description="Of --examples, so many are drawn by the seed.")
     languages: Languages = Field(default=DEFAULT_LANGUAGES, description=LANGUAGES_HELP)
+    max_messages: int | None = Field(
+        default=None,
+        ge=2,
+        le=400,
+        multiple_of=2,
+        description="Longest conversation, in messages: dynamics that are longer are left out, and where it is 24 or "
+        "more long talks, one row in 20, go on to as many (default: as long as the dynamics are, 20 in those shipped).",
+    )
     num: int = Field(default=1000, ge=1, le=10_000_000, description="Conversations in the plan, over all shards.")
     seed: int = Field(default=0, ge=0, description="Seed of the plan.")
 
@@ -133,7 +141,11 @@ class GenerateSettings(StageSettings):
         json_schema_extra={"content": False, "env": "OPENROUTER_API_KEY"},
     )
     temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Sampling temperature of the model.")
-    max_tokens: int = Field(default=2048, ge=16, description="Longest answer, in tokens.")
+    max_tokens: int = Field(
+        default=2048,
+        ge=16,
+        description="Longest answer, in tokens; of a talk of more than 20 messages more, in proportion.",
+    )
     reasoning: Reasoning = Field(
         default="off",
         description="How much a model that can reason does so before it answers, which is paid for like its answer: "

@@ -140,7 +140,7 @@ class Dynamic(_Table):
 
     id: Id
     description: Text
-    num_messages: int = Field(ge=2, le=40, multiple_of=2)
+    num_messages: int = Field(ge=2, le=400, multiple_of=2)
     moves: tuple[Move, ...]
     system: tuple[Template, ...] = ()
 

@@ -20,18 +20,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import gcd, lcm
+from statistics import fmean
 from typing import Final, TypeVar
 
 from nanosft.errors import ConfigError
 from nanosft.generate.planning.deals import Deal, make_deal
 from nanosft.generate.planning.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
 from nanosft.generate.planning.draws import draw, permute
+from nanosft.generate.planning.lengths import bound_dynamics, pick_length, stretch_dynamics
 from nanosft.generate.planning.openings import Opening, Visit, count_variants, write_opening
 from nanosft.knowledge import Fact, Knowledge
 
 ItemT = TypeVar("ItemT")
 _SHORT: Final = 4
 """Messages of a conversation that has no turn to spare for a greeting alone: the question is joined to it."""
+_MESSAGES_PER_FACT: Final = 10
+"""Of a long talk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Plan:
         topics: Those the knowledge base can answer; they and the others are in seeded order.
         models: Who writes; None: whoever is asked.
         languages: None: English alone.
+        talks: Long talks at all their lengths, by the id of their dynamic; empty: each dynamic has its own length.
         fills: The fact that a row is there for, of rows that were added for facts which too few answers stated.
     """
 
@@ -112,7 +117,22 @@ class Plan:
     styles: tuple[Style, ...]
     models: Deal | None = None
     languages: Deal | None = None
+    talks: Mapping[str, tuple[Dynamic, ...]] = field(default_factory=dict)
     fills: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def most_messages(self) -> int:
+        """Of the longest conversation."""
+        return max(item.num_messages for dynamic in self.dynamics for item in self._lengths_of(dynamic))
+
+    @property
+    def mean_messages(self) -> float:
+        """Of all conversations, as each dynamic has as many rows as another."""
+        means = [fmean(item.num_messages for item in self._lengths_of(dynamic)) for dynamic in self.dynamics]
+        return fmean(means)
+
+    def _lengths_of(self, dynamic: Dynamic) -> tuple[Dynamic, ...]:
+        return self.talks.get(dynamic.id, (dynamic,))
 
 
 def make_plan(
@@ -122,6 +142,7 @@ def make_plan(
     seed: int,
     models: Mapping[str, int] | None = None,
     languages: Mapping[str, int] | None = None,
+    max_messages: int | None = None,
 ) -> Plan:
     """Bind the dimensions' topics to the knowledge base's sections and order all values by the seed.
 
@@ -131,9 +152,11 @@ def make_plan(
         seed: Of all orders and draws.
         models: Whole shares of the rows by slug; None: no row names a model.
         languages: Whole shares by language code; None: English alone.
+        max_messages: Of a conversation, an even number; None: as long as the dynamics are.
 
     Raises:
-        ConfigError: The seed is negative, or a style has too few first messages for `max_opening_share`.
+        ConfigError: The seed is negative, no dynamic fits `max_messages` or can be as long, or a style has too few
+            first messages for `max_opening_share`.
         DataError: The knowledge base answers no topic.
     """
     if seed < 0:
@@ -150,6 +173,7 @@ def make_plan(
         style.model_copy(update={"first_messages": order(style.first_messages, style.id)})
         for style in dimensions.styles
     ]
+    dynamics = bound_dynamics(dimensions.dynamics, max_messages)
     _check_openings(dimensions, len(topics))
     return Plan(
         seed=seed,
@@ -157,10 +181,11 @@ def make_plan(
         dimensions=dimensions,
         topics=order(topics, "topics"),
         personas=order(dimensions.personas, "personas"),
-        dynamics=order(dimensions.dynamics, "dynamics"),
+        dynamics=order(dynamics, "dynamics"),
         styles=order(styles, "styles"),
         models=make_deal("model", models, turn=1) if models else None,
         languages=make_deal("language", languages, turn=2) if languages else None,
+        talks=stretch_dynamics(dynamics, max_messages),
     )
 
 
@@ -173,6 +198,8 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
     topic, style = plan.topics[topic_index], plan.styles[style_index]
     dynamics = plan.dynamics if fact is None else _with_room(plan.dynamics)
     dynamic = dynamics[_choose(plan, row, "dynamic", len(dynamics))]
+    if fact is None:
+        dynamic = pick_length(plan.talks, dynamic, visit=row // len(dynamics), seed=plan.seed)
     seed = draw(plan.seed, "row", row, prompt_variant) >> 1
     visit = Visit(
         start=style_index + draw(plan.seed, "start", topic_index) % 1000 * len(topic.questions),
@@ -195,7 +222,7 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
         for deal in (plan.models, plan.languages)
     )
     turn = row // num_topics + prompt_variant
-    facts = (fact,) if fact is not None else _deal_facts(plan.knowledge, topic, turn, num_messages=dynamic.num_messages)
+    facts = (fact,) if fact is not None else _deal_facts(plan, topic, turn, dynamic)
     return PlanRow(
         row,
         prompt_variant,
@@ -232,11 +259,14 @@ def _with_room(dynamics: tuple[Dynamic, ...]) -> tuple[Dynamic, ...]:
     return tuple(item for item in dynamics if not {"more", "related"}.isdisjoint(item.moves)) or dynamics
 
 
-def _deal_facts(knowledge: Knowledge, topic: Topic, turn: int, *, num_messages: int) -> tuple[Fact, ...]:
-    """One fact of the topic's sections for a short conversation, two for a longer one, in turn."""
-    own = [fact for fact in knowledge.facts if fact.topic in topic.sections]
-    num = min(len(own), 1 if num_messages < _SHORT else 2)
-    return tuple(own[(turn + place * (len(own) // 2)) % len(own)] for place in range(num)) if own else ()
+def _deal_facts(plan: Plan, topic: Topic, turn: int, dynamic: Dynamic) -> tuple[Fact, ...]:
+    """Facts of the topic's sections in turn: one for a short conversation, two for a longer one, more for a talk."""
+    own = [fact for fact in plan.knowledge.facts if fact.topic in topic.sections]
+    wanted = 1 if dynamic.num_messages < _SHORT else 2
+    if dynamic.id in plan.talks:
+        wanted = max(wanted, dynamic.num_messages // _MESSAGES_PER_FACT)
+    num = min(len(own), wanted)
+    return tuple(own[(turn + place * (len(own) // num)) % len(own)] for place in range(num))
 
 
 def _describe(persona: Persona, seed: int) -> str:

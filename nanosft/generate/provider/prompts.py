@@ -15,14 +15,13 @@ import orjson
 
 from nanosft.conversation import Conversation, to_dicts
 from nanosft.errors import DataError, ProviderError
-from nanosft.generate.planning import Level, Plan, PlanRow, Topic
+from nanosft.generate.planning import TOKENS_PER_MESSAGE, Level, Plan, PlanRow, Topic
 from nanosft.generate.provider.languages import in_language, language_rule
 from nanosft.knowledge import Knowledge, estimate_tokens, parse_knowledge
 
 _BREAKPOINT_MODELS: Final = re.compile(r"^~?(?:anthropic/|google/gemini|claude|gemini)")
 """Families whose caches need explicit breakpoints, or take them; the others cache by themselves."""
 _MAX_REJECTIONS: Final = 3
-_TOKENS_PER_MESSAGE: Final = 45
 
 _SYSTEM: Final = """\
 You write training data for a chat assistant. Each request asks for one conversation between a user and the \
@@ -251,7 +250,7 @@ def response_format(row: PlanRow) -> dict[str, Any]:
 
 def estimate_row_tokens(template: PromptTemplate, row: PlanRow) -> tuple[int, int, int]:
     """Estimated (fixed prompt, varying prompt, answer) tokens of one row's first attempt."""
-    answer = row.num_messages * _TOKENS_PER_MESSAGE
+    answer = row.num_messages * TOKENS_PER_MESSAGE
     return _count_fixed(template.system), estimate_tokens(_write_row(template, row, ())), answer
 
 

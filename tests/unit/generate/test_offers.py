@@ -19,6 +19,8 @@ from nanosft.settings.generate import GenerateSettings
 
 PRICES = Prices(Decimal("3e-7"), Decimal("2.5e-6"), Decimal("3e-8"))
 PARAMETERS = frozenset({"structured_outputs", "response_format", "reasoning"})
+SHORT = {"num_prompt_tokens": 5000, "max_tokens": 2048}
+LONG = {"num_prompt_tokens": 98_000, "max_tokens": 2048}
 CARD = ModelCard("a/one", "a/one-20260101", 100_000, 8_000, PRICES, supported_parameters=PARAMETERS)
 
 
@@ -31,11 +33,11 @@ def offers(**changes):
     return Offers("2026-11-28", {"a/one": ModelCard(**values)})
 
 
-def warnings_of(caplog, found, asked=None, *, num_prompt_tokens=5000):
+def warnings_of(caplog, found, asked=None):
     caplog.clear()
     with caplog.at_level(logging.WARNING, "nanosft"):
         warn_of_unread(found)
-        check_offers(asked or settings(), found, num_prompt_tokens=num_prompt_tokens)
+        check_offers(asked or settings(), found, **SHORT)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -66,18 +68,18 @@ def test_a_model_without_schemas_is_refused_and_one_that_may_ignore_them_is_name
     assert "structured_outputs" in named
     prose = offers(supported_parameters=frozenset({"tools"}))
     with pytest.raises(ConfigError, match="--model a/one: does not bind"):
-        check_offers(settings(), prose, num_prompt_tokens=5000)
+        check_offers(settings(), prose, **SHORT)
     assert not warnings_of(caplog, prose, settings(base_url="http://127.0.0.1:9/v1"))
 
 
 def test_a_plan_that_does_not_fit_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"--model a/one: has a context of 100,000 tokens, and .* 98,000"):
-        check_offers(settings(), offers(), num_prompt_tokens=98_000)
+        check_offers(settings(), offers(), **LONG)
     with pytest.raises(ConfigError, match="--model a/one: writes at most 1,000 tokens"):
-        check_offers(settings(), offers(max_completion_tokens=1000), num_prompt_tokens=5000)
+        check_offers(settings(), offers(max_completion_tokens=1000), **SHORT)
     with pytest.raises(ConfigError, match="--fallback-models a/one: has a context"):
-        check_offers(settings(model="b", fallback_models=("a/one",)), offers(), num_prompt_tokens=98_000)
-    check_offers(settings(), offers(context_length=None, max_completion_tokens=None), num_prompt_tokens=98_000)
+        check_offers(settings(model="b", fallback_models=("a/one",)), offers(), **LONG)
+    check_offers(settings(), offers(context_length=None, max_completion_tokens=None), **LONG)
 
 
 def test_without_a_catalogue_the_run_is_told_so_and_goes_on(caplog):
