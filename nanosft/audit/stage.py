@@ -231,6 +231,7 @@ def _finish(audit: Audit, settings: AuditSettings, parents: tuple[Parent, ...], 
             settings=_content(settings),
         )
         _prefix(settings, part).commit(manifest, is_own=lambda key: _ROWS_KEY.fullmatch(key) is not None)
+    open_store(settings.out).discard_unfinished()
 
 
 def _read_finished(settings: AuditSettings, objects: list[DataObject]) -> Audit | None:

@@ -8,26 +8,32 @@
                 prefix.commit(manifest, is_own=...)
 
 Readers believe manifests, and take a prefix without one but with `state/` for unfinished: nothing half-written is ever
-read as whole. Who writes claims the prefix for settings and parents; others are refused until it ends. Processes with
-the same claim put the same bytes under the same keys, so a process that was held and goes on when another has finished
-changes nothing. Nothing is deleted before a manifest is there, and then only what it does not name.
+read as whole. Who writes claims the prefix for settings and parents; others are refused until it ends. In a local
+directory the claim of a process killed on this machine is taken over; on S3, and where another machine made it, nothing
+tells that, and it stays until it is deleted. Processes with the same claim put the same bytes under the same keys, so a
+process that was held and goes on when another has finished changes nothing. Nothing is deleted before a manifest is
+there, and then only what it does not name.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from nanosft.errors import ConfigError, DataError, NanosftError
+from nanosft.errors import ConfigError, DataError, NanosftError, StoreError
 from nanosft.foreign import quote
 from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, check_same_settings, json_values, parse_manifest
-from nanosft.store import MissingObjectError, NoConditionalPutError, Store, open_store
+from nanosft.store import MissingObjectError, NoConditionalPutError, Store, is_remote, open_store
 
+_log = logging.getLogger(__name__)
 _CLAIM_KEY: Final = "state/claim.json"
+_MAX_TRIES: Final = 16
 _NUM_LOOKED_AT: Final = 16
 """Objects that are looked at one by one; more are listed."""
 
@@ -57,8 +63,9 @@ class OutputPrefix:
         if manifest is not None:
             check_same_settings(manifest, dict(self.settings), where=self.store.uri_of(MANIFEST_KEY))
             check_objects(self.store, manifest)
-            for key in (self._mark_key, _CLAIM_KEY):  # of a process killed right behind its manifest
-                if self.store.exists(key):
+            if left := [key for key in (self._mark_key, _CLAIM_KEY) if self.store.exists(key)]:
+                self.store.discard_unfinished()  # as the process killed right behind its manifest would have
+                for key in left:
                     self.store.delete(key)
         return manifest
 
@@ -107,15 +114,13 @@ class OutputPrefix:
         Raises:
             ConfigError: It is claimed for other settings or parents, or such have been finished meanwhile.
         """
-        claim = orjson.dumps(
-            {
-                "command": self.command,
-                "settings": json_values(dict(self.settings)),
-                "parents": [{"uri": parent.uri, "sha256": parent.sha256} for parent in parents],
-            },
-            option=orjson.OPT_SORT_KEYS,
-        )
-        is_ours = self._claim(claim)
+        stack = ExitStack()
+        claim = {
+            "command": self.command,
+            "settings": json_values(dict(self.settings)),
+            "parents": [{"uri": parent.uri, "sha256": parent.sha256} for parent in parents],
+        }
+        is_ours = self._claim(claim, stack)
         try:
             finished = self.find_finished()  # after the claim: from now on nobody finishes anything else
             if finished is None:
@@ -129,6 +134,8 @@ class OutputPrefix:
                 with suppress(NanosftError):  # the reason for the end matters more
                     self.store.delete(_CLAIM_KEY)
             raise
+        finally:
+            stack.close()
 
     def commit(self, manifest: Manifest, *, is_own: Callable[[str], bool] = lambda _key: False) -> None:
         """Put the manifest, when all that it names is up, unless an equal one is; then take mark and claim away.
@@ -160,24 +167,46 @@ class OutputPrefix:
         for key in (self._mark_key, _CLAIM_KEY):
             self.store.delete(key)
 
-    def _claim(self, claim: bytes) -> bool:
-        """Claim the prefix; whether this process is the first to do so."""
+    def _claim(self, claim: Mapping[str, Any], stack: ExitStack) -> bool:
+        """Claim the prefix, and hold the claim until the stack is closed; whether this process is the first to do so.
+
+        A claim of something else stays, unless it was made on this machine, where the kernel tells that no process
+        holds it any more.
+        """
+        host = None if is_remote(self.store.uri) else _find_host()
+        own = _to_claim(claim, host)
+        for _ in range(_MAX_TRIES):
+            is_first = self._put_claim(own)
+            holding = ExitStack()
+            with holding:
+                found = holding.enter_context(self.store.hold(_CLAIM_KEY))
+                before, other_host = _from_claim(found)
+                if found is not None and before == json_values(dict(claim)):
+                    if not is_first and other_host not in (None, host):
+                        self.store.write(_CLAIM_KEY, _to_claim(claim, None))  # on two machines: no kernel knows of both
+                    stack.push(holding.pop_all())
+                    return is_first
+            if found is None:  # it was given up in between
+                continue
+            difference = _describe_difference(before, claim)
+            if host is not None and other_host == host and self.store.delete_unheld(_CLAIM_KEY):
+                _log.warning("%s: a run with %s was killed here: this one begins", self.store.uri, difference)
+                continue
+            raise ConfigError(
+                f"{self.store.uri_of(_CLAIM_KEY)}: a run with {difference} is under way here, or was killed: choose "
+                "another --out, or, where no such run is alive on any machine, delete this object"
+            )
+        raise StoreError(f"{self.store.uri_of(_CLAIM_KEY)}: others keep claiming it: run the same command again")
+
+    def _put_claim(self, claim: bytes) -> bool:
+        """Put the claim unless one is there."""
         try:
-            is_first = self.store.write_if_absent(_CLAIM_KEY, claim)
+            return self.store.write_if_absent(_CLAIM_KEY, claim)
         except NoConditionalPutError:
             is_first = not self.store.exists(_CLAIM_KEY)
             if is_first:
                 self.store.write(_CLAIM_KEY, claim)
-        try:
-            found = claim if is_first else self.store.read(_CLAIM_KEY)
-        except MissingObjectError:
-            return self._claim(claim)  # it was given up in between
-        if found != claim:
-            raise ConfigError(
-                f"{self.store.uri_of(_CLAIM_KEY)}: a run with {_describe_difference(found, claim)} is under way here, "
-                "or was killed: choose another --out, or delete this object when none is"
-            )
-        return is_first
+            return is_first
 
     def _check_same_parents(self, found: Manifest, parents: Sequence[Parent]) -> None:
         if {item.sha256 for item in found.parents} != {item.sha256 for item in parents}:
@@ -214,17 +243,38 @@ def check_objects(store: Store, manifest: Manifest) -> None:
             )
 
 
-def _describe_difference(found: bytes, wanted: bytes) -> str:
+def _find_host() -> str | None:
+    """Names the running kernel, whose locks are known to its own processes alone; None where it has no name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _to_claim(claim: Mapping[str, Any], host: str | None) -> bytes:
+    return orjson.dumps({**claim, "host": host} if host else dict(claim), option=orjson.OPT_SORT_KEYS)
+
+
+def _from_claim(data: bytes | None) -> tuple[Any, str | None]:
+    """What is claimed, and on which host, as far as it says; anything may lie there."""
+    try:
+        claim = orjson.loads(data or b"null")
+    except ValueError:
+        return None, None
+    host = claim.pop("host", None) if isinstance(claim, dict) else None
+    return claim, host if isinstance(host, str) else None
+
+
+def _describe_difference(before: Any, now: Mapping[str, Any]) -> str:
     """What another claim has that this one has not, for a message."""
     try:
-        before, now = orjson.loads(found), orjson.loads(wanted)
         if before["command"] != now["command"]:
             return f"command {quote(before['command'])}"
         settings = before["settings"], now["settings"]
         for key in sorted({*settings[0], *settings[1]}):
             if settings[0].get(key) != settings[1].get(key):
                 return f"{key}={quote(settings[0].get(key))}, not {quote(settings[1].get(key))},"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return "a claim of another form"
     return "other inputs"
 

@@ -136,7 +136,17 @@ class Store(Protocol):
         """Whether the object is there."""
 
     def discard_unfinished(self, prefix: str = "") -> None:
-        """Delete what killed writers have left of objects directly under a prefix, where no writer is at work now."""
+        """Delete what killed writers have left of objects under a prefix; where it is local, what others write stays.
+
+        On S3, where nothing tells a writer that is gone from one at work, it is done for objects directly under it
+        alone, where no writer is at work now.
+        """
+
+    def hold(self, key: str) -> AbstractContextManager[bytes | None]:
+        """An object's bytes, held as far as the store can while the context is open; None where it is not there."""
+
+    def delete_unheld(self, key: str) -> bool:
+        """Delete an object that no process holds; False where one does, or where the store cannot tell."""
 
     def delete(self, key: str) -> None:
         """Delete the object; no error when it is not there."""

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import io
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,12 +28,19 @@ from nanosft.store.base import (
     check_key,
     read_chunks,
 )
+from nanosft.store.local_files import (
+    BUFFER_BYTES,
+    TEMPORARY,
+    delete_unheld,
+    discard_left,
+    open_held,
+    open_temporary,
+    sync_directory,
+)
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_TEMPORARY: Final = ".nanosft-tmp-"
-_READ_AHEAD_BYTES: Final = 1 << 18
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -77,7 +83,7 @@ class LocalStore:
     @contextmanager
     def open_read(self, key: str, *, etag: str | None = None) -> Iterator[BinaryIO]:
         """The file as a stream."""
-        with io.BufferedReader(_LocalReader(self._path(key), self.uri_of(key), etag), _READ_AHEAD_BYTES) as file:
+        with io.BufferedReader(_LocalReader(self._path(key), self.uri_of(key), etag), BUFFER_BYTES) as file:
             yield cast("BinaryIO", file)
 
     def write(self, key: str, data: bytes) -> Written:
@@ -101,12 +107,12 @@ class LocalStore:
         """Put a whole object unless one is there: a hard link fails when its name is taken, and is whole at once."""
         target, uri = self._path(key), self.uri_of(key)
         with _translated(uri):
-            temporary = _temporary_beside(target, uri)
+            temporary, file = open_temporary(target, uri)
             try:
-                with temporary.open("xb") as file:
+                with file:
                     file.write(data)
                     _sync(file)
-                os.link(temporary, target)
+                    os.link(temporary, target)
             except FileExistsError:
                 return False
             except OSError as exc:
@@ -118,7 +124,7 @@ class LocalStore:
             finally:
                 with suppress(OSError):
                     temporary.unlink()
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
         return True
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -153,11 +159,28 @@ class LocalStore:
         return self.stat(key) is not None
 
     def discard_unfinished(self, prefix: str = "") -> None:
-        """Delete the temporary files of writers that are gone."""
-        folder = self._root / check_folder(prefix, root=self.uri)
-        with _translated(self.uri_of(prefix)):
-            for path in folder.glob(f"{_TEMPORARY}*"):
-                path.unlink(missing_ok=True)
+        """Delete the temporary files of writers that are gone, at any depth, and folders that hold nothing."""
+        discard_left(self._root / check_folder(prefix, root=self.uri))
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[bytes | None]:
+        """The file's bytes, or None; a lock of the kernel's tells others that a process has it."""
+        path = self._path(key)
+        with _translated(self.uri_of(key)):
+            descriptor = open_held(path)
+        if descriptor is None:
+            yield None
+            return
+        with io.FileIO(descriptor) as file:
+            with _translated(self.uri_of(key)):
+                data = file.readall()
+            yield data
+
+    def delete_unheld(self, key: str) -> bool:
+        """Delete the file if no process holds it."""
+        path = self._path(key)
+        with _translated(self.uri_of(key)):
+            return delete_unheld(path)
 
     def delete(self, key: str) -> None:
         """Delete the file, and the folders under the root that it leaves empty; no error when it is not there."""
@@ -248,14 +271,7 @@ class _LocalWriter:
 
     def __enter__(self) -> Writer:
         with _translated(self._uri):
-            for is_last in (False, True):
-                self._temporary = _temporary_beside(self._target, self._uri)
-                try:
-                    self._file = self._temporary.open("xb", buffering=_READ_AHEAD_BYTES)
-                    break
-                except FileNotFoundError:  # its folder was just left empty by another process, and is gone
-                    if is_last:
-                        raise
+            self._temporary, self._file = open_temporary(self._target, self._uri)
         return self
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -280,9 +296,9 @@ class _LocalWriter:
         try:
             with _translated(self._uri):
                 _sync(self._file)
-                self._file.close()
                 self._temporary.replace(self._target)
-                _sync_directory(self._target.parent)
+                self._file.close()
+                sync_directory(self._target.parent)
         except NanosftError:
             self._discard()
             raise
@@ -295,41 +311,9 @@ class _LocalWriter:
             self._temporary.unlink()
 
 
-def _temporary_beside(target: Path, uri: str) -> Path:
-    """A new temporary name in the target's directory, which is made if it is not there.
-
-    Raises:
-        ConfigError: The target is a directory, or a file lies where its directory must be.
-    """
-    if target.is_dir():
-        raise ConfigError(f"{uri}: is a directory, where a file must be: choose another place")
-    missing = []
-    folder = target.parent
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as exc:
-        raise ConfigError(f"{uri}: {folder} is a file, where a directory must be: choose another place") from exc
-    for made in missing:
-        _sync_directory(made.parent)
-    return target.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
-
-
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_directory(folder: Path) -> None:
-    """Make the directory's entries survive a power cut; file systems that cannot say so with EINVAL."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _scan(folder: Path, root: Path) -> tuple[list[ObjectInfo], list[Path]]:
@@ -348,7 +332,7 @@ def _scan(folder: Path, root: Path) -> tuple[list[ObjectInfo], list[Path]]:
             continue  # a link to itself leads to no object
         if is_dir:
             folders.append(Path(entry.path))
-        elif not entry.name.startswith(_TEMPORARY):
+        elif not entry.name.startswith(TEMPORARY):
             with suppress(FileNotFoundError):  # deleted since, or a link to nothing
                 found = entry.stat()
                 key = Path(entry.path).relative_to(root).as_posix()

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, cast
 from botocore.exceptions import ClientError
 
 from nanosft.errors import NanosftError
-from nanosft.store.base import Directory, ObjectInfo, Written, check_folder, check_key, read_chunks
+from nanosft.store.base import Directory, MissingObjectError, ObjectInfo, Written, check_folder, check_key, read_chunks
 from nanosft.store.s3_client import is_absent, translated
 from nanosft.store.s3_endpoint import Endpoint, open_endpoint
 from nanosft.store.s3_read import DamagedOnTheWayError, ObjectReader
@@ -148,6 +148,20 @@ class S3Store:
                         )
         except NanosftError as exc:
             _log.warning("%s: unfinished uploads were not all looked for: %s", self.uri_of(prefix), exc)
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[bytes | None]:
+        """The object's bytes, or None; nothing holds an object on S3. One request."""
+        try:
+            data = self.read(key)
+        except MissingObjectError:
+            yield None
+            return
+        yield data
+
+    def delete_unheld(self, key: str) -> bool:  # noqa: ARG002 - S3 has no locks
+        """Nothing tells whether a process that put an object is gone."""
+        return False
 
     def delete(self, key: str) -> None:
         """Delete the object; no error when it is not there. One request."""

@@ -298,13 +298,13 @@ def test_listings_stay_under_the_root(store: Store, folder: str) -> None:
         list(store.list(f"{folder}/"))
 
 
-def test_what_killed_writers_left_directly_under_a_prefix_is_discarded(store: Store, root: str) -> None:
+def test_what_killed_writers_left_under_a_prefix_is_discarded(store: Store, root: str) -> None:
     store.write("out/kept.jsonl", b"x")
     leave_unfinished(root, "out/half.jsonl")
     leave_unfinished(root, "out/deep/half.jsonl")
     assert count_unfinished(root) == 2
     store.discard_unfinished("out")
-    assert count_unfinished(root) == 1
+    assert count_unfinished(root) == isinstance(store, S3Store)  # there a writer may be at work on the deeper one
     assert [info.key for info in store.list()] == ["out/kept.jsonl"]
     store.discard_unfinished("nothing/here")
 

@@ -1,6 +1,7 @@
 """What only the local directory store does: temporary names, disks that are full, rights that are missing."""
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -58,6 +59,61 @@ with open_store(sys.argv[1]).open_write("key") as writer:
     assert store.list_directory().objects == ()
     store.write("key", b"y")
     assert [info.key for info in store.list()] == ["key"]
+
+
+def test_what_killed_writers_left_in_folders_is_discarded_and_a_live_writers_file_is_not(tmp_path: Path) -> None:
+    """`.nanosft-tmp-…` in folders and empty `state/step_…/` stayed for ever."""
+    store = open_store(str(tmp_path))
+    store.write("state/kept", b"x")
+    (tmp_path / "state/step_000007-abc").mkdir()
+    dead = tmp_path / "rows/deep/.nanosft-tmp-0123"
+    dead.parent.mkdir(parents=True)
+    dead.write_bytes(b"half")
+    with store.open_write("rows/alive") as writer:
+        writer.write(b"whole")
+        store.discard_unfinished()
+        assert len(list_files(tmp_path / "rows")) == 1
+    assert store.read("rows/alive") == b"whole"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["alive", "kept", "rows", "state"]
+
+
+def test_a_temporary_file_taken_for_a_dead_ones_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path))
+    real, num_locks = fcntl.flock, 0
+
+    def flock(descriptor: int, kind: int) -> None:
+        nonlocal num_locks
+        num_locks += 1
+        if num_locks == 1:
+            store.discard_unfinished()  # another process, at the worst moment
+        real(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    store.write("a/key", b"x")
+    assert num_locks > 2
+    assert store.read("a/key") == b"x"
+    assert list_files(tmp_path / "a") == ["key"]
+
+
+def test_without_locks_a_temporary_file_is_left_alone_for_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_descriptor: int, _kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    store = open_store(str(tmp_path))
+    store.write("key", b"x")
+    left = tmp_path / ".nanosft-tmp-0123"
+    left.write_bytes(b"half")
+    store.discard_unfinished()
+    assert left.exists()
+    os.utime(left, (0, 0))
+    store.discard_unfinished()
+    assert not left.exists()
+    assert not store.delete_unheld("key")
 
 
 def test_a_store_that_is_only_read_makes_nothing(tmp_path: Path) -> None:

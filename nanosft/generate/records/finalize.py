@@ -19,7 +19,7 @@ from nanosft.generate.records.parts import PlanState, read_part, read_state
 from nanosft.generate.records.plans import PlanRecord, check_same_plan, read_plans
 from nanosft.knowledge import StatedFacts
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
-from nanosft.store import Store
+from nanosft.store import Store, is_remote
 
 KEPT: Final = "kept/"
 _MAX_FACT_ROWS: Final = 20_000
@@ -95,6 +95,8 @@ def finalize_plan(
     )
     check_same_plan(read_plans(store), record, store)
     put_manifest(store, manifest)
+    if not is_remote(store.uri):  # where nobody tells whether another shard's writer is at work, it stays
+        store.discard_unfinished()
     plans = read_plans(store)
     if (largest := plans[max(plans)]).num > record.num:  # begun since, and perhaps finished before ours was put
         finalize_plan(store, largest, name=name, threshold=threshold)

@@ -1,5 +1,9 @@
 """The run protocol of an output prefix: finished with the same settings, begun, committed with the manifest last."""
 
+import subprocess
+import sys
+
+import orjson
 import pytest
 
 from nanosft.data import OutputPrefix, list_data_objects
@@ -83,6 +87,44 @@ def test_a_claim_is_given_up_by_a_process_that_ends_on_an_error(prefix):
         raise DataError("a bad line")
     with OutputPrefix(prefix.store, "brew", {"herbs": ["sage"]}).writing(()) as finished:
         assert finished is None
+
+
+def test_a_claim_of_a_killed_process_is_taken_over_and_one_of_a_live_process_is_not(prefix, caplog):
+    """After SIGKILL other settings were refused until `state/claim.json` was deleted by hand."""
+    program = (
+        "import os, sys, time\n"
+        "from nanosft.data import OutputPrefix\n"
+        "from nanosft.store import open_store\n"
+        "with OutputPrefix(open_store(sys.argv[1]), 'brew', {'herbs': ['mint']}).writing(()):\n"
+        "    print('claimed', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    root = prefix.store.uri
+    other = OutputPrefix(prefix.store, "brew", {"herbs": ["sage"]})
+    with subprocess.Popen([sys.executable, "-c", program, root], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"claimed\n"
+        with pytest.raises(ConfigError, match=r"herbs=\['mint'\], not \['sage'\], is under way"), other.writing(()):
+            pytest.fail("both write")
+        process.kill()
+    with other.writing(()) as finished:
+        assert finished is None
+    assert "herbs=['mint'], not ['sage'], was killed here: this one begins" in caplog.text
+
+
+@pytest.mark.parametrize("host", [None, "another machine"])
+def test_a_claim_that_no_kernel_can_tell_of_stays_and_the_message_says_what_to_delete(prefix, host):
+    claim = {"command": "brew", "settings": {"herbs": ["sage"]}, "parents": []} | ({"host": host} if host else {})
+    prefix.store.write("state/claim.json", orjson.dumps(claim, option=orjson.OPT_SORT_KEYS))
+    with (
+        pytest.raises(ConfigError, match=r"claim\.json: .*, where no such run is alive on any machine, delete this"),
+        prefix.writing(()),
+    ):
+        pytest.fail("both write")
+    twin = OutputPrefix(prefix.store, "brew", {"herbs": ["sage"]})
+    with twin.writing(()) as finished:
+        assert finished is None
+        assert "host" not in orjson.loads(prefix.store.read("state/claim.json"))
 
 
 def test_finished_is_what_has_all_that_its_manifest_names(prefix):
