@@ -1,6 +1,5 @@
 """Processes that work on tasks in parallel and give their results back in the order of the tasks."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -9,17 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from nanosft.errors import StoreError
+from nanosft.memory import keep_freed_memory
 
 ResultT = TypeVar("ResultT")
 
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 32 << 20
 _TASKS_AHEAD: Final = 2
 """Per process: one it works on, one that waits. More would only hold memory."""
@@ -129,19 +126,7 @@ def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library keep what is freed, up to a limit: every batch needs as much again.
-
-    By default it returns memory to the system when a batch is done, and the next pays for each page anew: a sixth of
-    the time where near duplicates are looked for. Other C libraries than glibc have no such call.
-    """
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            library.mallopt(parameter, _KEPT_BYTES)
+    keep_freed_memory(_KEPT_BYTES)  # every batch needs as much again
 
 
 def _end_with_parent() -> None:

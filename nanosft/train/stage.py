@@ -21,6 +21,7 @@ from nanosft.data import OutputPrefix
 from nanosft.distributed import World, open_world
 from nanosft.errors import ConfigError, TrainError
 from nanosft.manifest import Manifest
+from nanosft.memory import keep_freed_memory
 from nanosft.nanochat.attention import activate_flash_attention
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
 from nanosft.packing import PackedRows, pack_in_order
@@ -28,7 +29,6 @@ from nanosft.settings.train import TrainSettings
 from nanosft.signals import collecting
 from nanosft.store import open_store
 from nanosft.store.base import Store
-from nanosft.train.allocator import keep_freed_memory
 from nanosft.train.batch import BatchBuilder, TrainingSet
 from nanosft.train.data import (
     Data,

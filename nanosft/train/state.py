@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nanosft.distributed import World
 from nanosft.errors import DataError, NanosftError
@@ -24,6 +24,7 @@ from nanosft.nanochat.verified import open_verified
 from nanosft.store.base import Store
 from nanosft.train.optim import MuonAdamW
 from nanosft.train.progress import Progress
+from nanosft.train.snapshot import Snapshot, open_copy_stream, take_snapshot
 
 BEST_PREFIX: Final = "best/"
 _PREFIX: Final = "state/"
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 class StateSaver:
     """Saves states in the background: training waits for a copy in memory, not for the store.
+
+    On CUDA it does not wait for the copy either: the next update does, on the device.
 
     Args:
         store: The run's store.
@@ -63,8 +66,9 @@ class StateSaver:
         self._attempt = attempt
         self._manifest = manifest
         self._pending: Future[None] | None = None
-        self._best: tuple[str, dict[str, Tensor]] | None = None  # what could not be written yet
+        self._best: tuple[str, Snapshot] | None = None  # what could not be written yet
         self._buffers: dict[str, Any] | None = None
+        self._stream = open_copy_stream(world.device)
 
     @property
     def is_busy(self) -> bool:
@@ -76,8 +80,9 @@ class StateSaver:
         self._settle(is_last=False)
         optimizer = self._optimizer
         params = {name: param.data for group in optimizer.groups for name, param in optimizer.owned(group).items()}
-        self._buffers = _copy_into(self._buffers, {"params": params, "optimizer": optimizer.state})
-        self._pending = self._executor.submit(self._write, self._buffers, optimizer.num_updates, progress)
+        snapshot = self._take({"params": params, "optimizer": optimizer.state}, self._buffers)
+        self._buffers = snapshot.tensors
+        self._pending = self._executor.submit(self._write, snapshot, optimizer.num_updates, progress)
 
     def save_best(self, model: nn.Module, step: int) -> str:
         """Start writing the model's weights, on rank 0; their key, on every rank.
@@ -86,9 +91,14 @@ class StateSaver:
         """
         key = f"{BEST_PREFIX}step_{step:06d}-{self._attempt}/model.pt"
         if self._world.is_first:
-            weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-            self._executor.submit(self._try_best, key, weights)
+            self._executor.submit(self._try_best, key, self._take(model.state_dict()))
         return key
+
+    def _take(self, source: Mapping[str, Any], buffers: dict[str, Any] | None = None) -> Snapshot:
+        snapshot = take_snapshot(source, buffers, self._stream)
+        if snapshot.copied is not None:
+            self._optimizer.readers.append(snapshot.copied)
+        return snapshot
 
     def finish(self) -> None:
         """Wait for the state and the best model on their way.
@@ -99,7 +109,7 @@ class StateSaver:
         self._settle(is_last=True)
         self._world.run_on_rank_zero(lambda: self._executor.submit(self._write_best).result())
 
-    def _try_best(self, key: str, weights: dict[str, Tensor]) -> None:
+    def _try_best(self, key: str, weights: Snapshot) -> None:
         """Runs in the background thread, as do all uses of what is kept."""
         self._best = key, weights
         try:
@@ -111,7 +121,9 @@ class StateSaver:
 
     def _write_best(self) -> None:
         if self._best is not None:
-            write_tensors(self._store, *self._best)
+            key, weights = self._best
+            weights.wait()
+            write_tensors(self._store, key, weights.tensors)
             self._best = None
 
     def _settle(self, *, is_last: bool) -> None:
@@ -126,14 +138,16 @@ class StateSaver:
             if self._world.is_first:
                 _log.warning("the last state was not saved (%s); training goes on, the next one is tried", exc)
 
-    def _write(self, state: dict[str, Any], num_updates: int, progress: Progress) -> None:
+    def _write(self, snapshot: Snapshot, num_updates: int, progress: Progress) -> None:
         """Runs in the background thread of every rank."""
         directory = f"{_PREFIX}step_{progress.step:06d}-{self._attempt}"
         outcome: ManifestObject | NanosftError
         try:
             self._write_best()  # first: a state must not refer to a model that is not there
             key = f"rank_{self._world.rank:05d}.pt"
-            written = write_tensors(self._store, f"{directory}/{key}", state | {"num_updates": num_updates})
+            snapshot.wait()
+            state = snapshot.tensors | {"num_updates": num_updates}
+            written = write_tensors(self._store, f"{directory}/{key}", state)
             outcome = ManifestObject(key=key, size_bytes=written.size_bytes, sha256=written.sha256)
         except NanosftError as exc:
             outcome = exc
@@ -232,19 +246,6 @@ def restore(store: Store, world: World, optimizer: MuonAdamW, *, expected: Manif
             )
         return Progress(**{name: counts[name] for name in Progress.__dataclass_fields__ if name in counts})
     return None
-
-
-def _copy_into(buffers: dict[str, Any] | None, source: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested tables of tensors in CPU memory, which is taken once and used again."""
-    result: dict[str, Any] = {} if buffers is None else buffers
-    for name, value in source.items():
-        if not isinstance(value, Tensor):
-            result[name] = _copy_into(result.get(name), value)
-            continue
-        if name not in result:
-            result[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.device.type == "cuda")
-        result[name].copy_(value)
-    return result
 
 
 def _apply(files: Sequence[Mapping[str, Any]], optimizer: MuonAdamW) -> None:

@@ -56,9 +56,14 @@ def check_training(device: torch.device) -> list[dict[str, Any]]:
     try:
         training = import_module("tests.gpu.training")  # a machine that was lent may have torch alone
     except ImportError as exc:
-        return [{"name": "twelve golden steps, resume, collectives", "ok": True, "left_out": f"no {exc.name}"}]
+        return [{"name": "golden steps, resume, snapshot, collectives", "ok": True, "left_out": f"no {exc.name}"}]
     collectives = [training.check_collectives(device, backend) for backend in ("nccl", "gloo")]
-    return [*training.check_trajectory(device), training.check_resume(device), *collectives]
+    return [
+        *training.check_trajectory(device),
+        training.check_resume(device),
+        training.check_snapshot(device),
+        *collectives,
+    ]
 
 
 if __name__ == "__main__":

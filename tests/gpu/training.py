@@ -1,4 +1,5 @@
-"""Checks of the train step on a GPU: nanochat's own twelve steps, a run cut in two, and collectives of one rank.
+"""Checks of the train step on a GPU: nanochat's own twelve steps, a run cut in two, a state copied beside the next
+steps, and collectives of one rank.
 
 They need the packages that `nanosft.train` imports, which a machine that was lent for a GPU may lack; the other checks
 do not.
@@ -10,10 +11,12 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from nanosft.nanochat import load_checkpoint
 from nanosft.train.batch import MicroBatch, batch_from_rows
 from nanosft.train.optim import MuonAdamW, OptimizerConfig, Schedule, group_parameters, muon_momentum
+from nanosft.train.snapshot import open_copy_stream, take_snapshot
 from nanosft.train.step import LossModule, train_step
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden" / "nanochat" / "g5"
@@ -58,6 +61,34 @@ def check_resume(device: torch.device) -> dict[str, Any]:
         "ok": error <= (0 if device.type == "cpu" else 1e-4),
         "value": error,
     }
+
+
+def check_snapshot(device: torch.device) -> dict[str, Any]:
+    """A state copied beside the steps that follow is the one of its own step."""
+    golden = torch.load(GOLDEN / "sft_trajectory.pt", weights_only=True)
+    module, optimizer = _begin(golden, device, "float32")
+    _train(module, optimizer, golden, device, range(2))
+    source = {"params": module.model.state_dict(), "optimizer": optimizer.state}
+    wanted = take_snapshot(source).tensors
+    stream = open_copy_stream(device)
+    snapshot = take_snapshot({"ballast": {str(num): _ballast(device) for num in range(8)}, **source}, stream=stream)
+    if snapshot.copied is not None:
+        optimizer.readers.append(snapshot.copied)
+    _train(module, optimizer, golden, device, range(2, 4))
+    snapshot.wait()
+    is_same = all(_is_same(wanted[name], snapshot.tensors[name]) for name in source)
+    return {"name": "a state copied while steps go on", "ok": is_same}
+
+
+def _ballast(device: torch.device) -> Tensor:
+    """What is copied first, so that the copy still goes on when the next step updates: 64 MiB."""
+    return torch.zeros(1 << (24 if device.type == "cuda" else 4), device=device)
+
+
+def _is_same(wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, Tensor):
+        return torch.equal(wanted, found)
+    return wanted.keys() == found.keys() and all(_is_same(wanted[name], found[name]) for name in wanted)
 
 
 def check_collectives(device: torch.device, backend: str) -> dict[str, Any]:

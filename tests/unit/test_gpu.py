@@ -10,7 +10,7 @@ from nanosft.nanochat.generations import ModelConfig
 from tests.gpu.__main__ import check_training
 from tests.gpu.checks import check_attention
 from tests.gpu.speed import measure
-from tests.gpu.training import check_collectives, check_resume, check_trajectory
+from tests.gpu.training import check_collectives, check_resume, check_snapshot, check_trajectory
 
 CPU = torch.device("cpu")
 _NEEDS = (
@@ -51,7 +51,7 @@ def test_without_a_gpu_it_says_so_in_one_line_and_needs_no_package_but_torch():
 
 def test_the_checks_of_the_train_step_hold_on_a_cpu(monkeypatch):
     monkeypatch.setattr("tests.gpu.training.TOLERANCES", {"float32": 1e-5})
-    checks = [*check_trajectory(CPU), check_resume(CPU), check_collectives(CPU, "gloo")]
+    checks = [*check_trajectory(CPU), check_resume(CPU), check_snapshot(CPU), check_collectives(CPU, "gloo")]
     assert [check["name"] for check in checks if not check["ok"]] == []
     assert checks[1]["value"] == 0
 

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,13 @@ class Group:
     params: dict[str, nn.Parameter] = field(default_factory=dict)
 
 
+class Reader(Protocol):
+    """Work of the device that reads parameters or moments: a `torch.cuda.Event` at its end."""
+
+    def wait(self) -> None:
+        """Have what is asked of the device from now on come after it."""
+
+
 def group_parameters(model: nn.Module, config: OptimizerConfig, *, width: int) -> list[Group]:
     """The recipe's groups, empty ones left out; every parameter is in exactly one.
 
@@ -103,6 +110,7 @@ class MuonAdamW:
         num_updates: Updates so far, those before a warm start included; AdamW's bias correction depends on it.
         state: Parameter name to its moments, for the parameters this rank owns: Muon's `momentum` (rows, cols) and
             `second` (rows, 1) or (1, cols); AdamW's `exp_avg` and `exp_avg_sq`, of the parameter's shape.
+        readers: What the device has to get done before the next update changes parameters and moments: copies of them.
     """
 
     def __init__(
@@ -120,6 +128,7 @@ class MuonAdamW:
             for name, param in group.params.items()
             if self.owners[name] == rank
         }
+        self.readers: list[Reader] = []
 
     def owned(self, group: Group) -> dict[str, nn.Parameter]:
         """The parameters of a group that this rank updates."""
@@ -133,6 +142,8 @@ class MuonAdamW:
             lr_scale: What all learning rates are multiplied by at this step.
             momentum: Muon's.
         """
+        while self.readers:
+            self.readers.pop().wait()  # the stream of the update does, not this thread
         self.num_updates += 1
         # Muon first: its parameters, the longer way, travel while AdamW computes
         sendings: list[Sending] = []

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nanosft.train.optim.optimizer import MuonAdamW, OptimizerConfig, group_parameters, orthogonalize
+from nanosft.train.optim.optimizer import Group, MuonAdamW, OptimizerConfig, group_parameters, orthogonalize
 from tests.unit.train.make import golden_base
 
 
@@ -66,3 +66,21 @@ def test_weight_decay_shrinks_only_what_the_update_shrinks():
     agrees = (before - plain) * before >= 0
     torch.testing.assert_close(decayed[~agrees], plain[~agrees])
     torch.testing.assert_close(decayed[agrees], (plain - 0.02 * 2 * 0.5 * before)[agrees])
+
+
+def test_an_update_waits_for_those_who_read_what_it_changes():
+    param = nn.Parameter(torch.ones(2, 2))
+    optimizer = MuonAdamW([Group("head", 0.1, (0.9, 0.95), 0.0, {"head": param})])
+    seen = []
+
+    class Copy:
+        def wait(self):
+            seen.append(param.detach().clone())
+
+    optimizer.readers.append(Copy())
+    for _ in range(2):
+        param.grad = torch.ones(2, 2)
+        optimizer.step(lr_scale=1.0, momentum=0.9)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], torch.ones(2, 2))
+    assert not torch.equal(param, torch.ones(2, 2))
