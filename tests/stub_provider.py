@@ -40,8 +40,8 @@ NUM_ATTEMPTS = 4
 _TAIL_BYTES = 4096
 SLOW_TIMES = 100
 """How much longer a slow answer takes; it is billed as any other."""
-FAULTS = ("http_429", "http_500", "error_in_200", "cut", "broken_json", "dropped")
-RATES = (*FAULTS, "slow", "low_score")
+FAULTS = ("http_429", "http_500", "error_in_200", "cut", "broken_json", "dropped", "slow")
+RATES = (*FAULTS, "low_score")
 MODELS = [
     {
         "id": slug,
@@ -99,17 +99,17 @@ class Stub:
         plan: Whose rows are asked for.
         num: Rows that may be asked for.
         latency_s: Of every answer.
-        rates: Of each fault, by its name; of `slow` answers; and `low_score`, of the judge's low scores.
+        rates: Of each fault, by its name; and `low_score`, of the judge's low scores.
         num_attempts: Answers to one prompt of a row that may be asked for.
     """
 
     def __init__(
         self, plan: Plan, num: int, latency_s: float, rates: dict[str, float], num_attempts: int = NUM_ATTEMPTS
     ) -> None:
-        self.latency_s = latency_s
+        self.next_latency_s = 0.0  # of the answer that was made last
+        self._latency_s = latency_s
         self._plan = plan
         self._low_score = rates.pop("low_score", 0.0)
-        self._slow = rates.pop("slow", 0.0)
         self._rates = rates
         self._draw = random.Random(7)
         self._rows: dict[int, list[tuple[int, int]]] = {}  # by seed: 31 bits, so two rows may share one
@@ -124,6 +124,7 @@ class Stub:
 
     def answer(self, request: bytes) -> bytes | None:
         """The whole HTTP answer; None: drop the connection."""
+        self.next_latency_s = 0.0
         if request.startswith(b"GET"):
             return respond(200, orjson.dumps(self._tell(request)))
         is_verdict, is_score = b'"name":"verdict"' in request, b'"name":"score"' in request
@@ -132,6 +133,7 @@ class Stub:
         self._counts["scores"] += is_score
         fault = self._draw_fault()
         self._counts[fault] += 1
+        self.next_latency_s = self._latency_s * (SLOW_TIMES if fault == "slow" else 1)
         if fault == "http_429":
             after = ("0.05", formatdate(time() + 1, usegmt=True))[self._counts[fault] % 20 == 0]
             return respond(429, b'{"error":{"message":"slow down","code":429}}', f"Retry-After: {after}\r\n")
@@ -191,12 +193,6 @@ class Stub:
             score |= {"reason": "it stretches a fact", "faithful": 2}
         self._counts["low_scores"] += score["faithful"] == 2
         return orjson.dumps(score).decode()
-
-    def draw_latency_s(self) -> float:
-        """Of one answer."""
-        is_slow = self._slow > 0 and self._draw.random() < self._slow
-        self._counts["slow"] += is_slow
-        return self.latency_s * (SLOW_TIMES if is_slow else 1)
 
     def _draw_fault(self) -> str:
         at = self._draw.random()
@@ -295,8 +291,7 @@ class Connection(asyncio.Protocol):
         del self._data[: self._length]
         self._length = None
         answer = self._stub.answer(request)
-        latency_s = 0.0 if request.startswith(b"GET") else self._stub.draw_latency_s()
-        asyncio.get_running_loop().call_later(latency_s, self._send, answer)
+        asyncio.get_running_loop().call_later(self._stub.next_latency_s, self._send, answer)
 
     def _send(self, answer: bytes | None) -> None:
         if answer is None:

@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.soak.loads import LOADS, Load
+from tests.soak.loads import LATENCY_S, LOADS, Load, load_generate
 from tests.soak.road import walk_road
 from tests.soak.table import render
 from tests.soak.world import Sizes, open_world
@@ -29,6 +31,7 @@ def main() -> None:
     road.add_argument("--keep", help="directory for all that is made; it has to be absent")
     load = kinds.add_parser("load", help="memory, descriptors and threads of long runs")
     load.add_argument("names", nargs="*", metavar="load", help=f"any of {', '.join(LOADS)} (all)")
+    load.add_argument("--latency-s", type=float, default=LATENCY_S, help="of an answer to generate (8)")
     for each in (road, load):
         each.add_argument("--scale", type=float, default=1.0, help="share of the rows, steps, requests and kills")
         each.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -40,8 +43,12 @@ def main() -> None:
         sys.exit(_walk(sizes, options.seed, options.keep, as_json=options.json))
     if unknown := set(options.names) - set(LOADS):
         parser.error(f"no load {min(unknown)!r}; there are {', '.join(LOADS)}")
-    growing = [name for name in options.names or LOADS if not _run_load(name, options.scale, as_json=options.json)]
-    sys.exit(bool(growing))
+    loads: dict[str, Callable[[Path, float], Load]] = {
+        **LOADS,
+        "generate": partial(load_generate, latency_s=options.latency_s),
+    }
+    flat = [_run_load(loads[name], options.scale, as_json=options.json) for name in options.names or LOADS]
+    sys.exit(not all(flat))
 
 
 def _walk(sizes: Sizes, seed: int, keep: str | None, *, as_json: bool) -> bool:
@@ -65,10 +72,10 @@ def _walk(sizes: Sizes, seed: int, keep: str | None, *, as_json: bool) -> bool:
     return any(stage.faults for stage in stages)
 
 
-def _run_load(name: str, scale: float, *, as_json: bool) -> bool:
+def _run_load(run: Callable[[Path, float], Load], scale: float, *, as_json: bool) -> bool:
     """Run one and print its figures; whether all of them are flat."""
     with TemporaryDirectory(prefix="nanosft-soak-") as folder:
-        load = LOADS[name](Path(folder), scale)
+        load = run(Path(folder), scale)
     courses = load.courses()
     if as_json:
         figures = {measure: {**asdict(course), "flat": flat} for measure, (course, flat) in courses.items()}
