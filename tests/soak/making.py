@@ -11,7 +11,7 @@ import orjson
 from nanosft.store import open_store
 from tests.real_sets import read_chitchat, write_jsonl
 from tests.soak.table import Stage, compare
-from tests.soak.world import World, finish, manifest_of, nanosft
+from tests.soak.world import ANY_REQUEST, Sign, World, finish, manifest_of, nanosft
 
 _BASE: Final = Path(__file__).parents[1] / "golden" / "nanochat" / "g5"
 Items = Callable[[str], list[Hashable]]
@@ -51,7 +51,17 @@ def walk_train(world: World) -> Stage:
         words = ["train", "--base", _BASE, "--data", world.disturbed("mix"), "--out", out]
         return nanosft("launch", "--standalone", "--nproc-per-node", 2, *words, *sizes, *saving, *machine)
 
-    return _walk(world, "train", "steps", make, _steps, same=_hashes_of_weights, reach=0.6, num_blows=world.sizes.blows)
+    return _walk(
+        world,
+        "train",
+        "steps",
+        make,
+        _steps,
+        same=_hashes_of_weights,
+        reach=0.2,
+        sign=("PUT", "/state/step_"),
+        num_blows=world.sizes.blows,
+    )
 
 
 def walk_eval(world: World) -> Stage:
@@ -101,12 +111,13 @@ def _walk(
     *,
     same: Items | None = None,
     num_blows: int = 0,
-    reach: float = 1.0,
+    reach: float = 0.5,
+    sign: Sign = ANY_REQUEST,
 ) -> Stage:
     """One command, disturbed and not, on the same inputs; `items` are counted, `same` has to be equal too."""
     commands = [make(world.disturbed(name))]
     num_blows = num_blows or -(-world.sizes.blows // 2)
-    account = world.walk(name, [make(world.undisturbed(name))], commands, num_blows=num_blows, reach=reach)
+    account = world.walk(name, [make(world.undisturbed(name))], commands, num_blows=num_blows, reach=reach, sign=sign)
     if account.problems:
         return finish(Stage(name, unit, 1, 0, lost=1), account)
     account.problems += world.check_again(name, commands)

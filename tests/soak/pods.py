@@ -67,6 +67,7 @@ def drive(
     folder: Path,
     blows: Sequence[Blow] = (),
     reach_s: float = 0.0,
+    progress: Callable[[], int] | None = None,
     draw: random.Random | None = None,
     on_kill: Callable[[], object] = lambda: None,
     at_a_time: int = 2,
@@ -78,7 +79,8 @@ def drive(
         env: Variables beside those of this process.
         folder: For what they print.
         blows: What happens to one of those that run, one after the other.
-        reach_s: The next blow comes up to so many seconds after the one before, or after the start that followed it.
+        reach_s: The next blow comes up to so many seconds after the first progress since the one before.
+        progress: Grows as they get on; without it a blow comes whether or not they do.
         draw: The moments, and who is hit.
         on_kill: Called when a process has been killed.
         at_a_time: Pods that run at once.
@@ -88,7 +90,8 @@ def drive(
     pods: list[_Pod] = []
     num_starts = 0
     started_s = time.monotonic()
-    due_s = started_s + draw.uniform(reach_s / 4, reach_s)
+    at_blow = progress() if progress else 0
+    due_s: float | None = None
     try:
         while (waiting or pods) and not account.problems:
             while waiting and len(pods) < at_a_time:
@@ -99,16 +102,17 @@ def drive(
             now_s = time.monotonic()
             if num_starts > _MOST_STARTS or now_s - started_s > _TIMEOUT_S:
                 account.problems.append(f"not done after {num_starts} starts and {now_s - started_s:.0f} s")
+            if left and due_s is None and (progress is None or progress() > at_blow):
+                due_s = now_s + draw.uniform(0, reach_s)
             unhurt = [pod for pod in pods if pod.blow is None and pod.process.poll() is None]
-            if left and now_s >= due_s and unhurt:
+            if left and due_s is not None and now_s >= due_s and unhurt:
                 _strike(draw.choice(unhurt), left.popleft(), account, draw)
-                due_s = now_s + draw.uniform(reach_s / 4, reach_s)
+                due_s, at_blow = None, progress() if progress else 0
             for pod in [pod for pod in pods if pod.process.poll() is not None]:
                 pods.remove(pod)
                 if not _is_done(pod, account):
                     waiting.append(pod.number)
                     account.resumed += 1
-                    due_s = max(due_s, time.monotonic() + draw.uniform(reach_s / 4, reach_s))
                 if pod.process.returncode == -signal.SIGKILL:
                     on_kill()
             time.sleep(_POLL_S)

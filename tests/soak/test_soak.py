@@ -92,12 +92,17 @@ time.sleep(0.5)
 
 def test_pods_are_stopped_and_killed_and_started_again_until_they_are_done(tmp_path):
     kills = []
+
+    def count_started():
+        return sum(path.stat().st_size > 0 for path in tmp_path.glob("*.log"))
+
     account = drive(
         [[sys.executable, "-c", POD]] * 2,
         env={},
         folder=tmp_path,
         blows=["SIGKILL", "SIGTERM"],
         reach_s=0.2,
+        progress=count_started,
         on_kill=lambda: kills.append(1),
     )
     assert not account.problems

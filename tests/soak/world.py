@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,9 @@ _STORE_FAULTS: Final = {
 }
 _STORE_FAULT_RATE: Final = 0.008
 """Of each kind, of requests to S3."""
+Sign = tuple[str, str]
+"""Method of a request, and what its path has in it."""
+ANY_REQUEST: Final[Sign] = ("GET", "")
 BLOWS: Final[tuple[Blow, ...]] = ("SIGTERM", "SIGKILL", "SIGKILL to one process")
 
 
@@ -61,17 +65,22 @@ class World:
 
     Attributes:
         folder: Local directory of everything that is in no bucket.
-        env: Variables of disturbed processes: their S3 fails now and then.
+        proxy: Before S3; it fails now and then.
         sizes: How much is made.
         draw: All moments.
         store_faults: How many of each kind there were.
     """
 
     folder: Path
-    env: dict[str, str]
+    proxy: S3Proxy
     sizes: Sizes
     draw: random.Random
     store_faults: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables of disturbed processes."""
+        return {"AWS_ENDPOINT_URL": self.proxy.url}
 
     def disturbed(self, name: str) -> str:
         """URI of what the disturbed walk makes."""
@@ -101,6 +110,7 @@ class World:
         *,
         num_blows: int,
         reach: float,
+        sign: Sign = ANY_REQUEST,
         on_kill: Callable[[], object] = lambda: None,
     ) -> Account:
         """Run a stage undisturbed, and then disturbed, until it is done.
@@ -110,7 +120,8 @@ class World:
             whole: The commands undisturbed.
             commands: The same ones, on the store that fails.
             num_blows: How often one of them is hit.
-            reach: How late at most, as a share of the time that the undisturbed stage took.
+            reach: How late at most, as a share of the time that the undisturbed stage took, after a sign of life.
+            sign: The request to S3 that is that sign.
             on_kill: As for `drive`.
         """
         reference = drive(whole, env={}, folder=self.new_folder(f"logs/{name}-whole"))
@@ -120,11 +131,16 @@ class World:
             folder=self.new_folder(f"logs/{name}"),
             blows=self.deal_blows(num_blows),
             reach_s=reach * reference.elapsed_s,
+            progress=partial(self._count_requests, sign),
             draw=self.draw,
             on_kill=on_kill,
         )
         account.problems += [f"undisturbed: {text}" for text in reference.problems]
         return account
+
+    def _count_requests(self, sign: Sign) -> int:
+        method, text = sign
+        return sum(request.method == method and text in request.path for request in list(self.proxy.requests))
 
     def check_again(self, name: str, commands: Sequence[Sequence[str]]) -> list[str]:
         """What is wrong with a stage that is done: by its manifests, or once its commands have run again."""
@@ -142,7 +158,7 @@ def open_world(folder: Path, sizes: Sizes, seed: int) -> Iterator[World]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         use_endpoint(patch, url)
         open_raw_client(url).create_bucket(Bucket=_BUCKET)
-        world = World(folder, {"AWS_ENDPOINT_URL": proxy.url}, sizes, random.Random(seed))
+        world = World(folder, proxy, sizes, random.Random(seed))
         draw = random.Random(seed + 1)
         for name, fault in _STORE_FAULTS.items():
             proxy.inject_when(_chance(draw, name, fault, world.store_faults), fault, times=sys.maxsize)

@@ -31,8 +31,8 @@ _BATCH_FAULTS: Final = Faults(
     lost=0.04, http_429=0.05, http_500=0.05, failed=0.05, expired=0.05, missing=0.01, doubled=0.05, partial=0.02,
     broken=0.05,
 )  # fmt: skip
-_REACH: Final = 0.3
-"""Of the undisturbed time, which one process takes for what the shards share."""
+_REACH: Final = 0.1
+"""Of the undisturbed time, after a part was saved or a batch noted, in which one of the shards is hit."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ def walk_one_by_one(world: World) -> Stage:
         saved = _Saved(world.disturbed(name), stub)
         account = world.walk(
             name, [_one_by_one(world.undisturbed(name), sound, num)], commands,
-            num_blows=world.sizes.blows, reach=_REACH, on_kill=saved.note,
+            num_blows=world.sizes.blows, reach=_REACH, sign=("PUT", "/rows/"), on_kill=saved.note,
         )  # fmt: skip
         bill = stub.read_bill()
         if account.problems:
@@ -116,7 +116,7 @@ def walk_batches(world: World) -> Stage:
         ]
         account = world.walk(
             name, [_in_batches(world.undisturbed(name), sound_url, num)], commands,
-            num_blows=world.sizes.blows, reach=_REACH,
+            num_blows=world.sizes.blows, reach=_REACH, sign=("PUT", "/batches/"),
         )  # fmt: skip
         billed_pico = stub.billed_pico
         if account.problems:
