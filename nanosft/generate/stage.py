@@ -141,6 +141,7 @@ def _run_once(settings: GenerateSettings) -> Summary:
     if settings.dry_run:
         offers = read_offers(settings)
         summary = report_dry_run(settings, template, plan, offers, started_s)
+        choose_batch(settings, partial(price_modes, settings, template, plan, offers))  # tells what auto comes to
         check_models(settings, template, plan, offers)
         return summary
     store = open_store(settings.out)

@@ -343,6 +343,12 @@ def test_a_dry_run_tells_tokens_and_dollars_by_the_price_list_and_asks_and_write
     assert not Path(out).exists()
 
 
+def test_a_dry_run_tells_what_auto_comes_to(out, stub, caplog):
+    with caplog.at_level("INFO", "nanosft"):
+        run_generate(settings(out, dry_run=True, mode="auto", **ask_stub(stub)))
+    assert "--mode auto: batch: about $" in caplog.text
+
+
 def test_a_dry_run_without_a_network_says_that_it_knows_no_price(out, capfd):
     dead = {"provider": "openrouter", "base_url": "http://127.0.0.1:9/v1", "dry_run": True}
     summary = run_generate(settings(out, **dead))

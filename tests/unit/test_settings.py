@@ -144,8 +144,8 @@ CONTENT = {
         min_score name near_duplicate_threshold seed skip_gates strict_grounding tokenizer uri""",
     GenerateSettings: """
         ascii banned_phrases dimensions examples fallback_models judge_model judge_share knowledge languages max_chars
-        max_context_tokens max_tokens min_chars min_score model near_duplicate_threshold num num_examples provider
-        seed skip_gates strict_grounding temperature tokenizer tone""",
+        max_context_tokens max_messages max_tokens min_chars min_score model near_duplicate_threshold num num_examples
+        provider seed skip_gates strict_grounding temperature tokenizer tone""",
     MixSettings: "on_bad_row",
     TrainSettings: """
         attention base_source base_step base_tag dtype early_stop embedding_lr epochs eval_every eval_rows
@@ -159,8 +159,8 @@ CONTENT = {
 def test_prefixes_begun_before_can_be_gone_on_with(settings):
     """Manifests state these settings: another one in the list ends every unfinished run.
 
-    Those of judges, examples and languages are stated only where there are some (tests/contract/test_generate_judge.py
-    and test_audit_judge.py).
+    Those of judges, examples, languages and a bound on messages are stated only where there are some
+    (tests/contract/test_generate_judge.py, test_generate_long.py and test_audit_judge.py).
     """
     assert settings.content_names() == set(CONTENT[settings].split())
 
