@@ -20,6 +20,7 @@ ResultT = TypeVar("ResultT")
 _KEPT_BYTES: Final = 32 << 20
 _TASKS_AHEAD: Final = 2
 """Per process: one it works on, one that waits. More would only hold memory."""
+_WORKER_DIED: Final = "a worker process was killed, most likely for memory: let fewer share the work, or allow more"
 
 
 class Workers:
@@ -65,7 +66,7 @@ class Workers:
         try:
             for task in tasks:
                 number = self._least_busy(waiting)
-                waiting.append((number, self._pools[number].submit(function, *task)))
+                waiting.append((number, _submit(self._pools[number], function, *task)))
                 if len(waiting) > self.num_ahead:
                     yield self._result(waiting.popleft()[1])
             while waiting:
@@ -75,18 +76,20 @@ class Workers:
                 future.cancel()
 
     def each(self, function: Callable[[], ResultT]) -> list[ResultT]:
-        """`function()` in each process, after the tasks it has; the results by its number."""
+        """`function()` in each process, after the tasks it has; the results by its number.
+
+        Raises:
+            StoreError: A worker process died.
+        """
         if not self._pools:
             return [function()]
-        return [self._result(future) for future in [pool.submit(function) for pool in self._pools]]
+        return [self._result(future) for future in [_submit(pool, function) for pool in self._pools]]
 
     def _result(self, future: "Future[ResultT]") -> ResultT:
         try:
             return future.result()
         except BrokenProcessPool as exc:
-            raise StoreError(
-                "a worker process was killed, most likely for memory: let fewer share the work, or allow more"
-            ) from exc
+            raise StoreError(_WORKER_DIED) from exc
         except Exception:
             for setup in self._setups:
                 setup.result()  # without its set-up a process fails at every task, for that one reason
@@ -106,6 +109,14 @@ class Workers:
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in self._pools:
             pool.shutdown(wait=True)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[..., ResultT], *task: Any) -> "Future[ResultT]":
+    """Hand a task over; a process that died between two tasks is met here, not at a result."""
+    try:
+        return pool.submit(function, *task)
+    except BrokenProcessPool as exc:
+        raise StoreError(_WORKER_DIED) from exc
 
 
 def prepare(num: int, module: str) -> None:
