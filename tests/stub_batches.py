@@ -107,6 +107,7 @@ class BatchStub:
         self.batches: dict[str, Batch] = {}
         self.calls: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()  # row-variant-attempt of each answer that was billed in a batch
+        self.withheld: Counter[str] = Counter()  # as many of them, whose results are missing
         self.num_alone = 0
         self.on_call: Callable[[str], None] = lambda _call: None  # told of each, once it is carried out
         self._chat = Stub(self.plan, num, 0.0, {})
@@ -236,8 +237,10 @@ class BatchStub:
             batch.cost_pico += cost_pico
             self.answered[name] += batch.outcome == "completed"
             result = {"custom_id": custom_id, "response": self._respond(name, fields, cost_pico), "error": None}
-            if self._draw.random() >= self.faults.missing:
-                batch.results += [result] * (1 + (self._draw.random() < self.faults.doubled))
+            if self._draw.random() < self.faults.missing:
+                self.withheld[name] += 1
+                continue
+            batch.results += [result] * (1 + (self._draw.random() < self.faults.doubled))
         self._draw.shuffle(batch.results)
 
     def _respond(self, name: str, fields: Mapping[str, Any], cost_pico: int) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def walk_batches(world: World) -> Stage:
         0,
         paid=sum(stub.answered.values()) + stub.num_alone,
         bill_usd=billed_pico / PICO,
-        twice=sum(count - 1 for count in stub.answered.values()),
+        twice=sum(max(0, count - 1 - stub.withheld[name]) for name, count in stub.answered.items()),
         unstated=-(-(billed_pico - stated_pico) // BATCH_PRICE_PICO),
         may_be_unstated=2 * account.killed * _CONCURRENCY if stub.num_alone else 0,  # those alone cost twice as much
     )
