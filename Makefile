@@ -90,7 +90,7 @@ bench: setup $(PEER) ## Print benchmark figures and ratios, side by side (half a
 harness: setup .venv-harness/.setup-done ## Compare lm-evaluation-harness over `serve` with `eval` (needs ../shared)
 	$(BIN)/python -m tests.harness
 
-fuzz: setup ## Have every reader read five minutes of broken input (FUZZ="--seconds 30" for less)
+fuzz: setup ## Have every reader read ten minutes of broken input, and count (FUZZ="--seconds 30" for less)
 	$(BIN)/python -m tests.fuzz readers $(FUZZ)
 
 fuzz-serve: setup ## Send five minutes of requests of every kind to `serve`

@@ -2,9 +2,13 @@
 
 import logging
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import torch
 
@@ -15,7 +19,7 @@ from nanosft.manifest import check_same_settings
 from nanosft.memory import find_memory_bytes
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
-from nanosft.store import open_store
+from nanosft.store import is_remote, open_store
 from nanosft.store.base import Store
 from nanosft.train.data import count_rows_per_step, split_objects
 from nanosft.train.finish import find_content
@@ -26,6 +30,12 @@ from nanosft.train.state import list_states
 
 _ACTIVATIONS_PER_CHANNEL: Final = 34
 """Values of a block that the backward pass needs, per token and channel of the stream (arXiv 2205.05198, table 2)."""
+_NUM_BEST: Final = 2
+"""Best models at a time: the older one goes with the next state."""
+_NUM_FINAL: Final = 2
+"""Models of a finished run: the last and the best."""
+_EXPANSION: Final = {"gz": 5, "zst": 5, "parquet": 5}
+"""How many times as large conversations become, roughly. Tokens and their masks are no larger than their text."""
 _GIB: Final = 1 << 30
 _log = logging.getLogger(__name__)
 
@@ -70,6 +80,8 @@ def run_preflight(settings: TrainSettings, world: World) -> tuple[Check, ...]:
     if base:
         check("batch", lambda: _check_batch(settings, base[0], world))
         check("memory", lambda: _check_memory(settings, base[0], world))
+    if base and not any(item.error for item in checks):
+        check("disk", lambda: _check_disk(settings, store, base[0]))
     for item in checks:
         _log.log(logging.ERROR if item.error else logging.INFO, "%s: %s", item.name, item.found)
     errors = [item.error for item in checks if item.error is not None]
@@ -81,8 +93,7 @@ def run_preflight(settings: TrainSettings, world: World) -> tuple[Check, ...]:
 
 def estimate_memory_bytes(groups: list[Group], base: Checkpoint, hyper: HyperParameters, *, world_size: int) -> int:
     """What one rank needs at most: weights, gradients, its share of the moments, activations and a chunk of logits."""
-    num_matrix = sum(param.numel() for group in groups if group.betas is None for param in group.params.values())
-    num_other = sum(param.numel() for group in groups if group.betas is not None for param in group.params.values())
+    num_matrix, num_other = _count_params(groups)
     moments = (num_matrix + 2 * num_other) / world_size
     config, width_bytes = base.model.config, base.model.compute_dtype.itemsize
     tokens = min(hyper.device_rows, hyper.total_batch_size // hyper.row_len) * hyper.row_len
@@ -156,6 +167,59 @@ def _check_memory(settings: TrainSettings, base: Checkpoint, world: World) -> st
     if needed > there:
         raise ConfigError(f"{text}: lower --device-batch-size {hyper.device_rows}, or use more ranks")
     return text
+
+
+def estimate_disk_bytes(num_params: int, num_moments: int, token_bytes: int, *, keep_states: int) -> int:
+    """What a run's store holds at the most: the states that are kept and one being written, two best, two at the end.
+
+    Args:
+        num_params: The model's parameters, each of four bytes.
+        num_moments: The optimizer's values, of as many.
+        token_bytes: The data as tokens.
+        keep_states: How many states are kept.
+    """
+    num_values = (keep_states + 1) * (num_params + num_moments) + (_NUM_BEST + _NUM_FINAL) * num_params
+    return 4 * num_values + token_bytes
+
+
+def _check_disk(settings: TrainSettings, store: Store, base: Checkpoint) -> str:
+    """Free space for states, models and tokens where `--out` is local, and for tokens in the temporary directory."""
+    hyper = HyperParameters.resolve(settings, base.meta, where=base.uri)
+    groups = group_parameters(base.model, hyper.optimizer, width=base.model.config.n_embd)
+    num_matrix, num_other = _count_params(groups)
+    train, val = split_objects(settings.data, settings.val_data)
+    token_bytes = sum(item.size_bytes * _EXPANSION.get(item.key.rpartition(".")[2], 1) for item in (*train, *val))
+    needs = {tempfile.gettempdir(): (token_bytes, "the data as tokens, in the temporary directory")}
+    if not is_remote(store.uri):
+        num_bytes = estimate_disk_bytes(
+            num_matrix + num_other, num_matrix + 2 * num_other, token_bytes, keep_states=settings.keep_states
+        )
+        num_bytes -= sum(info.size_bytes for info in store.list())  # of the run that is gone on with
+        needs[unquote(urlsplit(store.uri).path)] = (
+            max(0, num_bytes),
+            f"{settings.keep_states} states, models and tokens",
+        )
+    by_disk: dict[int, list[tuple[str, int, str]]] = {}
+    for folder, (num_bytes, what) in needs.items():
+        there = next(path for path in (Path(folder), *Path(folder).parents) if path.is_dir())
+        by_disk.setdefault(there.stat().st_dev, []).append((str(there), num_bytes, what))
+    texts = []
+    for wanted in by_disk.values():
+        folder, needed = wanted[-1][0], sum(num_bytes for _, num_bytes, _ in wanted)
+        free = shutil.disk_usage(folder).free
+        text = f"{folder}: needs about {needed / _GIB:.2f} GiB ({'; '.join(what for *_, what in wanted)}), "
+        text += f"{free / _GIB:.2f} GiB are free"
+        if needed > free:
+            raise ConfigError(f"{text}: free some, lower --keep-states, or choose another --out or TMPDIR")
+        texts.append(text)
+    return "; ".join(texts)
+
+
+def _count_params(groups: list[Group]) -> tuple[int, int]:
+    """Parameters with one moment each (Muon's), and those with two (Adam's)."""
+    num_matrix = sum(param.numel() for group in groups if group.betas is None for param in group.params.values())
+    num_other = sum(param.numel() for group in groups if group.betas is not None for param in group.params.values())
+    return num_matrix, num_other
 
 
 def _device(settings: TrainSettings) -> torch.device:

@@ -31,6 +31,7 @@ from nanosft.mix.recipe import parse_recipe
 from nanosft.nanochat.tensors import load_torch
 from nanosft.nanochat.tokenizer import parse_tokenizer
 from nanosft.submit.run_file import parse_run
+from tests.fuzz.http import EXAMPLES, replying
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
 MAX_SECONDS: Final = 20.0
@@ -59,8 +60,8 @@ class Found:
 def fuzz_readers(*, seconds: float, seed: int, max_inputs: int | None = None) -> Found:
     """Send inputs to all readers in turn until the time is over, or so many are sent."""
     found, draw, end_s = Found(), random.Random(seed), time.monotonic() + seconds
-    with TemporaryDirectory(prefix="nanosft-fuzz-") as folder:
-        readers = make_readers(Path(folder))
+    with TemporaryDirectory(prefix="nanosft-fuzz-") as folder, replying() as of_replies:
+        readers = make_readers(Path(folder)) | {name: (EXAMPLES[name], read) for name, read in of_replies.items()}
         number = 0
         while time.monotonic() < end_s and (max_inputs is None or number < max_inputs):
             for name, (example, read) in readers.items():
