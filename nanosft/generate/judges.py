@@ -37,7 +37,8 @@ from nanosft.settings.judge import LOCAL_JUDGE, is_paid_judge
 _CRITERIA: Final = list_criteria(has_course=True)
 JUDGE_SETTINGS: Final = ("judge_model", "judge_share", "min_score")
 """The settings of a judge that decide what comes out."""
-_TOKENS_PER_SCORE: Final = 80
+TOKENS_PER_SCORE: Final = 80
+"""Of a judge's answer: an estimate."""
 
 
 def check_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> None:
@@ -80,7 +81,7 @@ def estimate_judge_tokens(settings: GenerateSettings, plan: Plan) -> tuple[int, 
     if settings.judge_model is None:
         return 0, 0, 0
     varying = round(plan.mean_messages * TOKENS_PER_MESSAGE)
-    return estimate_tokens(write_task(plan.knowledge, _CRITERIA)), varying, _TOKENS_PER_SCORE
+    return estimate_tokens(write_task(plan.knowledge, _CRITERIA)), varying, TOKENS_PER_SCORE
 
 
 def estimate_judge_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -> float:

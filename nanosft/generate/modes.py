@@ -162,6 +162,7 @@ async def open_batches(
                 rest=settings.batch_rest,
                 poll_s=settings.batch_poll_s,
                 wait=settings.wait,
+                endpoint=settings.base_url,
             ),
         )
         yield batcher.run

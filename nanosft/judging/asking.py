@@ -9,7 +9,7 @@ from typing import Final
 
 from nanosft.errors import NanosftError
 from nanosft.generate import provider
-from nanosft.generate.judges import judge_demand
+from nanosft.generate.judges import TOKENS_PER_SCORE, judge_demand
 from nanosft.generate.offers import (
     OtherModels,
     check_costs_known,
@@ -106,7 +106,9 @@ def open_asker(settings: EvalSettings | AuditSettings, model: str, *, num_prompt
     if found is not None:
         listed = f" (prices of {offers.date})" if offers.date and settings.prompt_price_usd is None else ""
         _log.info("the judge %s costs %s%s", model, found.per_million(), listed)
-    first_cost_usd = 0.0 if found is None else float(found.cost_usd(prompt=num_prompt_tokens, completion=0))
+    first_cost_usd = (
+        0.0 if found is None else float(found.cost_usd(prompt=num_prompt_tokens, completion=TOKENS_PER_SCORE))
+    )
     warn_of_others = OtherModels(offers)
     return Asker(settings.base_url, model, key, prices, settings.budget_usd, first_cost_usd, warn_of_others)
 

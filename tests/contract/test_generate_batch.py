@@ -264,6 +264,24 @@ def test_results_that_are_gone_of_a_batch_that_states_its_cost_are_counted_with_
     assert manifest_of(out).counts["rejects"] == {"batch_no_answer": 10}
 
 
+@pytest.mark.usefixtures("believes_at_once")
+def test_a_batch_that_was_sent_elsewhere_is_not_taken_to_be_gone(out, use):
+    stub = use(BatchStub(NUM))
+    with pytest.raises(BatchesPendingError):
+        run_generate(settings(out, num=10, wait=False))
+    known = stub.send
+
+    async def deny(*_: object) -> provider.HttpReply:
+        return provider.HttpReply(404, {}, b'{"error":{"message":"no such batch"}}')
+
+    stub.send = deny
+    with pytest.raises(ConfigError, match="1/00000-000000 was sent to http://stub/v1: run the same command with"):
+        run_generate(settings(out, num=10, base_url="http://other/v1"))
+    stub.send = known
+    run_generate(settings(out, num=10))
+    assert (len(stub.batches), rows_of(out), cost_pico(out)) == (1, list(range(10)), stub.billed_pico)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_batch_that_is_not_found_soon_after_it_was_sent_is_waited_for(out, use, form):
     """A service was seen to answer 404 a second after it had taken a batch, and once more two minutes later."""

@@ -116,6 +116,7 @@ class Batcher:
             own = [item for item in left if item.row in self.shard]
             asked.update(item.row for item in own)
             opened = SentBatch(found.record, own, is_whole=len(own) == len(left), has_results=found.has_results)
+            opened.endpoint = found.endpoint
             if found.batch_id is not None:
                 opened.status = BatchStatus(found.batch_id, "unknown", is_ended=False)
             if own or not left:
@@ -196,14 +197,15 @@ class Batcher:
             opened.status = BatchStatus("", REFUSED, is_ended=True, error=str(exc))
             self._is_refused = self.policy.size > 0
             return
-        await asyncio.to_thread(self.journal.put_sent, record, opened.status.id)
+        opened.endpoint = self.policy.endpoint
+        await asyncio.to_thread(self.journal.put_sent, record, opened.status.id, opened.endpoint)
 
     async def _take_ended(self, runner: Runner) -> int:
         """Look at every open batch, and take the results of those that have ended; returns their number."""
         num_ended = 0
         for opened in list(self._open):
             if opened.needs_poll:
-                await look_at(self.api, opened)
+                await look_at(self.api, opened, self.policy.endpoint)
             if opened.is_ready:
                 await self._take(opened, runner)
                 self._open.remove(opened)

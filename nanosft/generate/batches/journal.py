@@ -1,7 +1,7 @@
 """Batches in the store: each is written down before the provider learns of it, and again with all that follows.
 
     batches/<num shards>/<shard>-<sequence>.json           its record: key and rows, put if absent, before it is sent
-    batches/<num shards>/<shard>-<sequence>.sent.json      the provider's id of it
+    batches/<num shards>/<shard>-<sequence>.sent.json      the provider's id of it, and its base URL
     batches/<num shards>/<shard>-<sequence>.results.jsonl  a result a row, with its cost; deleted when all are in parts
     batches/<num shards>/<shard>-<sequence>.done.json      all its rows are in parts: nothing is left to do; says so
                                                            where the provider did not know the batch, and how many
@@ -43,11 +43,13 @@ class OpenBatch:
     Attributes:
         record: As it was put.
         batch_id: The provider's; None: nobody knows whether it was sent.
+        endpoint: The base URL that it was sent to; empty: not told.
         has_results: They are in the store.
     """
 
     record: BatchRecord
     batch_id: str | None = None
+    endpoint: str = ""
     has_results: bool = False
 
 
@@ -95,9 +97,9 @@ class Journal:
         self._next += 1
         return record
 
-    def put_sent(self, record: BatchRecord, batch_id: str) -> None:
-        """Keep the provider's id of a batch."""
-        self.store.write(BATCHES + record.name + _SENT, orjson.dumps({"id": batch_id}))
+    def put_sent(self, record: BatchRecord, batch_id: str, endpoint: str) -> None:
+        """Keep the provider's id of a batch, and where it was sent."""
+        self.store.write(BATCHES + record.name + _SENT, orjson.dumps({"id": batch_id, "endpoint": endpoint}))
 
     def put_results(self, record: BatchRecord, results: Sequence[RowResult]) -> list[RowResult]:
         """Keep the results of a batch; returns those that another process has kept before, if one has."""
@@ -128,14 +130,15 @@ class Journal:
     def _read(self, name: str, found: set[str]) -> OpenBatch:
         key = BATCHES + name + _RECORD
         record = parse_record(name, self.store.read(key), where=self.store.uri_of(key))
-        batch_id = None
+        batch_id, endpoint = None, ""
         if _SENT in found:
             sent = BATCHES + name + _SENT
             try:
-                batch_id = str(orjson.loads(self.store.read(sent))["id"])
-            except (ValueError, KeyError, TypeError) as exc:
+                value = orjson.loads(self.store.read(sent))
+                batch_id, endpoint = str(value["id"]), str(value.get("endpoint", ""))
+            except (ValueError, KeyError, TypeError, AttributeError) as exc:
                 raise DataError(f"{self.store.uri_of(sent)}: not what a batch's id is kept in: remove it") from exc
-        return OpenBatch(record, batch_id, _RESULTS in found)
+        return OpenBatch(record, batch_id, endpoint, _RESULTS in found)
 
 
 def _split(key: str, store: Store) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from nanosft.errors import ProviderError
+from nanosft.errors import ConfigError, ProviderError
 from nanosft.generate.batches.api import GONE, BatchApi, BatchResult, BatchStatus, GoneError
 from nanosft.generate.batches.sent import SentBatch
 
@@ -22,11 +22,20 @@ _PAUSE_S: Final = 30.0
 _log: Final = logging.getLogger(__name__)
 
 
-async def look_at(api: BatchApi, opened: SentBatch) -> None:
-    """Ask where a batch stands, and note it."""
+async def look_at(api: BatchApi, opened: SentBatch, endpoint: str) -> None:
+    """Ask where a batch stands, and note it.
+
+    Raises:
+        ConfigError: It is not found, and was sent to another endpoint.
+    """
     assert opened.status is not None, "a batch that is looked at was sent"
     batch_id = opened.status.id
     status = await api.poll(batch_id)
+    if status.state == GONE and opened.endpoint not in {"", endpoint}:
+        raise ConfigError(
+            f"{status.error}: the batch {opened.record.name} was sent to {opened.endpoint}: run the same command with "
+            f"--base-url {opened.endpoint} until it is done"
+        )
     if status.state == GONE and _is_young(opened):
         status = BatchStatus(batch_id, "unknown", is_ended=False)
     elif status.state == GONE:

@@ -12,9 +12,11 @@ class BatchPolicy:
         rest: So few rows that were refused before are not worth a batch.
         poll_s: Seconds between two looks.
         wait: Wait for batches; or leave, to be started again.
+        endpoint: The base URL that they are sent to.
     """
 
     size: int
     rest: int
     poll_s: float
     wait: bool
+    endpoint: str

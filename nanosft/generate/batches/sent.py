@@ -25,6 +25,7 @@ class SentBatch:
         held_usd: What the budget holds for it.
         num_cost_polls: Looks at it since it has ended without a cost.
         sent_s: When it was sent, in seconds since 1970, or recorded where an earlier process has sent it.
+        endpoint: The base URL that it was sent to; empty: not told.
     """
 
     record: BatchRecord
@@ -35,6 +36,7 @@ class SentBatch:
     held_usd: float = 0.0
     num_cost_polls: int = 0
     sent_s: float = 0.0
+    endpoint: str = ""
 
     def __post_init__(self) -> None:
         self.sent_s = self.sent_s or self.record.created_s
