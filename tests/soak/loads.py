@@ -26,7 +26,7 @@ IN_FLIGHT: Final = 2_000
 LATENCY_S: Final = 8.0
 """More than two quiet cores need for 2,000 rows: with less, answers wait for a core, and fewer requests are open."""
 _INDEX_BYTES: Final = 1_150
-"""Of a row that generate has accepted, in its index of near-duplicates, which is meant to grow."""
+"""Of a row that generate has accepted: its index of near-duplicates, whose arrays double, is meant to grow."""
 _NUM_CLIENTS: Final = 16
 _MIX_LIMIT_MIB: Final = 256
 _SAVE_EVERY: Final = 20
