@@ -119,12 +119,15 @@ def translated(uri: str) -> Iterator[None]:
     """Turn boto3's errors into ours, naming the object.
 
     Raises:
-        NanosftError: For every error of botocore, and of urllib3, which comes where the body of an error breaks.
+        NanosftError: For every error of botocore, of urllib3, which comes where the body of an error breaks, and of
+            what an answer's values are parsed with.
     """
     try:
         yield
     except (boto.ClientError, boto.BotoCoreError, HTTPError) as exc:
         raise to_error(exc, uri) from exc
+    except ValueError as exc:  # of a date or number in an answer that was damaged on its way
+        raise StoreError(f"{uri}: an answer that cannot be read ({one_line(exc)}): run the same command again") from exc
 
 
 def error_code(exc: boto.ClientError) -> str:

@@ -158,12 +158,22 @@ class ObjectReader(io.RawIOBase):
         conditions: dict[str, Any] = {"IfMatch": self._etag} if self._etag else {}
         if ranged:
             conditions["Range"] = f"bytes={self._next}-" + ("" if self._end is None else str(self._end - 1))
-        answer = self._client.get_object(Bucket=self._bucket, Key=self._key, **conditions)
+        answer = self._ask(conditions)
         if ranged and "ContentRange" not in answer:
             answer["Body"].close()
             raise StoreError(f"{self._uri}: the endpoint ignored a Range header, which nanosft needs")
         self._body = answer["Body"]
         return answer
+
+    def _ask(self, conditions: dict[str, Any]) -> Any:
+        """GET, again where the body of an error breaks: botocore reads that one after its own retries."""
+        for number in range(_MAX_RESUMES):
+            try:
+                return self._client.get_object(Bucket=self._bucket, Key=self._key, **conditions)
+            except HTTPError as exc:
+                _log.warning("%s: the body of an error broke (%s): asking again", self._uri, exc)
+                time.sleep(_FIRST_WAIT_S * 2**number)
+        return self._client.get_object(Bucket=self._bucket, Key=self._key, **conditions)
 
     def _stream(self) -> "StreamingBody":
         if self._body is None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from nanosft.distributed import World
-from nanosft.errors import DataError, NanosftError
+from nanosft.errors import DataError, NanosftError, StoreError
 from nanosft.manifest import MANIFEST_KEY, Manifest, ManifestObject, Parent, check_same_settings, parse_manifest
 from nanosft.nanochat.tensors import load_torch, write_tensors
 from nanosft.nanochat.verified import open_verified
@@ -160,7 +160,21 @@ class StateSaver:
             counts = {**asdict(progress), "world_size": self._world.size, "num_threads": torch.get_num_threads()}
             manifest = self._manifest.model_copy(update={"objects": objects, "counts": counts})
             self._store.write(f"{directory}/{MANIFEST_KEY}", manifest.to_bytes())  # the directory is this attempt's own
+            self._check_there(directory, objects)
             self._delete_old(progress.step)
+
+    def _check_there(self, directory: str, objects: Sequence[ManifestObject]) -> None:
+        """Take a manifest back whose objects another process deleted while this one was held before it.
+
+        Raises:
+            StoreError: It did.
+        """
+        if all(self._store.exists(f"{directory}/{item.key}") for item in objects):
+            return
+        self._store.delete(f"{directory}/{MANIFEST_KEY}")
+        raise StoreError(
+            f"{self._store.uri_of(directory)}: another process of this run, which is further on, deleted it"
+        )
 
     def _delete_old(self, step: int) -> None:
         """Delete states beyond the newest K, unfinished ones before them, and best models none of the K refers to.
@@ -176,8 +190,11 @@ class StateSaver:
             if match is None or int(match[1]) >= oldest or any(state.directory == directory for state in kept):
                 continue
             own = [key for key in keys if key.startswith(f"{_PREFIX}{directory}/")]
-            for key in sorted(own, key=lambda key: not key.endswith(MANIFEST_KEY)):  # its manifest first
+            manifest_key = f"{_PREFIX}{directory}/{MANIFEST_KEY}"
+            for key in sorted(own, key=lambda key: key != manifest_key):  # its manifest first
                 self._store.delete(key)
+            if manifest_key not in own:  # a process that was held may have put it meanwhile
+                self._store.delete(manifest_key)
         needed = {state.manifest.counts.get("best_key") for state in kept}
         for info in list(self._store.list(BEST_PREFIX)):
             match = _NAME.search(info.key)

@@ -99,7 +99,7 @@ def finalize_plan(
         store.discard_unfinished()
     plans = read_plans(store)
     if (largest := plans[max(plans)]).num > record.num:  # begun since, and perhaps finished before ours was put
-        finalize_plan(store, largest, name=name, threshold=threshold)
+        finalize_plan(store, largest, name=name, threshold=threshold, stated=stated)
     check_same_plan(plans, record, store)
     return manifest
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from nanosft.errors import ConfigError, DataError
+from nanosft.errors import ConfigError, DataError, StoreError
 from nanosft.manifest import Manifest, Parent
 from nanosft.store import NoConditionalPutError, Store
 
@@ -72,6 +72,7 @@ def register_plan(store: Store, record: PlanRecord) -> PlanRecord:
 
     Raises:
         ConfigError: The prefix has another plan, or a larger one.
+        StoreError: The store's listings lag behind.
     """
     key = f"{PLANS}{record.num:08d}.json"
     parents = [parent.model_dump() for parent in record.parents]
@@ -87,6 +88,8 @@ def register_plan(store: Store, record: PlanRecord) -> PlanRecord:
             store.write(key, body)  # equal plans put equal bytes, and another plan is met when it is read back
         earlier = read_plans(store)
         check_same_plan(earlier, record, store)
+        if record.num not in earlier:
+            raise StoreError(f"{store.uri_of(key)}: put, and not yet in a listing: run the same command again")
     return earlier[record.num]
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -36,9 +37,9 @@ def tensors_of(optimizer):
     return params | {f"{name}.{key}": tensor for name, own in optimizer.state.items() for key, tensor in own.items()}
 
 
-def save(store, optimizer, *steps, keep=2):
+def save(store, optimizer, *steps, keep=2, attempt="abc"):
     with ThreadPoolExecutor(1) as executor:
-        saver = StateSaver(store, World(), executor, optimizer, keep=keep, attempt="abc", manifest=MANIFEST)
+        saver = StateSaver(store, World(), executor, optimizer, keep=keep, attempt=attempt, manifest=MANIFEST)
         for step in steps:
             saver.save(Progress(step=step, best_loss=1.5, best_key=f"best/step_{step:06d}-abc/model.pt"))
         saver.finish()
@@ -180,3 +181,25 @@ def test_nothing_is_deleted_where_the_manifest_just_put_cannot_be_read(tmp_path,
     monkeypatch.setattr("nanosft.train.state.list_states", lambda _store: [])
     save(store, make_optimizer(0.5), 2, 4)
     assert store.list_directory("state").names == ("step_000002-abc", "step_000004-abc")
+
+
+def test_a_state_that_a_further_process_has_deleted_gets_no_manifest(tmp_path):
+    """Held before its manifest, a process put one that named an object which its twin had deleted."""
+    store = HeldStore(tmp_path)
+    store.meanwhile = lambda: save(open_store(str(tmp_path)), make_optimizer(0.5), 12, 16, keep=1, attempt="twin")
+    with pytest.raises(StoreError, match="another process of this run"):
+        save(store, make_optimizer(0.5), 8)
+    keys = [info.key for info in store.list()]
+    assert keys == ["state/step_000016-twin/manifest.json", "state/step_000016-twin/rank_00000.pt"]
+
+
+class HeldStore(LocalStore):
+    """A process is held before its first manifest, while something else happens."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def write(self, key, data):
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            happens()
+        return super().write(key, data)
