@@ -3,22 +3,36 @@
 import io
 import logging
 import random
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from nanosft.errors import NanosftError
-from tests.chaos import stages
-from tests.chaos.faults import HTTP_FAULTS, KILLS, LOCAL_FAULTS, Killed, Kind, Process, running, simulated_stores
+from tests.chaos import batches, stages
+from tests.chaos.checks import Flushed, find_wrong_manifests, read_flushed
+from tests.chaos.faults import (
+    HTTP_FAULTS,
+    KILLS,
+    LOCAL_FAULTS,
+    PASSED_OVER,
+    Killed,
+    Kind,
+    Process,
+    applies,
+    running,
+)
+from tests.chaos.local import simulated_stores
 from tests.chaos.s3 import memory_s3
-from tests.chaos.stages import STAGES, Stage
+from tests.chaos.stages import Stage
 
 Backend = Literal["local", "s3"]
 BACKENDS: Final[tuple[Backend, ...]] = ("local", "s3")
+_KILLED_AGAIN: Final = 0.3
+"""Of the processes that follow a killed one, those that are killed as well, at any call."""
 
 
 @dataclass
@@ -26,7 +40,7 @@ class Found:
     """What was tried of one stage on one backend, and what went wrong.
 
     Attributes:
-        num_calls: What the undisturbed run asks of its store.
+        num_calls: What the undisturbed run asks of its store, and of the services that it pays.
         tried: How many points of each kind.
         wrong: How many of each way to go wrong.
         problems: Each, with its point.
@@ -43,141 +57,229 @@ class Found:
         self.problems.append(f"{where}: {way}: {what}")
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of an exploration find and leave everything.
+
+    Attributes:
+        root: The URI.
+        forget: Deletes all that lies under a URI.
+        view: The directory in which what lies under a URI can be looked at now.
+    """
+
+    root: str
+    forget: Callable[[str], None]
+    view: Callable[[str], str] = str
+
+
 @contextmanager
-def simulation(backend: Backend, folder: Path) -> Iterator[str]:
-    """The URI under which everything lies, on a new store."""
+def simulation(backend: Backend, folder: Path) -> Iterator[Place]:
+    """A new store, and processes that are simulated."""
     with ExitStack() as stack:
         stack.enter_context(stages.prepared(folder))
         stack.enter_context(simulated_stores())
-        logging.disable(logging.CRITICAL)
-        stack.callback(logging.disable, logging.NOTSET)
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        stack.enter_context(redirect_stderr(io.StringIO()))
+        stack.enter_context(silence())
+        place = Place(str(folder), lambda uri: shutil.rmtree(uri, ignore_errors=True))
         if backend == "s3":
-            stack.enter_context(memory_s3())
-        root = "s3://chaos" if backend == "s3" else str(folder)
-        stages.put_inputs(f"{root}/inputs")
-        yield root
+            server = stack.enter_context(memory_s3())
+            place = Place("s3://chaos", server.forget, lambda uri: server.view(uri, folder / "view"))
+        stages.put_inputs(f"{place.root}/inputs")
+        yield place
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing is logged or printed."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def explore(
-    stage: Stage, backend: Backend, folder: Path, *, share: float = 1.0, seed: int = 0, kinds: tuple[Kind, ...] = ()
+    stage: Stage,
+    backend: Backend,
+    folder: Path,
+    *,
+    share: float = 1.0,
+    seed: int = 0,
+    kinds: Sequence[Kind] = (),
+    points: Sequence[tuple[Kind, int]] = (),
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Found:
-    """Try all points of a stage, or a share of them that the seed chooses."""
+    """Try all points of a stage, or a share of them that the seed chooses, or the points that are given.
+
+    Args:
+        stage: Whose runs are disturbed.
+        backend: What they store in.
+        folder: Where everything may be left.
+        share: Of all points.
+        seed: Chooses them, and when a successor is killed too.
+        kinds: What may happen; all, unless some are given.
+        points: What happens at which call.
+        on_progress: Told how many points of how many were tried.
+    """
     found, draw = Found(), random.Random(f"{stage.name} {backend} {seed}")
-    with simulation(backend, folder) as root:
-        explorer = _Explorer(stage, root, found)
-        found.num_calls = len(explorer.first.calls)
-        faults = LOCAL_FAULTS if backend == "local" else HTTP_FAULTS
-        points = [(kind, point) for kind in kinds or (*KILLS, "twin", *faults) for point in range(found.num_calls)]
-        chosen = draw.sample(range(len(points)), max(1, round(share * len(points))))
-        for place in sorted(chosen):
-            explorer.try_point(*points[place])
+    with simulation(backend, folder) as place:
+        explorer = Explorer(stage, place, found, draw)
+        if not points:
+            points = draw_points(explorer.calls, backend, draw, share=share, kinds=kinds)
+        for number, point in enumerate(points):
+            explorer.try_point(*point)
+            on_progress(number + 1, len(points))
     return found
 
 
-class _Explorer:
+def draw_points(
+    calls: Sequence[str], backend: Backend, draw: random.Random, *, share: float, kinds: Sequence[Kind] = ()
+) -> list[tuple[Kind, int]]:
+    """All that can happen at the calls of a run, or a share of it, at least one."""
+    every: tuple[Kind, ...] = (*KILLS, "twin", *(LOCAL_FAULTS if backend == "local" else HTTP_FAULTS))
+    chosen = [kind for kind in every if not kinds or kind in kinds]
+    points = [(kind, number) for kind in chosen for number, call in enumerate(calls) if applies(kind, call)]
+    places = draw.sample(range(len(points)), min(len(points), max(1, round(share * len(points)))))
+    return [points[place] for place in sorted(places)]
+
+
+class Explorer:
     """Runs one stage again and again, each time into a prefix of its own."""
 
-    def __init__(self, stage: Stage, root: str, found: Found) -> None:
-        self._stage, self._root, self._found = stage, root, found
+    def __init__(self, stage: Stage, place: Place, found: Found, draw: random.Random) -> None:
+        self.stage, self.found = stage, found
+        self._place, self._draw = place, draw
         self._num_outs = 0
-        self.first = Process()
-        self._expected = []
+        first = Process()
+        self.expected = []
         for variant in (0, 1):
-            out = self._new_out()
-            with running(self.first if variant == 0 else Process()):
-                stage.run(self._inputs, out, variant)
+            out = self.new_out()
+            error = self.run(first if variant == 0 else Process(), out, variant)
+            assert error is None, f"an undisturbed run of {stage.name} ended with {error!r}"
             with running(Process()):
-                self._expected.append(stage.digest(out))
+                self.expected.append(stage.digest(place.view(out)))
+            self.forget(out)
+        self.calls = first.calls
+        found.num_calls = len(first.calls)
 
     @property
-    def _inputs(self) -> str:
-        return f"{self._root}/inputs"
+    def inputs(self) -> str:
+        """Where the runs find what they read."""
+        return f"{self._place.root}/inputs"
 
-    def _new_out(self) -> str:
+    def new_out(self) -> str:
+        """A prefix that no run has used."""
         self._num_outs += 1
-        return f"{self._root}/out-{self._num_outs}/set"  # the last word may be the name of what is made
+        return f"{self._place.root}/out-{self._num_outs}/set"  # the last word may be the name of what is made
+
+    def forget(self, out: str) -> None:
+        """Delete a prefix that is done with."""
+        self._place.forget(out.rpartition("/")[0] + "/")
+        batches.forget(out)
 
     def try_point(self, kind: Kind, point: int) -> None:
         """Let something happen at a point, and see that all is well afterwards."""
         if kind == "twin":
             for variant in (0, 1):
-                self._try_twin(point, variant)
+                out = self.new_out()
+                self._try_twin(point, variant, out)
+                self.forget(out)
             return
-        out = self._new_out()
-        process = Process(kind, point)
-        stages.asked.clear()
-        self._run(process, out, 0)
-        if not process.was_met:
-            return
-        self._found.tried[kind] += 1
-        where = f"{self._stage.name} {self._root} {kind} at {point} ({process.calls[point]})"
-        with running(Process()):
-            flushed = stages.read_flushed(out)
-            self._check_manifests(f"{where}, before the rerun", out)
-        stages.asked.clear()
-        again = self._run(Process(), out, 0)
-        if again is not None:
-            self._found.add("does not end well", where, again)
-            return
-        with running(Process()):
-            self._check_manifests(where, out)
-            if self._stage.digest(out) != self._expected[0]:
-                self._found.add("another result", where, out)
-            if self._stage.name == "generate":
-                if twice := flushed.requests.intersection(stages.asked):
-                    self._found.add("paid twice", where, sorted(twice))
-                if lost := flushed.lines - stages.read_flushed(out).lines:
-                    self._found.add("rows lost", where, len(lost))
+        out = self.new_out()
+        self._disturb(kind, point, out)
+        self.forget(out)
 
-    def _try_twin(self, point: int, variant: int) -> None:
+    def _disturb(self, kind: Kind, point: int, out: str) -> None:
+        process = Process(kind, point)
+        stages.forget_asked()
+        error = self.run(process, out, 0)
+        if not process.met:
+            return
+        self.found.tried[kind] += 1
+        where = f"{self.stage.name} {self._place.root} {kind} at {point} ({process.met})"
+        if error is not None and kind in PASSED_OVER:
+            self.found.add("not passed over", where, error)
+        flushed = self._look(f"{where}, before the rerun", out)
+        if kind in KILLS and self._draw.random() < _KILLED_AGAIN:
+            again = Process(self._draw.choice(KILLS), self._draw.randrange(self.found.num_calls))
+            stages.forget_asked()
+            self.run(again, out, 0)
+            if again.met:
+                self.found.tried[kind] += 1
+                where = f"{where}, then {again.kind} at {again.point} ({again.met})"
+                self._check_money(where, out, flushed)
+                flushed = self._look(f"{where}, before the last run", out)
+        stages.forget_asked()
+        error = self.run(Process(), out, 0)
+        if error is not None:
+            self.found.add("does not end well", where, error)
+            return
+        self._look(where, out)
+        self._check_result(where, out, [self.expected[0]])
+        self._check_money(where, out, flushed)
+
+    def _look(self, where: str, out: str) -> Flushed:
+        """Add what a manifest names and is not there; what is saved now."""
+        view = self._place.view(out)
+        with running(Process()):
+            for problem in find_wrong_manifests(view):
+                self.found.add("manifests wrong", where, problem)
+            return read_flushed(view)
+
+    def _check_result(self, where: str, out: str, allowed: list[object]) -> None:
+        with running(Process()):
+            if self.stage.digest(self._place.view(out)) not in allowed:
+                self.found.add("another result", where, out)
+
+    def _check_money(self, where: str, out: str, flushed: Flushed) -> None:
+        """Nothing that was saved before the last start is lost or was asked for again."""
+        if self.stage.find_paid_twice is None:
+            return
+        if twice := self.stage.find_paid_twice(out, flushed):
+            self.found.add("paid twice", where, twice)
+        with running(Process()):
+            if lost := flushed.lines - read_flushed(self._place.view(out)).lines:
+                self.found.add("rows lost", where, len(lost))
+
+    def _try_twin(self, point: int, variant: int, out: str) -> None:
         """Hold a process at a point, run another to its end, and let the first go on."""
-        out = self._new_out()
         other: list[BaseException | None] = []
 
         def run_other() -> None:
-            other.append(self._run(Process(), out, variant))
+            other.append(self.run(Process(), out, variant))
 
         process = Process("twin", point, twin=run_other)
-        own = self._run(process, out, 0)
-        if not process.was_met:
+        own = self.run(process, out, 0)
+        if not process.met:
             return
-        self._found.tried["twin"] += 1
-        where = f"{self._stage.name} {self._root} twin {variant} at {point} ({process.calls[point]})"
-        with running(Process()):
-            self._check_manifests(where, out)
-        errors = [own, *other]
-        if all(error is not None for error in errors):
-            self._found.add("neither ended well", where, errors)
-            return
-        may_both = self._stage.name in ("generate", "report")  # a plan may grow, a page be written anew
-        if variant and not any(errors) and not may_both:
-            self._found.add("two settings, both exit 0", where, errors)
-        with running(Process()):
-            allowed = [self._expected[0]] * (own is None) + [self._expected[variant]] * (other[0] is None)
-            if self._stage.name == "generate" and not any(errors):
-                allowed = [self._expected[variant]]  # the larger plan's, whoever ends last
-            if self._stage.digest(out) not in allowed:
-                self._found.add("another result", where, out)
+        self.found.tried["twin"] += 1
+        where = f"{self.stage.name} {self._place.root} twin {variant} at {point} ({process.met})"
+        self.check_two(where, out, variant, own, other[0])
 
-    def _run(self, process: Process, out: str, variant: int) -> BaseException | None:
+    def check_two(
+        self, where: str, out: str, variant: int, own: BaseException | None, other: BaseException | None
+    ) -> None:
+        """What must hold after two processes of one prefix, of which the second may have other settings."""
+        self._look(where, out)
+        errors = [own, other]
+        if all(error is not None for error in errors):
+            self.found.add("neither ended well", where, errors)
+            return
+        if variant and not any(errors) and not self.stage.may_grow:
+            self.found.add("two settings, both exit 0", where, errors)
+        allowed = [self.expected[0]] * (own is None) + [self.expected[variant]] * (other is None)
+        if self.stage.find_paid_twice is not None and not any(errors):
+            allowed = [self.expected[variant]]  # the larger plan's, whoever ends last
+        self._check_result(where, out, allowed)
+
+    def run(self, process: Process, out: str, variant: int) -> BaseException | None:
         """How it ended: None is well."""
         try:
             with running(process):
-                partial(self._stage.run, self._inputs, out, variant)()
+                self.stage.run(self.inputs, out, variant)
         except (NanosftError, Killed) as exc:
             return exc
         except Exception as exc:  # noqa: BLE001 - that no other comes out is what is tried
-            self._found.add("a defect", f"{self._stage.name} {process.kind} at {process.point}", repr(exc))
+            self.found.add("a defect", f"{self.stage.name} {process.kind} at {process.point}", repr(exc))
             return exc
         return None
-
-    def _check_manifests(self, where: str, out: str) -> None:
-        for problem in stages.find_wrong_manifests(out):
-            self._found.add("manifests wrong", where, problem)
-
-
-def all_stages() -> list[Stage]:
-    """In the order of the road."""
-    return list(STAGES.values())

@@ -1,22 +1,18 @@
 """One simulated process: what it asks of its store is counted, and at one point it is killed or one answer spoiled.
 
 A kill is an exception that nothing catches. Whoever it passes may clean up as it likes: a process that is dead reaches
-no store any more, so nothing comes of it, as nothing would of a SIGKILL. Time does not pass: `time.sleep` returns at
-once, in boto's retries too.
+no store any more, so nothing comes of it, as nothing would of a SIGKILL. A real process gets a real SIGKILL.
 """
 
 import os
+import re
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
-
-import pytest
-
-from nanosft.errors import StoreError
-from nanosft.store import local
+from pathlib import Path
+from typing import Final, Literal
 
 Kind = Literal[
     "kill before",
@@ -25,16 +21,34 @@ Kind = Literal[
     "fails",
     "fails after",
     "stays away",
+    "disk full",
+    "read-only",
     "500",
     "503",
     "time-out",
     "connection lost",
     "answer lost",
     "body cut",
+    "body short",
     "body damaged",
+    "bucket gone",
+    "key refused",
+    "key expires",
+    "stale listing",
+    "clock back",
+    "clock ahead",
 ]
 KILLS: Final[tuple[Kind, ...]] = ("kill before", "kill after")
-LOCAL_FAULTS: Final[tuple[Kind, ...]] = ("fails", "fails after", "stays away")
+LOCAL_FAULTS: Final[tuple[Kind, ...]] = (
+    "fails",
+    "fails after",
+    "stays away",
+    "disk full",
+    "read-only",
+    "stale listing",
+    "clock back",
+    "clock ahead",
+)
 HTTP_FAULTS: Final[tuple[Kind, ...]] = (
     "500",
     "503",
@@ -42,9 +56,52 @@ HTTP_FAULTS: Final[tuple[Kind, ...]] = (
     "connection lost",
     "answer lost",
     "body cut",
+    "body short",
     "body damaged",
     "stays away",
+    "bucket gone",
+    "key refused",
+    "key expires",
+    "stale listing",
+    "clock back",
+    "clock ahead",
 )
+PASSED_OVER: Final = frozenset(
+    {"500", "503", "time-out", "connection lost", "answer lost", "body cut", "body short", "key expires"}
+)
+"""What a run that meets it once, on S3, must come through without being started again."""
+
+_LASTING: Final = frozenset(
+    {"stays away", "disk full", "read-only", "bucket gone", "key refused", "clock back", "clock ahead"}
+)
+_CLOCK_S: Final = {"clock back": -864_000.0, "clock ahead": 864_000.0}
+KEY_LIVES_S: Final = 3600.0
+_BODIES: Final = re.compile(r"GET ")
+_LISTINGS: Final = re.compile(r"list(_directory)? |GET \S*\?list-type")
+_WRITES: Final = re.compile(r"(open|commit|write_if_absent) ")
+_CHANGES: Final = re.compile(r"(open|commit|write_if_absent|delete|delete_unheld) ")
+_APPLIES: Final[dict[Kind, re.Pattern[str]]] = {
+    "body cut": _BODIES,
+    "body short": _BODIES,
+    "body damaged": _BODIES,
+    "stale listing": _LISTINGS,
+    "disk full": _WRITES,
+    "read-only": _CHANGES,
+}
+CHAT: Final = "chat "
+"""What a call of the simulated chat API begins with: its faults are the client's tests' concern."""
+SERVICE: Final = "service "
+"""What a call of the simulated batch service begins with."""
+_SERVICE_FAULTS: Final = frozenset(
+    {"fails", "fails after", "stays away", "500", "503", "time-out", "connection lost", "answer lost"}
+)
+
+
+def applies(kind: Kind, call: str) -> bool:
+    """Whether a call can have this happen to it."""
+    if call.startswith((CHAT, SERVICE)):
+        return kind in (*KILLS, "twin") or (call.startswith(SERVICE) and kind in _SERVICE_FAULTS)
+    return kind not in _APPLIES or _APPLIES[kind].match(call) is not None
 
 
 class Killed(BaseException):
@@ -59,17 +116,27 @@ class Process:
         kind: What happens to it.
         point: At which call, from 0; None: nothing happens.
         twin: Runs a second process to its end, while this one is held.
+        is_real: It is a process of the system, and is killed as one.
+        on_met: Told when the point is reached.
         calls: What it asked so far: names of methods or requests, with the key.
         is_dead: Whether it was killed.
-        was_met: Whether the point was reached.
+        met: The call to which it happened first; empty: it has not.
+        clock_s: How far its clock is off.
+        age_s: How much time has passed for its credentials.
+        last_put: The file that it has put last.
     """
 
     kind: Kind | None = None
     point: int | None = None
     twin: Callable[[], None] | None = None
+    is_real: bool = False
+    on_met: Callable[[], None] = lambda: None
     calls: list[str] = field(default_factory=list)
     is_dead: bool = False
-    was_met: bool = False
+    met: str = ""
+    clock_s: float = 0.0
+    age_s: float = 0.0
+    last_put: Path | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, call: str) -> Kind | None:
@@ -79,14 +146,13 @@ class Process:
                 raise Killed
             number = len(self.calls)
             self.calls.append(call)
-            if self.point is None or number < self.point:
+            if self.kind is None or self.point is None or number < self.point or not applies(self.kind, call):
                 return None
-            is_first = not self.was_met
-            self.was_met = True
-        if self.kind == "stays away":
-            return self.kind
-        if not is_first:
-            return None
+            if self.met:
+                return self.kind if self.kind in _LASTING else None
+            self.met = call
+        self.on_met()
+        self.clock_s = _CLOCK_S.get(self.kind, 0.0)
         if self.kind == "twin":
             self._run_twin()
         if self.kind == "kill before":
@@ -95,8 +161,14 @@ class Process:
 
     def die(self) -> None:
         """End it."""
+        if self.is_real:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.is_dead = True
         raise Killed
+
+    def suffers(self, kind: Kind) -> bool:
+        """Whether this has happened and lasts."""
+        return self.kind == kind and bool(self.met)
 
     def _run_twin(self) -> None:
         """Another process runs from its beginning to its end; its own calls are not counted."""
@@ -126,77 +198,3 @@ def running(process: Process) -> Iterator[Process]:
         yield process
     finally:
         _process = before
-
-
-@contextmanager
-def simulated_stores() -> Iterator[None]:
-    """Every local store counts its calls, and no one sleeps."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("read", "read_range", "write_if_absent", "discard_unfinished", "delete", "stat"):
-            patch.setattr(local.LocalStore, name, _counted(name, getattr(local.LocalStore, name)))
-        for name in ("list", "list_directory"):
-            method = getattr(local.LocalStore, name)
-            patch.setattr(local.LocalStore, name, _counted(name, method, to_list=name == "list"))
-        patch.setattr(local.LocalStore, "open_read", _open_read(local.LocalStore.open_read))
-        patch.setattr(local._LocalWriter, "__enter__", _counted("open", local._LocalWriter.__enter__))
-        patch.setattr(local._LocalWriter, "__exit__", _exit(local._LocalWriter.__exit__))
-        patch.setattr(time, "sleep", lambda _seconds: None)
-        patch.setattr(os, "fsync", lambda _descriptor: None)  # the machine itself goes on
-        yield
-
-
-def _spoil(call: str, *, is_done: bool) -> None:
-    """What comes of a call after or before which something happens."""
-    raise StoreError(f"{call}: made to fail {'after' if is_done else 'before'} it took place")
-
-
-def _around(call: str, do: Callable[[], Any]) -> Any:
-    process = current()
-    kind = process.take(call)
-    if kind in ("fails", "stays away"):
-        _spoil(call, is_done=False)
-    answer = do()
-    if kind == "kill after":
-        process.die()
-    if kind == "fails after":
-        _spoil(call, is_done=True)
-    return answer
-
-
-def _counted(name: str, method: Callable[..., Any], *, to_list: bool = False) -> Callable[..., Any]:
-    def call(self: Any, key: str = "", *arguments: Any, **how: Any) -> Any:
-        if name == "open":
-            return _around(f"open {self._key}", lambda: method(self))
-        what = f"{name} {key}"
-        if to_list:
-            return iter(_around(what, lambda: list(method(self, key, *arguments, **how))))
-        return _around(what, lambda: method(self, key, *arguments, **how))
-
-    return call
-
-
-def _open_read(method: Callable[..., Any]) -> Callable[..., Any]:
-    @contextmanager
-    def open_read(self: Any, key: str, **how: Any) -> Iterator[Any]:
-        _around(f"open_read {key}", lambda: None)
-        with method(self, key, **how) as stream:
-            yield stream
-
-    return open_read
-
-
-def _exit(method: Callable[..., None]) -> Callable[..., None]:
-    def leave(self: Any, kind: Any, value: Any, at: Any) -> None:
-        if current().is_dead:  # nothing is cleaned up by a dead process: the temporary file stays
-            self._file.close()
-            return
-        if kind is not None:
-            method(self, kind, value, at)
-            return
-        try:
-            _around(f"commit {self._key}", lambda: method(self, None, None, None))
-        except StoreError:
-            self._discard()
-            raise
-
-    return leave

@@ -1,14 +1,16 @@
 """The short runs: what each is started with, and what must be the same whatever happened on the way."""
 
 import asyncio
-import hashlib
 import itertools
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import orjson
 import pytest
@@ -20,7 +22,7 @@ from nanosft.generate import stage as generate_stage
 from nanosft.generate.offers import Offers
 from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.writers import open_provider
-from nanosft.manifest import MANIFEST_KEY, Manifest, parse_manifest
+from nanosft.manifest import Manifest
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.evaluate import EvalSettings
 from nanosft.settings.export import ExportSettings
@@ -28,14 +30,15 @@ from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.mix import MixSettings
 from nanosft.settings.report import ReportSettings
 from nanosft.settings.train import TrainSettings
-from nanosft.store import Store, open_store
+from nanosft.store import open_store
+from tests.chaos import batches
+from tests.chaos.checks import Flushed
+from tests.chaos.faults import CHAT, current
 
 BEGUN: Final = Path(__file__).parents[1] / "golden" / "begun"
 _COST_USD: Final = 0.001
 _NUM_ROWS: Final = 8
-
-asked: list[tuple[int, int, int]] = []
-"""Every request to the chat API: row, prompt variant, attempt."""
+_ASKED: Final = "asked.txt"
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,18 @@ class Stage:
         name: Its name.
         run: Runs it once: URI of the inputs, of the output, and which of two settings.
         digest: What must be the same of a finished output.
+        find_paid_twice: Of a finished run of generate: the requests that were paid for again, though what came of them
+            was saved before the last start; what was saved then is given.
+        may_grow: Runs with two settings may both end well: a plan grows, a page is written anew.
+        num_ranks: Processes that are one run.
     """
 
     name: str
     run: Callable[[str, str, int], object]
     digest: Callable[[str], object]
+    find_paid_twice: Callable[[str, Flushed], object] | None = None
+    may_grow: bool = False
+    num_ranks: int = 1
 
 
 def put_inputs(uri: str) -> None:
@@ -74,18 +84,30 @@ def put_inputs(uri: str) -> None:
 
 @asynccontextmanager
 async def _open_provider(settings: GenerateSettings, *arguments: Any) -> AsyncIterator[Any]:
-    """The composer, called by way of a chat API that bills each answer and breaks every fifth row's first one."""
+    """The composer, called by way of a chat API that bills each answer and breaks every fifth row's first one.
+
+    Runs in batches have their own service.
+    """
+    if settings.mode == "batch":
+        async with open_provider(settings, *arguments) as ask:
+            yield ask
+        return
     offline = settings.model_copy(update={"provider": "offline"})
     async with open_provider(offline, *arguments) as compose:
 
-        async def ask(row: Any, attempt: int, rejections: Any, on_failure: Any) -> Answer:
-            asked.append((row.row, row.prompt_variant, attempt))
+        async def ask_one(row: Any, attempt: int, rejections: Any, on_failure: Any) -> Answer:
+            process = current()
+            kind = process.take(f"{CHAT}row {row.row}")
+            with (Path(_folder) / _ASKED).open("a") as file:
+                file.write(f"{row.row} {row.prompt_variant} {attempt}\n")
             await asyncio.sleep(0)
             answer = await compose(row, attempt, rejections, on_failure)
+            if kind == "kill after":
+                process.die()
             text = "No." if row.row % 5 == 0 and attempt == 0 else answer.text
             return replace(answer, text=text, raw=text, model="chaos", usage=Usage(7, 0, 9, _COST_USD))
 
-        yield ask
+        yield ask_one
 
 
 def _generate(inputs: str, out: str, variant: int) -> None:
@@ -105,10 +127,13 @@ def _generate(inputs: str, out: str, variant: int) -> None:
 
 
 def _mix(inputs: str, out: str, variant: int, *, numbers: Iterator[int] = itertools.count()) -> None:  # noqa: B008 - one
-    from nanosft.mix.stage import make_mixture  # noqa: PLC0415 - duckdb
+    from nanosft.mix.reading import rows  # noqa: PLC0415 - duckdb
+    from nanosft.mix.stage import make_mixture  # noqa: PLC0415
 
-    work_dir = Path(_folder) / f"work-{next(numbers)}"  # a machine of one's own
-    make_mixture(MixSettings(recipe=f"{inputs}/recipe-{variant}.toml", out=out, workers=1, work_dir=str(work_dir)))
+    work_dir = Path(_folder) / f"work-{os.getpid()}-{next(numbers)}"  # a machine of one's own
+    settings = MixSettings(recipe=f"{inputs}/recipe-{variant}.toml", out=out, workers=1, work_dir=str(work_dir))
+    with mock.patch.dict(rows._readers, clear=True):  # and a process
+        make_mixture(settings)
     shutil.rmtree(work_dir, ignore_errors=True)
 
 
@@ -184,11 +209,18 @@ def _hashes(out: str) -> object:
     return manifest.settings, sorted((item.sha256, item.num_rows) for item in manifest.objects)
 
 
-def _rows(out: str) -> object:
-    """Lines by row number."""
+def _rows(out: str) -> tuple[object, list[tuple[int, bytes]]]:
+    """Settings, and lines by row number."""
     store, manifest = open_store(out), _manifest(out)
     lines = [line for item in manifest.objects for line in store.read(item.key).splitlines()]
     return manifest.settings, sorted((orjson.loads(line)["meta"]["row"], line) for line in lines)
+
+
+def _row_numbers(out: str) -> object:
+    """Rows by their numbers, each once: what a service that draws its faults answers differs with its calls."""
+    _, rows = _rows(out)
+    manifest = _manifest(out)
+    return manifest.settings, [row for row, _ in rows], batches.is_bill_stated(out, manifest)
 
 
 def _weights(out: str) -> object:
@@ -207,54 +239,35 @@ def _manifest(out: str) -> Manifest:
     return manifest
 
 
+def forget_asked() -> None:
+    """What is asked from now on is another start's."""
+    (Path(_folder) / _ASKED).unlink(missing_ok=True)
+
+
+def _find_paid_twice(_out: str, flushed: Flushed) -> list[tuple[int, ...]]:
+    path = Path(_folder) / _ASKED
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sorted(flushed.requests.intersection(tuple(map(int, line.split())) for line in lines))
+
+
 STAGES: Final = {
     stage.name: stage
     for stage in (
-        Stage("generate", _generate, _rows),
+        Stage("generate", _generate, _rows, _find_paid_twice, may_grow=True),
+        *(
+            Stage(f"batch {name}", partial(batches.run, name), _row_numbers, batches.find_paid_twice, may_grow=True)
+            for name in batches.KINDS
+        ),
         Stage("mix", _mix, _hashes),
         Stage("train", _train, _weights),
+        Stage("train 2 ranks", _train, _weights, num_ranks=2),
         Stage("eval", _eval, _hashes),
         Stage("audit", _audit, lambda out: _hashes(f"{out}/clean")),
         Stage("export", _export, _hashes),
         Stage("export data", _export_data, _hashes),
-        Stage("report", _report, _page),
+        Stage("report", _report, _page, may_grow=True),
     )
 }
-
-
-def find_wrong_manifests(out: str) -> list[str]:
-    """What is named by a manifest under a prefix and is absent, or has another hash."""
-    store, problems = open_store(out), list[str]()
-    for info in list(store.list()):
-        if info.key.rpartition("/")[2] == MANIFEST_KEY or info.key.startswith("shards/"):
-            folder = info.key.removesuffix(MANIFEST_KEY) if info.key.endswith(MANIFEST_KEY) else ""
-            manifest = parse_manifest(store.read(info.key), where=info.key)
-            checked = [_check(store, folder + item.key, item.sha256) for item in manifest.objects]
-            problems += filter(None, checked)
-    return problems
-
-
-def _check(store: Store, key: str, sha256: str) -> str:
-    if not store.exists(key):
-        return f"{key} is named and absent"
-    return "" if hashlib.sha256(store.read(key)).hexdigest() == sha256 else f"{key} is named with another hash"
-
-
-@dataclass(frozen=True)
-class Flushed:
-    """What a run of generate has saved: whole lines, and what was asked for them."""
-
-    lines: frozenset[bytes]
-    requests: frozenset[tuple[int, int, int]]
-
-
-def read_flushed(out: str) -> Flushed:
-    """All rows and rejects under a prefix."""
-    store = open_store(out)
-    rows = [line for info in store.list("rows/") for line in store.read(info.key).splitlines()]
-    rejects = [line for info in store.list("rejects/") for line in store.read(info.key).splitlines()]
-    metas = [orjson.loads(line)["meta"] for line in rows] + [orjson.loads(line) for line in rejects]
-    return Flushed(frozenset(rows), frozenset((meta["row"], meta["fresh"], meta["attempt"]) for meta in metas))
 
 
 _folder = ""

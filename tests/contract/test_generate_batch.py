@@ -14,7 +14,8 @@ from nanosft.generate.stage import run_generate
 from nanosft.manifest import Manifest
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
-from tests.batch_kills import kill_and_go_on
+from tests.chaos.explore import explore
+from tests.chaos.stages import STAGES
 from tests.stub_batches import PICO, BatchStub, Faults
 from tests.stub_provider import KNOWLEDGE, PRICE_USD
 
@@ -200,11 +201,18 @@ def test_batches_that_bring_nothing_end_the_run(out, use):
     assert stub.billed_pico == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a dead process closes no files
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("at", "when"), [(10, "after"), (14, "after"), (30, "before")])
-def test_no_row_is_paid_for_twice_wherever_a_process_dies(tmp_path, form, at, when):
-    """Three calls of some eighty: `python -m tests.batch_kills` tries each."""
-    assert kill_and_go_on(form, tmp_path, at, when) == ""
+def test_no_row_is_paid_for_twice_wherever_a_process_dies(tmp_path, form):
+    """Three calls of some ninety: `make chaos` tries each."""
+    found = explore(
+        STAGES[f"batch {form}"],
+        "local",
+        tmp_path,
+        points=[("kill after", 10), ("kill after", 14), ("kill before", 30)],
+    )
+    assert found.tried.keys() == {"kill after", "kill before"}
+    assert found.problems == []
 
 
 def test_an_answer_of_another_model_is_told_once_and_named_in_every_rows_meta(out, use, caplog):
@@ -297,8 +305,9 @@ def test_a_batch_that_is_not_found_once_is_not_gone(out, use):
     assert (len(stub.batches), rows_of(out), cost_pico(out)) == (1, list(range(10)), stub.billed_pico)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.usefixtures("believes_at_once")
-def test_no_row_is_lost_wherever_a_process_dies_while_batches_are_gone(tmp_path, form):
-    """One call of some ninety: `python -m tests.batch_kills --gone 0.3` tries each."""
-    assert kill_and_go_on(form, tmp_path, 18, "after", gone=0.3) == ""
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a dead process closes no files
+def test_no_row_is_lost_wherever_a_process_dies_while_batches_are_gone(tmp_path):
+    """One call of some ninety: `make chaos` tries each."""
+    found = explore(STAGES["batch gone"], "local", tmp_path, points=[("kill after", 18)])
+    assert found.tried.keys() == {"kill after"}
+    assert found.problems == []

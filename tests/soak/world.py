@@ -15,7 +15,7 @@ import pytest
 from nanosft.data import read_manifest
 from nanosft.manifest import Manifest
 from nanosft.store import open_store
-from tests.chaos.stages import find_wrong_manifests
+from tests.chaos.checks import find_wrong_manifests
 from tests.conftest import open_raw_client, use_endpoint
 from tests.s3_proxy import Fault, Request, S3Proxy
 from tests.servers import run_moto

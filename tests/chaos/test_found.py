@@ -1,0 +1,53 @@
+"""What `make chaos` has found: a test each."""
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from nanosft.errors import StoreError
+from nanosft.store import open_store
+from nanosft.store.base import MissingObjectError
+from tests.chaos.faults import Kind, Process, running
+from tests.chaos.local import simulated_stores
+from tests.chaos.s3 import memory_s3
+from tests.chaos.stages import STAGES, prepared, put_inputs
+from tests.chaos.wire import Answer
+
+
+@pytest.mark.parametrize("kind", ["body cut", "body short"])
+def test_an_error_whose_body_breaks_is_asked_for_again(kind: Kind) -> None:
+    """A 404 that broke in its body ended a run with 75: botocore does not repeat what it reads after its retries."""
+    process = Process(kind, 0)
+    with simulated_stores(), memory_s3(), running(process), pytest.raises(MissingObjectError):
+        open_store("s3://chaos/set").read("manifest.json")
+    assert (process.met, len(process.calls)) == ("GET /chaos/set/manifest.json", 2)
+
+
+def test_a_plan_that_a_listing_does_not_show_yet_may_pass(tmp_path: Path) -> None:
+    """A listing that lagged behind the plan's record ended the run with KeyError, as a defect."""
+    inputs, undisturbed = str(tmp_path / "inputs"), Process()
+    with prepared(tmp_path), simulated_stores():
+        put_inputs(inputs)
+        with running(undisturbed):
+            STAGES["generate"].run(inputs, str(tmp_path / "first"), 0)
+        process = Process("stale listing", undisturbed.calls.index("write_if_absent plan/00000008.json"))
+        with running(process), pytest.raises(StoreError, match="not yet in a listing: run the same command again"):
+            STAGES["generate"].run(inputs, str(tmp_path / "set"), 0)
+
+
+def test_a_listing_whose_date_is_damaged_may_pass() -> None:
+    """The ValueError of botocore's parser ended a run as a defect."""
+    with simulated_stores(), memory_s3() as server:
+        store = open_store("s3://chaos/set")
+        store.write("x", b"1")
+        listing = server._answer
+
+        def damage(*arguments: Any, **how: Any) -> Answer:
+            answer = listing(*arguments, **how)
+            answer.body = answer.body.replace(b"+00:00</LastModified>", b"+00;00</LastModified>")
+            return answer
+
+        with mock.patch.object(server, "_answer", damage), pytest.raises(StoreError, match="cannot be read"):
+            list(store.list())
