@@ -39,7 +39,6 @@ class Account:
         stopped: Of them got SIGTERM.
         killed: Got SIGKILL, all their processes or one.
         resumed: Were started again.
-        retried: Among these, ended with a code that asks for another try, without a blow.
         problems: Exit codes that no contract has.
         elapsed_s: From the first start to the last end.
     """
@@ -47,7 +46,6 @@ class Account:
     stopped: int = 0
     killed: int = 0
     resumed: int = 0
-    retried: int = 0
     problems: list[str] = field(default_factory=list)
     elapsed_s: float = 0.0
 
@@ -154,5 +152,4 @@ def _is_done(pod: _Pod, account: Account) -> bool:
     if code not in allowed:
         text = pod.log.read_text(errors="replace").strip()[-600:]
         account.problems.append(f"exit code {code} after {pod.blow or 'nothing'}: {text}")
-    account.retried += pod.blow is None
     return False

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -90,27 +90,12 @@ def watching(pid: int, *, interval_s: float = _INTERVAL_S) -> Iterator[Watched]:
         thread.join()
 
 
-def run_watched(
-    command: Sequence[str],
-    *,
-    log: Path,
-    env: Mapping[str, str] | None = None,
-    attend: Callable[[], object] | None = None,
-) -> Watched:
-    """A command from its start to its end, which has to be exit code 0.
-
-    Args:
-        command: Its words.
-        log: File for what it prints.
-        env: Variables beside those of this process.
-        attend: Called while it runs, in place of only waiting.
-    """
+def run_watched(command: Sequence[str], *, log: Path) -> Watched:
+    """Run a command from its start to its end, which has to be exit code 0; `log` is the file for what it prints."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **(env or {})})
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
         try:
             with watching(process.pid) as found:
-                if attend is not None:
-                    attend()
                 process.wait()
         finally:
             kill_tree(process)
