@@ -13,10 +13,10 @@ from typing import Final
 from nanosft.conversation import Conversation
 from nanosft.generate.offline.dialogue import Dialogue
 from nanosft.generate.offline.fact_index import FactIndex
+from nanosft.generate.offline.first_person import find_proper_words
 from nanosft.generate.offline.phrases import load_phrases
 from nanosft.generate.offline.quiz import Quiz
 from nanosft.generate.offline.retelling import Reteller
-from nanosft.generate.offline.speaker import find_proper_words
 from nanosft.generate.planning import Move, Plan, PlanRow
 
 SOURCE: Final = "offline"
@@ -32,7 +32,7 @@ class Composer:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._phrases = load_phrases()
-        self._facts = FactIndex(plan.knowledge, self._phrases.concepts)
+        self._facts = FactIndex(plan.knowledge, self._phrases.concepts, self._phrases.asks)
         proper = find_proper_words(plan.knowledge)
         self._quiz = Quiz(plan.knowledge, self._phrases, keep=proper)
         self._reteller = Reteller(plan.knowledge, self._phrases, keep=proper)

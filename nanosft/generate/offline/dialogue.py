@@ -1,14 +1,14 @@
 """A conversation in the making: what the user says in each turn, and what it asks of the speaker. Pure."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from nanosft.conversation import Message, Part
 from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import decapitalize
-from nanosft.generate.offline.intents import find_intent
-from nanosft.generate.offline.phrases import Intent, Phrases, Pool
+from nanosft.generate.offline.intents import find_intent, is_greeting
+from nanosft.generate.offline.phrases import Intent, Phrases, Pool, Task
 from nanosft.generate.offline.quiz import Quiz
 from nanosft.generate.offline.retelling import Reteller
 from nanosft.generate.offline.speaker import Speaker, join
@@ -27,13 +27,12 @@ _NEAR_SHARE: Final = 0.3
 _SECTION_SHARE: Final = 0.25
 _INTRODUCTION_SHARE: Final = 0.15
 _INVITATION_SHARE: Final = 0.4
-_GREETING_WORDS: Final = frozenset({"hi", "hello", "hey", "greetings", "hiya", "howdy", "heya", "good"})
 _WORDS_ON_OTHERS: Final = "product of a large company, copy of another model"
 _WORDS_ON_NOT_KNOWING: Final = "access to the internet, looking things up, news, date, knowing"
 
 
 class Dialogue:
-    """A conversation in the making: the user's side, and what it asks of the assistant's."""
+    """The user's side of a conversation, and what it asks of the assistant's."""
 
     def __init__(
         self, plan: Plan, facts: FactIndex, phrases: Phrases, quiz: Quiz, reteller: Reteller, row: PlanRow
@@ -52,6 +51,8 @@ class Dialogue:
             user_name=row.opening.user_name,
         )
         self._asked = {row.opening.question}
+        self._told_who: set[str] = set()
+        self._note(find_intent(row.first_message))
 
     def open(self) -> None:
         """The first turn where the user only greets, or only asks who it is."""
@@ -90,30 +91,38 @@ class Dialogue:
             "wrong": (phrases.ask_wrong, self._correct_mix_up),
             "doubt": (phrases.ask_doubt, lambda: speaker.stand_by(_SUPPORT_SHARE)),
             "simpler": (phrases.ask_simpler, speaker.simplify),
-            "unknown": (self._unknown, self._admit),
             "insist": (phrases.ask_insist, speaker.hold),
             "inject": (phrases.ask_inject, lambda: speaker.pick(phrases.refuse_inject)),
-            "role": (phrases.ask_role, lambda: speaker.pick(phrases.play_role)),
             "thanks": (phrases.thanks, lambda: join(speaker.pick(phrases.welcome), speaker.pick(phrases.last_words))),
         }
-        if move == "task":
-            task = self._rng.choice(phrases.tasks)
+        if move in {"task", "role"}:
+            task = self._rng.choice(self._undone(phrases.tasks if move == "task" else phrases.roles))
             return speaker.pick(task.ask), speaker.pick(task.answer)
+        if move == "unknown":
+            return self._ask_unknown()
         pool, answer = turns[move]
         return speaker.pick(pool), answer()
 
-    @property
-    def _unknown(self) -> Pool:
-        """Questions that nobody could answer."""
-        has_maker = bool(self._plan.knowledge.maker)
-        return tuple(text for text in self._phrases.ask_unknown if has_maker or "{maker}" not in text)
+    def _undone(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """The tasks not done yet in this conversation, all of them where there is none left."""
+        undone = [task for task in tasks if not any(self._speaker.has_said(text) for text in task.ask)]
+        return undone or tasks
 
-    def _admit(self) -> str:
-        """That it does not know, and why."""
+    def _ask_unknown(self) -> tuple[str, str]:
+        """A question that nobody could answer, and that it does not know, and why."""
         speaker, phrases = self._speaker, self._phrases
+        has_maker = bool(self._plan.knowledge.maker)
+        asks = [(text, unknown) for unknown in phrases.unknown for text in unknown.ask]
+        unasked = [
+            (text, unknown)
+            for text, unknown in asks
+            if (has_maker or "{maker}" not in text) and not speaker.has_said(text)
+        ]
+        text, unknown = self._rng.choice(unasked or asks[:1])
         speaker.forget_last()
-        reason = speaker.support(_WORDS_ON_NOT_KNOWING, self._facts.sections, _REASON_SHARE)
-        return join(speaker.pick(phrases.do_not_know), reason or speaker.pick(phrases.why_unknown))
+        share = _REASON_SHARE if unknown.looks_up else 0.0
+        reason = speaker.support(_WORDS_ON_NOT_KNOWING, self._facts.sections, share)
+        return speaker.pick((text,)), join(speaker.pick(phrases.do_not_know), reason or speaker.pick(unknown.why))
 
     def _correct_mix_up(self) -> str:
         """Who it is, to one who takes it for another."""
@@ -131,21 +140,27 @@ class Dialogue:
         opening = self._row.opening
         if not opening.asks_at_once:
             if not self._tell_due():
-                self._say(opening.question, self._speaker.answer(opening.question, self._topic))
+                question = self._pass_over_answered(opening.question)
+                self._say(question, self._speaker.answer(question, self._topic))
             return
         greeting = opening.text.removesuffix(opening.question)
         intent = find_intent(greeting) if not self._row.style.is_about_topic else None
-        parts = [self._speaker.greet(greeting)] if self._is_greeting(greeting) else []
+        parts = (
+            [self._speaker.greet(greeting)]
+            if opening.user_name or is_greeting(greeting, self._phrases.foreign_greetings)
+            else []
+        )
         if intent:
             parts.append(self._speaker.identify(intent))
         parts.append(self._speaker.answer(opening.question, self._topic))
         self.messages += [Message("user", opening.text), Message("assistant", join(*parts))]
 
-    def _is_greeting(self, text: str) -> bool:
-        """Whether the message before its question greets the assistant."""
-        words = text.lower().replace("!", " ").replace(",", " ").replace(".", " ").split()
-        is_known = bool(words) and (words[0] in _GREETING_WORDS or words[0] in self._phrases.foreign_greetings)
-        return bool(self._row.opening.user_name) or is_known
+    def _pass_over_answered(self, question: str) -> str:
+        """The question, or another of the topic where the first message has asked the same already."""
+        asked = find_intent(self._row.first_message)
+        if not asked or find_intent(question) != asked:
+            return question
+        return next((other for other in self._questions(self._topic) if find_intent(other) != asked), question)
 
     def _ask_next(self, *, is_related: bool) -> None:
         """A question not asked yet that a fact not told yet answers: on the topic, else on a near one."""
@@ -172,8 +187,20 @@ class Dialogue:
         intents: list[tuple[Intent, Pool]] = [("who", self._phrases.ask_who), ("name", self._phrases.ask_name)]
         if self._plan.knowledge.maker:
             intents += [("made", self._phrases.ask_made)] * 2
+        intents = [(intent, pool) for intent, pool in intents if intent not in self._told_who] or intents
         intent, pool = self._rng.choice(intents)
+        self._note(intent)
         self._say(self._introduce(self._speaker.pick(pool)), self._speaker.identify(intent))
+
+    def _note(self, intent: Intent | None) -> None:
+        """What was asked of its identity is not asked again; one who knows who it is knows its name."""
+        if intent:
+            self._told_who |= {"made"} if intent == "made" else {"name"} if intent == "name" else {"who", "name"}
+
+    @property
+    def _may_ask_who(self) -> bool:
+        """Whether there is something of its identity that was not asked yet."""
+        return not {"who", "name", *(["made"] if self._plan.knowledge.maker else [])} <= self._told_who
 
     def _ask_for_fact(self, *, is_related: bool) -> bool:
         """A question for one fact not told yet, for a section, for who it is, or what none answers; False without."""
@@ -183,7 +210,7 @@ class Dialogue:
         due = speaker.untold(self._row.facts)
         untold = due or (speaker.untold(own) if is_near else []) or speaker.untold(knowledge.facts)
         draw = self._rng.random()
-        if draw < _WHO_SHARE:
+        if draw < _WHO_SHARE and self._may_ask_who:
             self._ask_who()
             return True
         if draw < _WHO_SHARE + _UNKNOWN_SHARE:
@@ -257,7 +284,7 @@ class Dialogue:
         """The question as this persona goes on to it."""
         reaction = self._react() if self._rng.random() < _REACTION_SHARE else ""
         link = self._speaker.pick(self._phrases.follow_ups) if question.endswith("?") else ""
-        if link == "And":
+        if link == "And" or link.endswith(":"):
             question = decapitalize(question)
         return join(reaction, link, question)
 

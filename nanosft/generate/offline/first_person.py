@@ -7,6 +7,9 @@ true in the third person is better than wrong in the first.
 import re
 from typing import Final
 
+from nanosft.knowledge import Knowledge
+from nanosft.knowledge.text import FUNCTION_WORDS
+
 _VERBS: Final = {"is": "am", "was": "was", "has": "have", "does": "do", "isn't": "am not", "doesn't": "don't"}
 _MODALS: Final = frozenset({"can", "cannot", "could", "may", "might", "must", "should", "will", "would", "knew", "had"})
 _SECOND_VERB = re.compile(
@@ -31,6 +34,7 @@ _TO_USER: Final = (
     (re.compile(r"\bme\b"), "you"),
 )
 _SHORTEST_VERB: Final = 4
+_WORD: Final = re.compile(r"[\w.-]*\w")
 
 
 def to_first_person(statement: str, name: str) -> str:
@@ -45,12 +49,13 @@ def to_first_person(statement: str, name: str) -> str:
     if _OF_PROJECT.match(rest):
         return statement
     adverb, verb, rest = _split_verb(rest)
-    first = _first_person(verb)
+    stop = "." if verb.endswith(".") else ""
+    first = _first_person(verb.removesuffix("."))
     if first is None or _SECOND_VERB.search(rest):
         return statement
     for pattern, pronoun in _PRONOUNS:
         rest = pattern.sub(pronoun, rest)
-    return " ".join(filter(None, ["I", adverb, first, rest]))
+    return " ".join(filter(None, ["I", adverb, first + stop, rest]))
 
 
 def to_second_person(statement: str, name: str) -> str:
@@ -59,6 +64,15 @@ def to_second_person(statement: str, name: str) -> str:
     for pattern, pronoun in _TO_USER:
         spoken = pattern.sub(pronoun, spoken)
     return spoken[:1].upper() + spoken[1:]
+
+
+def find_proper_words(knowledge: Knowledge) -> frozenset[str]:
+    """Words of names, whose capital is no beginning of a sentence."""
+    names = {word for fact in knowledge.facts for name in fact.names for word in name.split()}
+    inside = {word for fact in knowledge.facts for word in _WORD.findall(fact.statement)[1:]}
+    small = {word for word in inside if word.islower()}
+    starts = {word for word in names if word not in inside and word.lower() in small}
+    return frozenset({*names, knowledge.name}) - starts - frozenset(map(str.capitalize, FUNCTION_WORDS))
 
 
 def decapitalize(text: str, *, keep: frozenset[str] = frozenset()) -> str:

@@ -1,6 +1,7 @@
 """Which question about its identity a text asks the assistant. Pure."""
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from nanosft.generate.offline.phrases import Intent
@@ -11,12 +12,12 @@ _OTHER = (
 )
 _MADE = (
     r"\bwho(?:'s| is| has| have)? (?:made|created|built|developed|behind|your (?:creator|maker))"
-    r"|company built you|who do you come from|\bwere you (?:made|created|built|developed)\b"
+    r"|company built you|who do you come from|(?<!why )(?<!how )(?<!when )\bwere you (?:made|created|built|developed)\b"
 )
 _NAME = r"(?:what(?:'s|s| is)|know) your name|what your name is|(?:have a|real) name|call you\b|you are called"
 _WHO = (
-    r"\bwho (?:are|r) (?:you|u)\b(?! meant)|who you are|who (?:am i|i am) talking|who is this|introduce yourself"
-    r"|about yourself|what are you\W*$|kind of thing you|describe yourself|you are\?$|sum yourself"
+    r"\bwho (?:are|r) (?:you|u)\b(?! meant)|who you are(?! meant)|who (?:am i|i am) talking|who is this"
+    r"|introduce yourself|about yourself|what are you\W*$|kind of thing you|describe yourself|you are\?$|sum yourself"
 )
 _INTENTS: Final[tuple[tuple[Intent, re.Pattern[str]], ...]] = (
     ("other", re.compile(_OTHER, re.IGNORECASE)),
@@ -27,6 +28,24 @@ _INTENTS: Final[tuple[tuple[Intent, re.Pattern[str]], ...]] = (
     ("model", re.compile(r"\b(?:which|what) (?:model|assistant)\b", re.IGNORECASE)),
     ("who", re.compile(_WHO, re.IGNORECASE)),
 )
+_GREETINGS: Final = frozenset({"hi", "hello", "hey", "greetings", "hiya", "howdy", "heya", "good"})
+_ABILITIES: Final = re.compile(
+    r"\bwhat (?:else |all )?(?:can (?:you|u)|(?:you|u) can|are (?:you|u) able to) do\b(?! not)"
+    r"|\bwhat (?:can i|i can) ask|\bwhat (?:are (?:you|u)|(?:you|u) are) good at\b|\byour (?:skills|abilities)\b"
+    r"|\bhow (?:you can|can you) help me\b",
+    re.IGNORECASE,
+)
+
+
+def is_greeting(text: str, foreign: Collection[str]) -> bool:
+    """Whether a text begins with a greeting, in English or one of these words."""
+    words = text.lower().replace("!", " ").replace(",", " ").replace(".", " ").split()
+    return bool(words) and (words[0] in _GREETINGS or words[0] in foreign)
+
+
+def asks_for_abilities(text: str) -> bool:
+    """Whether a text asks what the assistant can do."""
+    return _ABILITIES.search(text) is not None
 
 
 def find_intent(text: str) -> Intent | None:

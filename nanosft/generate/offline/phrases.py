@@ -18,7 +18,7 @@ _SLOTS_OF: Final = {
     "ask_gap": frozenset({"gap"}),
     "ask_rest": frozenset({"before"}),
     "ask_whether": frozenset({"clause", "statement"}),
-    "ask_section": frozenset({"name", "subject"}),
+    "ask_section": frozenset({"name", "subject", "title"}),
     "introductions": frozenset({"says", "text"}),
     "ask_sum": frozenset({"sum"}),
     "before_sum": frozenset({"sum"}),
@@ -50,6 +50,22 @@ class Task(BaseModel):
     answer: Pool
 
 
+class Unknown(BaseModel):
+    """Questions that nobody could answer, and why not.
+
+    Attributes:
+        ask: The questions.
+        why: The reasons, one of which is given.
+        looks_up: Whether one who can look things up could answer: a fact on that may be the reason.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ask: Pool
+    why: Pool
+    looks_up: bool = False
+
+
 class Phrases(BaseModel):
     """All wordings, by where they stand in a conversation; the file says what each pool is for."""
 
@@ -66,13 +82,10 @@ class Phrases(BaseModel):
     ask_doubt: Pool
     ask_simpler: Pool
     ask_wrong: Pool
-    ask_unknown: Pool
     ask_insist: Pool
     hold: Pool
     ask_inject: Pool
     refuse_inject: Pool
-    ask_role: Pool
-    play_role: Pool
     ask_sum: Pool
     before_sum: Pool
     after_sum: Pool
@@ -86,12 +99,14 @@ class Phrases(BaseModel):
     closers: Pool
     unsure: Pool
     instead: Pool
+    reason_unknown: Pool
     do_not_know: Pool
-    why_unknown: Pool
     confirm: Pool
     correct: Pool
     stand_by: Pool
+    stand_by_it: Pool
     stand_by_not_knowing: Pool
+    plain_identity: Pool
     simply: Pool
     short_already: Pool
     other_words: Pool
@@ -102,10 +117,14 @@ class Phrases(BaseModel):
     leads: dict[Level, Pool]
     gist: dict[KeyKind, Pool]
     tasks: tuple[Task, ...] = Field(min_length=1)
+    roles: tuple[Task, ...] = Field(min_length=1)
+    unknown: tuple[Unknown, ...] = Field(min_length=1)
     foreign_greetings: dict[str, str]
     synonyms: dict[str, tuple[str, ...]]
     contractions: dict[str, str]
     concepts: tuple[tuple[str, ...], ...]
+    asks: dict[str, str]
+    meanings: dict[str, str]
 
     @model_validator(mode="after")
     def _check_is_whole(self) -> Self:

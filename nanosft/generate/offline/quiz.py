@@ -74,7 +74,9 @@ class Quiz:
     def ask_for_section(self, topic_id: str, rng: random.Random) -> Question:
         """A question for what there is to say under a heading."""
         template = rng.choice(self._phrases.ask_section)
-        text = template.format(name=self._knowledge.name, subject=self._titles[topic_id])
+        title = self._titles[topic_id]
+        subject = f"your {title}" if title.islower() else title
+        text = template.format(name=self._knowledge.name, subject=subject, title=title)
         starts_with_name = text.startswith(self._knowledge.name)
         return Question(text if starts_with_name else text[:1].upper() + text[1:], "tell")
 

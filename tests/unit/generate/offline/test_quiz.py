@@ -52,4 +52,4 @@ def test_a_heading_is_asked_for_with_the_name_as_it_is_written():
     knowledge = parse_knowledge("- Name: zed\n\n## Sizes\n- zed has 12 layers in all.\n", where="k")
     quiz, rng = make_quiz(knowledge), random.Random(0)
     texts = {quiz.ask_for_section("sizes", rng).text for _ in range(200)}
-    assert {"zed and sizes, please.", "Sizes: what is there to say?"} < texts
+    assert {"What about zed and sizes?", "What about your sizes?", "Sizes, please."} < texts
