@@ -20,8 +20,9 @@ from nanosft.quality.completeness import find_completeness_defects
 from nanosft.quality.grounding import Reference, find_grounding_defects
 from nanosft.quality.identity import find_identity_defects, find_missing_name
 from nanosft.quality.prose import Prose, read_prose
+from nanosft.quality.relevance import find_irrelevance
 from nanosft.quality.repetition import find_repetition_defects
-from nanosft.quality.sense import find_echoes, find_fragments, find_irrelevance, find_short_repeats
+from nanosft.quality.sense import find_echoes, find_fragments, find_short_repeats
 from nanosft.quality.structure import Renderer, find_excess, find_structure_defects, find_token_defects
 from nanosft.quality.style import BANNED_PHRASES, AsciiPolicy, find_overlong, find_style_defects, fold_conversation
 from nanosft.quality.verdict import Defect, Verdict
@@ -182,11 +183,11 @@ def _find_text_defects(
 
 def _find_nonsense(messages: tuple[Prose, ...], context: Context, *, is_planned: bool) -> Iterator[Defect]:
     gates, reference = context.gates, context.reference
-    related = reference.related if reference is not None else None
+    subjects = reference.subjects if reference is not None else None
     # People who chat leave questions open; a set in whole sentences was written to answer.
     if gates.has("relevance") and (is_planned or context.full_stops):
         name = reference.identity.name if reference is not None and reference.identity is not None else ""
-        yield from find_irrelevance(messages, name=name, related=related)
+        yield from find_irrelevance(messages, name=name, subjects=subjects)
     if gates.has("echo"):
         yield from find_echoes(messages)
     if gates.has("fragments"):

@@ -5,7 +5,7 @@ proper names: what the assistant connects itself with is reported; where the gat
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,7 +13,7 @@ from nanosft.knowledge import Knowledge
 from nanosft.knowledge.quantities import Date, Quantity, find_dates, find_links, find_quantities
 from nanosft.quality.identity import Identity
 from nanosft.quality.prose import Prose
-from nanosft.quality.sense import relate_words
+from nanosft.quality.subjects import Subjects, make_subjects
 from nanosft.quality.verdict import Defect, excerpt_of
 
 _HEDGED_TOLERANCE: Final = 0.07
@@ -72,7 +72,7 @@ class Reference:
         urls: Normal forms.
         words: All words, in lower case, and those that anybody may say; None where there is no knowledge and grounding
             has nothing to compare with.
-        related: For each stem of the knowledge the stems of the facts that hold it; None without knowledge.
+        subjects: What the words of the knowledge point to; None without knowledge.
     """
 
     identity: Identity | None
@@ -80,15 +80,18 @@ class Reference:
     dates: frozenset[tuple[int, int, int]]
     urls: frozenset[str]
     words: frozenset[str] | None
-    related: Mapping[str, frozenset[str]] | None = None
+    subjects: Subjects | None = None
 
 
 def make_reference(knowledge: Knowledge) -> Reference:
     """What a knowledge base lets an assistant state."""
     text = f"{knowledge.name}\n{knowledge.maker}\n{knowledge.text}"
     words = _COMMON_NAMES.union(_WORDS.findall(text.casefold()))
-    related = relate_words({topic.title: [fact.statement for fact in topic.facts] for topic in knowledge.topics})
-    return replace(_read_claims(text), identity=Identity(knowledge.name, knowledge.maker), words=words, related=related)
+    statements = {topic.title: [fact.statement for fact in topic.facts] for topic in knowledge.topics}
+    subjects = make_subjects(statements, name=knowledge.name)
+    return replace(
+        _read_claims(text), identity=Identity(knowledge.name, knowledge.maker), words=words, subjects=subjects
+    )
 
 
 def make_identity_reference(identity: Identity) -> Reference:

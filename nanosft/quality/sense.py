@@ -1,20 +1,18 @@
-"""Gates that refuse nonsense: echo, fragments, short answers repeated, and answers beside the question. Pure.
+"""Gates that refuse nonsense: echo, fragments and short answers repeated. Pure.
 
 Each is a gate of its own. They look at words alone, English ones where that matters, and step aside where a message is
 in another language. What they fired on was read in two published identity sets (8,583 answers), 1,000 offline rows
 (2,668), chitchat and chatterbot (76,943 answers of people and in 28 languages): echo was right 21 times of 22;
 fragments and short_repeats fired on none of the written sets, and step aside where people chat, who say "yeah" three
-times (right 0 of 25); relevance without a knowledge base was right 4 times of 9 and only reports; with one it fired on
-no offline row, and on 106 of 2,668 answers that were dealt to other questions.
+times (right 0 of 25).
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from nanosft.dedup import normalize_words
-from nanosft.knowledge.text import FUNCTION_WORDS, content_words, split_sentences
 from nanosft.quality.prose import Prose
 from nanosft.quality.verdict import Defect
 
@@ -171,106 +169,3 @@ def find_short_repeats(messages: Sequence[Prose]) -> Iterator[Defect]:
             if counts[words] == _MAX_SHORT_COUNT + 1:
                 detail = "the same short answer is given for the third time"
                 yield Defect("short_repeats", "third_time", detail, message.cite(), message.index)
-
-
-# ---------------------------------------------------------------- relevance
-
-_MIN_ASKED: Final = 2
-_FRAME: Final = frozenset({"quest", "topic", "sente", "word", "few"})
-"""Stems of words that ask, and are not asked for."""
-_STEM_CHARS: Final = 5
-_MAX_COMMON_SHARE: Final = 0.15
-_MIN_COMMON: Final = 8
-_MAX_OFF_WORDS: Final = 40
-_IRREGULAR: Final = {
-    "took": "tak", "taken": "tak", "made": "mak", "built": "build", "written": "writ", "wrot": "writ", "knew": "know",
-    "known": "know", "taught": "teach", "said": "say", "ran": "run", "cam": "com", "began": "begin", "spok": "speak",
-}  # fmt: skip
-"""Stems of past forms."""
-_TAKES_NO_WORDS: Final = re.compile(
-    r"\b(?:I (?:do not|don'?t|cannot|can'?t|could not|couldn'?t|am not|have no|would only)|I'm (?:not|sorry|afraid)|"
-    r"sorry|afraid|beyond (?:me|what I know)|no idea|cannot say|sure|of course|thanks|thank you|welcome|glad|"
-    r"(?:good|great) question|hello|hi|hey|bye|goodbye|absolutely|exactly|certainly|definitely|unfortunately|indeed|"
-    r"it depends|haha|yes)\b|\?$|^(?:no|nope|yeah|yep|right|true|correct|not quite|not exactly)\b",
-    re.IGNORECASE,
-)
-_SMALL_QUESTION: Final = re.compile(
-    r"\b(?:thanks|thank you|thx|bye|goodbye|see you|have to go|that (?:is|was|'s) all|good talk|nice talking|cheers|"
-    r"are you (?:quite )?(?:sure|certain)|really|bet you|good night|later|joke|poem|story|riddle|sing)\b"
-    r"|\d ?[-+*/x^] ?\d",
-    re.IGNORECASE,
-)
-
-
-def find_irrelevance(
-    messages: Sequence[Prose], *, name: str = "", related: Mapping[str, frozenset[str]] | None = None
-) -> Iterator[Defect]:
-    """Answers that take up neither a word of the question nor of a fact on it.
-
-    Looked at are questions with two words that the knowledge holds, or with one where the answer has none at all.
-
-    Args:
-        messages: The conversation's prose.
-        name: The assistant's name; an answer that gives it says who it is.
-        related: For each stem of the knowledge base the stems of the facts that hold it; see `relate_words`. None: the
-            defect is reported alone, since "Rice." answers "What is sake made from?".
-    """
-    asked = ""
-    before = ""
-    for message in messages:
-        text = message.text[:_MAX_READ_CHARS]
-        if message.role != "assistant":
-            asked = text
-            continue
-        if _may_be_irrelevant(asked, text, name) and not _takes_up(text, asked, before, related):
-            detail = "the answer takes up nothing of the question"
-            yield Defect("relevance", "off_topic", detail, message.cite(), message.index, refuses=related is not None)
-        before = text
-
-
-def _may_be_irrelevant(question: str, answer: str, name: str) -> bool:
-    """Whether words can tell: both are English, the answer short and no small talk, no refusal and no introduction."""
-    return (
-        answer.count(" ") < _MAX_OFF_WORDS
-        and answer.isascii()
-        and question.isascii()
-        and not (name and name.casefold() in answer.casefold())
-        and not FUNCTION_WORDS.isdisjoint(question.casefold().split())
-        and not _TAKES_NO_WORDS.search(answer)
-        and not _SMALL_QUESTION.search(question)
-    )
-
-
-def _takes_up(answer: str, question: str, before: str, related: Mapping[str, frozenset[str]] | None) -> bool:
-    words = _stems(answer)
-    if not words or not words.isdisjoint(_stems(question) - _FRAME | _stems(before)):
-        return True
-    # What stands before the question itself is no part of it: "I see. Tell me this: when were you born?"
-    asked = _stems(split_sentences(question)[-1].rpartition(": ")[2]) - _FRAME
-    if related is None:
-        return len(asked) < _MIN_ASKED
-    known = asked & related.keys()
-    if not known or any(not words.isdisjoint(related[word]) for word in known):
-        return True
-    return len(known) < _MIN_ASKED and not words.isdisjoint(related)
-
-
-def relate_words(statements: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
-    """For each stem, the stems of all statements that hold it, and of their heading; common stems relate nothing.
-
-    Args:
-        statements: The statements under each heading.
-    """
-    stems = [_stems(f"{heading} {statement}") for heading, under in statements.items() for statement in under]
-    counts = Counter(word for words in stems for word in words)
-    limit = max(_MIN_COMMON, _MAX_COMMON_SHARE * len(stems))
-    related: dict[str, set[str]] = {}
-    for words in stems:
-        rare = {word for word in words if counts[word] <= limit}
-        for word in rare:
-            related.setdefault(word, set()).update(rare)
-    return {word: frozenset(found) for word, found in related.items()}
-
-
-def _stems(text: str) -> set[str]:
-    return {_IRREGULAR.get(word, word).removeprefix("pre")[:_STEM_CHARS] for word in content_words(text)}
