@@ -9,6 +9,7 @@ import pytest
 from nanosft.errors import StoreError
 from nanosft.store import open_store
 from nanosft.store.base import MissingObjectError
+from tests.chaos.explore import explore
 from tests.chaos.faults import Kind, Process, running
 from tests.chaos.local import simulated_stores
 from tests.chaos.s3 import memory_s3
@@ -51,3 +52,11 @@ def test_a_listing_whose_date_is_damaged_may_pass() -> None:
 
         with mock.patch.object(server, "_answer", damage), pytest.raises(StoreError, match="cannot be read"):
             list(store.list())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_batch_whose_answers_two_processes_have_put_is_billed_once(tmp_path: Path) -> None:
+    """A process held before it put its rows came after its twin's: the manifest stated the batch's cost twice."""
+    found = explore(STAGES["batch openrouter"], "local", tmp_path, points=[("twin", 60)])
+    assert found.tried["twin"] > 0
+    assert found.problems == []

@@ -1,8 +1,8 @@
 """What is kept of a run in the store, so that nothing paid for is lost or bought twice.
 
 `totals` says what is kept of each answer and sums it up, `judgements` the same of a judge's, in `money` that adds up
-exactly; `parts` flushes lines and reads back what earlier runs flushed; `plans` are the records of a plan as it grows;
-`finalize` puts the manifests of shards and of the data set.
+exactly; `parts` flushes lines and reads back what earlier runs flushed, `repeats` knows what two processes have both
+put; `plans` are the records of a plan as it grows; `finalize` puts the manifests of shards and of the data set.
 """
 
 from nanosft.generate.records.attempts import attempt_of, is_of_another_shard, name_attempt

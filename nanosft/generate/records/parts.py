@@ -10,8 +10,9 @@ before its rows.
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -20,6 +21,7 @@ from nanosft.errors import DataError
 from nanosft.generate.records.attempts import attempt_of
 from nanosft.generate.records.judgements import HELD, KIND_KEY, judge_pico
 from nanosft.generate.records.money import pico_of
+from nanosft.generate.records.repeats import Repeats
 from nanosft.generate.records.totals import BATCH_KEY, PROMPT_VARIANT_KEY, Tally
 from nanosft.manifest import ManifestObject
 from nanosft.store import Store, open_store
@@ -176,6 +178,7 @@ def read_state(
         DataError: A part holds a row that the plan does not have, or a line that nanosft did not write.
     """
     state = PlanState(bytearray(num), bytearray(num), taken={name: set() for name in batches})
+    repeats = Repeats(partial(_read_process, store))
     for info in store.list(ROWS):
         if skip(info.key):
             continue
@@ -187,8 +190,8 @@ def read_state(
             state.pico_by_attempt[part.attempt] += pico_of(meta.get("cost_usd")) + judge_pico(meta.get("judge"))
             _add_taken(state, meta, row)
             if row in shard:
-                state.tally.add_row(meta)
                 state.objects[info.key] = part.object
+                repeats.add_row(state.tally, meta, part.attempt)
     for info in store.list(REJECTS):
         if skip(info.key):
             continue
@@ -198,7 +201,7 @@ def read_state(
             state.pico_by_attempt[part.attempt] += pico_of(record.get("cost_usd")) + judge_pico(record.get("judge"))
             _add_taken(state, record, row)
             state.given_up[row] |= record["given_up"]
-            if row in shard:
+            if row in shard and not repeats.has(record, part.attempt):
                 state.tally.add_reject(record)
                 if not state.accepted[row]:
                     _add_rejection(state.rows.setdefault(row, RowState()), record)
@@ -233,6 +236,14 @@ def read_part(store: Store, key: str) -> ReadPart:
 def read_records(store: Store, key: str) -> list[tuple[str, dict[str, Any]]]:
     """The records of one part, each with its URI and line number. Raises as `read_part`."""
     return read_part(store, key).records
+
+
+def _read_process(store: Store, process: str) -> Iterator[Mapping[str, Any]]:
+    """Metas of the rows, and the rejects, that one process has put."""
+    for prefix in (ROWS, REJECTS):
+        for key in [info.key for info in store.list(prefix) if attempt_of(info.key) == process]:
+            for _, record in read_part(store, key).records:
+                yield record.get("meta", record)
 
 
 def _record_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str, Any]]:
