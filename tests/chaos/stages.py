@@ -217,10 +217,12 @@ def _rows(out: str) -> tuple[object, list[tuple[int, bytes]]]:
 
 
 def _row_numbers(out: str) -> object:
-    """Rows by their numbers, each once: what a service that draws its faults answers differs with its calls."""
-    _, rows = _rows(out)
+    """That each row is in once or given up: what a service that draws its faults answers differs with its calls."""
+    settings, rows = _rows(out)
     manifest = _manifest(out)
-    return manifest.settings, [row for row, _ in rows], batches.is_bill_stated(out, manifest)
+    num_ended = manifest.counts["rows"]["accepted"] + manifest.counts["rows"]["given_up"]
+    is_once = len({row for row, _ in rows}) == len(rows) == manifest.counts["rows"]["accepted"]
+    return settings, num_ended, is_once, batches.is_bill_stated(out, manifest)
 
 
 def _weights(out: str) -> object:
