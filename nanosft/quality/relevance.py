@@ -132,7 +132,11 @@ def _judge(asked: str, text: str, before: str, name: str, subjects: Subjects | N
     """What is wrong with an answer, and a sentence on it; None where nothing tells."""
     if found := _find_wrong_kind(asked, text):
         return found
-    if subjects is not None and (detail := _find_other_subject(asked, text, before, name, subjects)):
+    if (
+        subjects is not None
+        and not _shares_words(asked, text, subjects)
+        and (detail := _find_other_subject(asked, text, before, name, subjects))
+    ):
         question = _find_question(asked)
         is_sure = _ASKS_AGAIN.search(question) or _SETS_TASK.search(asked) or subjects.is_pointed(stems_of(question))
         return ("other_subject" if is_sure else "perhaps_other_subject"), detail
@@ -164,8 +168,16 @@ def _knows_not(text: str) -> bool:
     return _DOES_NOT_KNOW.search(text) is not None
 
 
+def _shares_words(asked: str, text: str, subjects: Subjects) -> bool:
+    """Whether an answer has a word of the question that means something; most good ones have, and it is soon told."""
+    return not stems_of(text).isdisjoint(stems_of(asked) - subjects.generic - _FRAME)
+
+
 def _find_other_subject(asked: str, text: str, before: str, name: str, subjects: Subjects) -> str:
-    """What an answer is about that the question is not; empty where it is no fact, or the question points nowhere."""
+    """What an answer is about that the question is not; empty where it is no fact, or the question points nowhere.
+
+    The answer shares no word with the question.
+    """
     is_long, is_about_it = text.count(" ") >= _MAX_OFF_WORDS, _ABOUT_IDENTITY.search(asked)
     stems, question = stems_of(text), _find_question(asked)
     headings = subjects.headings_of(stems_of(question))
@@ -173,7 +185,6 @@ def _find_other_subject(asked: str, text: str, before: str, name: str, subjects:
     if (
         (is_long and is_about_it)
         or not (headings or is_again or is_task)
-        or not stems.isdisjoint(stems_of(asked) - subjects.generic - _FRAME)
         or _SAYS_FAREWELL.search(asked)
         or _knows_not(text)
     ):

@@ -356,6 +356,25 @@ def test_over_http_an_answer_that_breaks_off_or_stalls_is_lost_and_not_unsent(se
     asyncio.run(scenario())
 
 
+def test_over_http_a_chunk_without_a_size_that_comes_later_does_not_wait_for_ever():
+    """aiohttp closes the connection and tells nobody who reads."""
+
+    async def handler(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)  # the client reads by now
+        writer.write(b"zz\r\n")
+        writer.close()
+
+    async def scenario() -> None:
+        async with serving(handler) as url, asyncio.timeout(10):
+            with pytest.raises(LostError, match=r"no answer within 0\.3 s"):
+                await post_once(url, read_timeout_s=0.3)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("encoding", "pieces"),
     [(b"", repeat(bytes(1 << 20), 100)), (b"Content-Encoding: gzip\r\n", [gzip.compress(bytes(1 << 26))])],

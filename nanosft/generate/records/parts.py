@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from nanosft.errors import DataError
@@ -182,7 +183,7 @@ def read_state(
     for info in store.list(ROWS):
         if skip(info.key):
             continue
-        part = read_part(store, info.key)
+        part = read_part(store, info.key, with_messages=False)
         for where, record in part.records:
             meta = record["meta"]
             row = _row_of(meta, num, where)
@@ -218,8 +219,22 @@ class ReadPart:
     records: list[tuple[str, dict[str, Any]]]
 
 
-def read_part(store: Store, key: str) -> ReadPart:
+class _MetaOnly(msgspec.Struct):
+    """Of a row's line: its messages are passed over, which takes a third of the time."""
+
+    meta: dict[str, Any]
+
+
+_META_DECODER: Final = msgspec.json.Decoder(_MetaOnly)
+
+
+def read_part(store: Store, key: str, *, with_messages: bool = True) -> ReadPart:
     """Read one part.
+
+    Args:
+        store: The data set's prefix.
+        key: The part's.
+        with_messages: Whether the records of rows hold more than their meta.
 
     Raises:
         DataError: The key or a line is not one that nanosft wrote.
@@ -227,7 +242,8 @@ def read_part(store: Store, key: str) -> ReadPart:
     data = store.read(key)
     lines = data.splitlines(keepends=True)
     uri, is_row = store.uri_of(key), key.startswith(ROWS)
-    records = [_record_of(line, f"{uri}:line {number}", is_row=is_row) for number, line in enumerate(lines, 1)]
+    read = _record_of if with_messages or not is_row else _meta_of
+    records = [read(line, f"{uri}:line {number}", is_row=is_row) for number, line in enumerate(lines, 1)]
     sha256 = hashlib.sha256(data).hexdigest()
     item = ManifestObject(key=key, size_bytes=len(data), sha256=sha256, num_rows=len(lines))
     return ReadPart(attempt_of(key), item, lines, records)
@@ -244,6 +260,14 @@ def _read_process(store: Store, process: str) -> Iterator[Mapping[str, Any]]:
         for key in [info.key for info in store.list(prefix) if attempt_of(info.key) == process]:
             for _, record in read_part(store, key).records:
                 yield record.get("meta", record)
+
+
+def _meta_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str, Any]]:
+    try:
+        meta = _META_DECODER.decode(line).meta
+    except msgspec.MsgspecError:  # the line as a whole tells what is wrong with it
+        return _record_of(line, where, is_row=is_row)
+    return (where, {"meta": meta}) if "row" in meta else _record_of(line, where, is_row=is_row)
 
 
 def _record_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str, Any]]:
