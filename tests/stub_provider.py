@@ -33,6 +33,7 @@ import orjson
 from nanosft.generate.planning import Plan, PlanRow, make_plan, plan_row, read_dimensions
 from nanosft.generate.writers import request_seed
 from nanosft.knowledge import read_knowledge
+from nanosft.knowledge.text import FUNCTION_WORDS
 
 KNOWLEDGE = str(Path(__file__).parents[1] / "knowledge" / "self_knowledge.md")
 PRICE_USD = 0.000625
@@ -56,6 +57,7 @@ MODELS = [
         ("stub/free", "0", "0", "0"),
     )
 ]
+_WORD = re.compile(r"[a-z]+")
 _MODEL = re.compile(rb'"model":"([^"\\\\]{1,200})"')
 _SEED = re.compile(rb'"seed":(\d+)')
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -77,7 +79,10 @@ _WORDS = re.findall(
 
 
 def write_conversation(row: PlanRow, name: str, maker: str) -> list[dict[str, str]]:
-    """Clean messages of the row's length, of words that hardly any other row has in this order."""
+    """Clean messages of the row's length, of words that hardly any other row has in this order.
+
+    The first answer takes up the words of its question, since one beside it is refused.
+    """
     draw = random.Random(row.seed)
 
     def words(num: int) -> str:
@@ -86,7 +91,8 @@ def write_conversation(row: PlanRow, name: str, maker: str) -> list[dict[str, st
     messages = []
     for turn in range(row.num_messages // 2):
         question = row.first_message if turn == 0 else f"And how does the {words(3)} go with the {words(3)}?"
-        answer = f"I am {name}, made by {maker}. " if turn == 0 else ""
+        asked = " and ".join(word for word in _WORD.findall(question.lower()) if word not in FUNCTION_WORDS)
+        answer = f"I am {name}, made by {maker}. You ask of {asked}. " if turn == 0 else ""
         answer += " ".join(f"Think of a {words(6)} near the {words(6)}." for _ in range(5))
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return messages

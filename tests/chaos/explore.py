@@ -1,5 +1,6 @@
 """Tries every point of a run: what happens there, the same command again, and what must then hold."""
 
+import gc
 import io
 import logging
 import random
@@ -129,6 +130,8 @@ def explore(
         for number, point in enumerate(points):
             explorer.try_point(*point)
             on_progress(number + 1, len(points))
+        del explorer
+    gc.collect()  # files of processes that died are closed, and warned of, here, not in the test that comes next
     return found
 
 

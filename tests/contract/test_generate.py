@@ -277,9 +277,9 @@ def test_a_shard_reads_no_part_of_another_and_only_the_last_one_reads_them_all(o
     read: list[str] = []
     read_part = parts.read_part
 
-    def note(store: Store, key: str) -> Any:
+    def note(store: Store, key: str, **options: bool) -> Any:
         read.append(key)
-        return read_part(store, key)
+        return read_part(store, key, **options)
 
     monkeypatch.setattr(parts, "read_part", note)
     monkeypatch.setattr("nanosft.generate.records.finalize.read_part", note)
