@@ -39,9 +39,12 @@ def pin_objects(objects: Iterable[DataObject], *, look: Callable[[], None] = lam
 
     Whoever reads them afterwards meets these bytes, or a DataError. `look` is as of `hash_object`.
     """
-    return [replace(item, sha256=item.sha256 or hash_object(item, look=look)) for item in objects]
+    return [replace(item, sha256=sha256_of(item, look=look)) for item in objects]
 
 
-def sha256_of(item: DataObject) -> str:
-    """What the manifest states, which readers check, or else the SHA-256 of the bytes that are there now."""
-    return item.sha256 or hash_object(item)
+def sha256_of(item: DataObject, *, look: Callable[[], None] = lambda: None) -> str:
+    """What the manifest states, which readers check, or else the SHA-256 of the bytes that are there now.
+
+    `look` is as of `hash_object`.
+    """
+    return item.sha256 or hash_object(item, look=look)
