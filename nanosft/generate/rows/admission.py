@@ -74,6 +74,10 @@ class Admission(ABC):
         """What is taken to be spent on requests that have ended."""
         return sum(account.spent_usd for account in self._accounts)
 
+    @property
+    def _is_any_in_flight(self) -> bool:
+        return any(account.num_in_flight for account in self._accounts)
+
     def meter(self, mean_cost_usd: float) -> "KindMeter":
         """The same budget, for requests that cost otherwise, such as a judge's.
 
@@ -96,8 +100,7 @@ class Admission(ABC):
                     try:
                         await self._reserve(lacking_usd)
                     except CreditError:
-                        is_any_in_flight = any(account.num_in_flight for account in self._accounts)
-                        if not is_any_in_flight and not self._one_ended.is_set():
+                        if not self._is_any_in_flight and not self._one_ended.is_set():
                             raise
                         await self._one_ended.wait()
         self._accounts[account].num_in_flight += 1
@@ -169,8 +172,7 @@ class Cap(Admission):
 
     async def _reserve(self, lacking_usd: float) -> None:
         is_too_much = self._reserved_usd + lacking_usd > self._budget_usd + ROUND_USD
-        is_any_in_flight = any(account.num_in_flight for account in self._accounts)
-        if is_too_much or (self._is_first and is_any_in_flight):
+        if is_too_much or (self._is_first and self._is_any_in_flight):
             raise CreditError(f"the budget of ${self._budget_usd:g} is reached")
         self._reserved_usd += lacking_usd
 

@@ -55,7 +55,6 @@ class Budget(Admission):
         self._attempt = attempt
         self._share = share
         self._entry = entry or LedgerEntry()
-        self._held_usd = 0.0  # of what this process has reserved, for batches that have not ended
 
     async def hold(self, most: int) -> tuple[int, float]:
         """Reserve for a batch: how many of at most `most` requests the share allows, and the dollars held for them.
