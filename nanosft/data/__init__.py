@@ -13,7 +13,7 @@ from nanosft.data.failure import FAILURE_KEY, Failure, JobProcess, read_failure
 from nanosft.data.hashing import hash_object, pin_objects, sha256_of
 from nanosft.data.lines import iter_lines, read_blocks
 from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
-from nanosft.data.origins import Origin, check_same_origins, find_origins_of_data
+from nanosft.data.origins import Origin, check_same_origins, check_what_is_there, find_origins_of_data
 from nanosft.data.prefix import OutputPrefix, put_manifest, read_manifest
 from nanosft.data.sources import Batch, Inputs, find_inputs, read_batches
 
@@ -29,6 +29,7 @@ __all__ = [
     "OutputPrefix",
     "ShardWriter",
     "check_same_origins",
+    "check_what_is_there",
     "day_of_process",
     "find_inputs",
     "find_origins_of_data",

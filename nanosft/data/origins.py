@@ -5,6 +5,7 @@ parent on S3 keeps the ETag and the size: as long as they are the same, nobody n
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,11 @@ from typing import Self
 from nanosft.data.hashing import sha256_of
 from nanosft.data.objects import DataObject
 from nanosft.data.prefix import read_manifest
-from nanosft.errors import ConfigError, NanosftError
+from nanosft.errors import ConfigError, DataError, NanosftError
 from nanosft.manifest import Manifest, Parent
 from nanosft.store import is_remote, open_store
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,21 @@ def check_same_origins(
     for uri in before:
         if uri not in now:
             raise error(f"{uri}: is an input no more {remedy}")
+
+
+def check_what_is_there(
+    finished: Manifest, find: Callable[[], Iterable[Origin]], *, out: str, error: type[NanosftError] = ConfigError
+) -> None:
+    """As `check_same_origins`, of what `find` finds; where it meets a DataError, nothing is compared, with a warning.
+
+    For sets that do not need their inputs any more: what is gone cannot be compared.
+    """
+    try:
+        origins = tuple(find())
+    except DataError as exc:
+        _log.warning("%s is finished, and is not compared with what it was made from: %s", out, exc)
+        return
+    check_same_origins(finished, origins, out=out, error=error)
 
 
 def _join_etags(objects: Sequence[DataObject]) -> str | None:

@@ -1,13 +1,12 @@
 """`nanosft mix`: a recipe's sources into train and validation objects and a manifest."""
 
 import json
-import logging
 import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from nanosft.data import Inputs, OutputPrefix, check_same_origins, find_inputs
+from nanosft.data import Inputs, Origin, OutputPrefix, check_what_is_there, find_inputs
 from nanosft.errors import ConfigError, DataError
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
 from nanosft.mix.disk import (
@@ -40,7 +39,6 @@ from nanosft.settings.mix import MixSettings
 from nanosft.signals import raising
 from nanosft.store import open_object, open_store
 
-_log = logging.getLogger(__name__)
 _PART_KEY: Final = re.compile(rf"({'|'.join(PART_NAMES)})-[0-9]{{5,}}\.jsonl(\.gz|\.zst)?")
 _MIB: Final = 1 << 20
 _SMALL_BYTES: Final = 16 * _MIB
@@ -215,13 +213,12 @@ def _is_finished(prefix: OutputPrefix, recipe: Recipe) -> bool:
     found = prefix.find_finished()
     if found is None:
         return False
-    try:
+
+    def find() -> list[Origin]:
         inputs, held_out = _find_inputs(recipe)
-    except DataError as exc:  # what is gone cannot be compared, and is not needed any more
-        _log.warning("%s is finished, and is not compared with what it was made from: %s", prefix.store.uri, exc)
-        return True
-    origins = [origin for one in (*inputs, *held_out) for origin in one.find_origins()]
-    check_same_origins(found, origins, out=prefix.store.uri)
+        return [origin for one in (*inputs, *held_out) for origin in one.find_origins()]
+
+    check_what_is_there(found, find, out=prefix.store.uri)
     return True
 
 

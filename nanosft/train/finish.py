@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nanosft.data import OutputPrefix, check_same_origins, read_manifest
+from nanosft.data import Origin, OutputPrefix, check_what_is_there, read_manifest
 from nanosft.errors import DataError
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
 from nanosft.nanochat.checkpoint import Checkpoint, save_checkpoint
@@ -61,14 +61,13 @@ def find_finished(settings: TrainSettings, store: Store) -> TrainSummary | None:
     manifest = OutputPrefix(store, "train", find_content(settings)).find_finished()
     if manifest is None:
         return None
-    try:
+
+    def find() -> tuple[Origin, ...]:
         base = open_store(settings.base)
         ref = find_checkpoint(base, settings.base_source, settings.base_tag, settings.base_step)
-        origins = (find_model_origin(base, ref), *find_origins(settings.data, settings.val_data))
-    except DataError as exc:  # what is gone cannot be compared, and is not needed any more
-        _log.warning("%s is finished, and is not compared with what it was made from: %s", store.uri, exc)
-    else:
-        check_same_origins(manifest, origins, out=store.uri, error=DataError)
+        return (find_model_origin(base, ref), *find_origins(settings.data, settings.val_data))
+
+    check_what_is_there(manifest, find, out=store.uri, error=DataError)
     _log.info("%s is finished: nothing to do", store.uri)
     return _summarize(store, manifest, was_finished=True)
 
