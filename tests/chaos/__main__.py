@@ -1,13 +1,16 @@
-"""python -m tests.chaos [--stage mix] [--backend s3] [--kind twin] [--share 0.1] [--seed 1] [--json found.json]"""
+"""python -m tests.chaos [--stage mix] [--backend s3] [--kind twin] [--share 0.1] [--kill-share 0.1] [--json found.json]
+
+Kills all processes of short runs at each of their calls, unless told otherwise, and tries a share of all else.
+"""
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.chaos.explore import BACKENDS, Backend, Found, explore
+from tests.chaos.explore import BACKENDS, Backend, Found
 from tests.chaos.faults import KILLS
-from tests.chaos.real import explore_real
-from tests.chaos.stages import STAGES, Stage
+from tests.chaos.stages import STAGES
+from tests.chaos.tasks import Task, share_progress, try_task
 
 _NUM_SHOWN, _MAX_CHARS = 20, 400
 _WAYS: Final = ("rows lost", "paid twice", "manifests wrong", "another result")
@@ -35,6 +38,14 @@ class _Row:
     simulated: Found
     real: Found
     seconds: float
+
+    @classmethod
+    def of(cls, stage: str, backend: Backend, found: Mapping[Task, tuple[Found, float]]) -> "_Row":
+        """Of the tasks that are given, those of a stage on a backend."""
+        own = {task.is_real: what for task, what in found.items() if (task.stage, task.backend) == (stage, backend)}
+        nothing = Found(), 0.0
+        simulated, real = own.get(False, nothing), own.get(True, nothing)
+        return cls(stage, backend, simulated[0], real[0], simulated[1] + real[1])
 
     def cells(self) -> dict[str, int]:
         simulated, real = self.simulated.tried, self.real.tried
@@ -66,22 +77,16 @@ def main() -> None:
     parser.add_argument("--stage", choices=list(STAGES), action="append")
     parser.add_argument("--backend", choices=BACKENDS, action="append")
     parser.add_argument("--kind", action="append", default=[])
-    parser.add_argument("--share", type=float, default=1.0, help="of the points, chosen by the seed")
+    parser.add_argument("--share", type=float, default=0.3, help="of the points (%(default)s), chosen by the seed")
+    parser.add_argument("--kill-share", type=float, default=1.0, help="of those where a process is killed (all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("simulated", "real"), help="processes; both unless given")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at a time (%(default)s)")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    console, rows = Console(width=_WIDTH), list[_Row]()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False)
-    with bar:
-        for name in options.stage or STAGES:
-            for backend in options.backend or BACKENDS:
-                rows.append(_try(STAGES[name], backend, options, bar))
-                console.print(f"{name}, {backend}: {rows[-1].cells()}")
-                for problem in rows[-1].problems()[:_NUM_SHOWN]:
-                    console.print(f"    {problem[:_MAX_CHARS]}", markup=False)
+    console = Console(width=_WIDTH)
+    rows = _try_all(options, console)
     console.print(_tabulate(rows))
     console.print(_tabulate_kinds(rows))
     if options.json is not None:
@@ -89,31 +94,32 @@ def main() -> None:
     sys.exit(any(row.problems() for row in rows))
 
 
-def _try(stage: Stage, backend: Backend, options: argparse.Namespace, bar: Progress) -> _Row:
-    started_s = time.monotonic()
-
-    def on(description: str) -> Callable[[int, int], None]:
-        task = bar.add_task(f"{stage.name}, {backend}, {description}", total=None)
-        return lambda done, total: bar.update(task, completed=done, total=total)
-
-    simulated = real = Found()
-    with tempfile.TemporaryDirectory(prefix="nanosft-chaos-") as folder:
-        if stage.num_ranks == 1 and options.only != "real":
-            simulated = explore(
-                stage,
-                backend,
-                Path(folder),
-                share=options.share,
-                seed=options.seed,
-                kinds=options.kind,
-                on_progress=on("simulated"),
-            )
-    with tempfile.TemporaryDirectory(prefix="nanosft-chaos-") as folder:
-        if options.only != "simulated":
-            real = explore_real(
-                stage, backend, Path(folder), share=options.share, seed=options.seed, on_progress=on("processes")
-            )
-    return _Row(stage.name, backend, simulated, real, time.monotonic() - started_s)
+def _try_all(options: argparse.Namespace, console: Console) -> list[_Row]:
+    """Each stage on each backend, simulated and real, some at a time; what a row has found is printed when it has."""
+    pairs = [(name, backend) for name in options.stage or STAGES for backend in options.backend or BACKENDS]
+    simulated = [(*pair, False) for pair in pairs if options.only != "real" and STAGES[pair[0]].num_ranks == 1]
+    real = [(*pair, True) for pair in pairs if options.only != "simulated"]
+    tasks = [Task(*what, number) for number, what in enumerate(simulated + real)]
+    context = multiprocessing.get_context("spawn")
+    progress = context.Array("q", 2 * len(tasks))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    found: dict[Task, tuple[Found, float]] = {}
+    with (
+        Progress(*columns, console=Console(file=sys.stderr), redirect_stdout=False, redirect_stderr=False) as bar,
+        ProcessPoolExecutor(options.jobs, context, share_progress, (progress,), max_tasks_per_child=1) as pool,
+    ):
+        line = bar.add_task("points of the stages begun", total=None)
+        waiting = {pool.submit(try_task, task, options): task for task in tasks}
+        while waiting:
+            for future in wait(waiting, timeout=1, return_when=FIRST_COMPLETED).done:
+                task = waiting.pop(future)
+                found[task] = future.result()
+                row = _Row.of(task.stage, task.backend, {task: found[task]})
+                console.print(f"{task.stage}, {task.backend}, {'real' if task.is_real else 'simulated'}: {row.cells()}")
+                for problem in row.problems()[:_NUM_SHOWN]:
+                    console.print(f"    {problem[:_MAX_CHARS]}", markup=False)
+            bar.update(line, completed=sum(progress[0::2]), total=sum(progress[1::2]))
+    return [_Row.of(*pair, found) for pair in pairs]
 
 
 def _tabulate(rows: list[_Row]) -> Table:

@@ -6,7 +6,7 @@ import logging
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +105,7 @@ def explore(
     folder: Path,
     *,
     share: float = 1.0,
+    kill_share: float | None = None,
     seed: int = 0,
     kinds: Sequence[Kind] = (),
     points: Sequence[tuple[Kind, int]] = (),
@@ -117,6 +118,7 @@ def explore(
         backend: What they store in.
         folder: Where everything may be left.
         share: Of all points.
+        kill_share: Of the points where the process is killed, where that is another one.
         seed: Chooses them, and when a successor is killed too.
         kinds: What may happen; all, unless some are given.
         points: What happens at which call.
@@ -126,7 +128,11 @@ def explore(
     with simulation(backend, folder) as place:
         explorer = Explorer(stage, place, found, draw)
         if not points:
-            points = draw_points(explorer.calls, backend, draw, share=share, kinds=kinds)
+            shares = dict.fromkeys(kinds_of(backend), share)
+            if kill_share is not None:
+                shares |= dict.fromkeys(KILLS, kill_share)
+            chosen = {kind: share for kind, share in shares.items() if not kinds or kind in kinds}
+            points = draw_points(explorer.calls, chosen, draw)
         for number, point in enumerate(points):
             explorer.try_point(*point)
             on_progress(number + 1, len(points))
@@ -135,15 +141,20 @@ def explore(
     return found
 
 
-def draw_points(
-    calls: Sequence[str], backend: Backend, draw: random.Random, *, share: float, kinds: Sequence[Kind] = ()
-) -> list[tuple[Kind, int]]:
-    """All that can happen at the calls of a run, or a share of it, at least one."""
-    every: tuple[Kind, ...] = (*KILLS, "twin", *(LOCAL_FAULTS if backend == "local" else HTTP_FAULTS))
-    chosen = [kind for kind in every if not kinds or kind in kinds]
-    points = [(kind, number) for kind in chosen for number, call in enumerate(calls) if applies(kind, call)]
-    places = draw.sample(range(len(points)), min(len(points), max(1, round(share * len(points)))))
-    return [points[place] for place in sorted(places)]
+def kinds_of(backend: Backend) -> tuple[Kind, ...]:
+    """All that can happen to a process that is alone in its run."""
+    return (*KILLS, "twin", *(LOCAL_FAULTS if backend == "local" else HTTP_FAULTS))
+
+
+def draw_points(calls: Sequence[str], shares: Mapping[Kind, float], draw: random.Random) -> list[tuple[Kind, int]]:
+    """Of all that can happen at the calls of a run the share of each kind, and of each share at least one point."""
+    points: list[tuple[Kind, int]] = []
+    for share in dict.fromkeys(shares.values()):
+        alike = [kind for kind in shares if shares[kind] == share]
+        every = [(kind, number) for kind in alike for number, call in enumerate(calls) if applies(kind, call)]
+        num = min(len(every), max(1, round(share * len(every))))
+        points += [every[place] for place in sorted(draw.sample(range(len(every)), num))]
+    return points
 
 
 class Explorer:

@@ -122,7 +122,7 @@ def explore_real(
         kinds: Sequence[Kind] = KILLS
         if stage.num_ranks > 1 and backend == "local":
             kinds = (*KILLS, *RANK_FAULTS)
-        points = draw_points(explorer.calls, backend, draw, share=1.0, kinds=kinds)
+        points = draw_points(explorer.calls, dict.fromkeys(kinds, 1.0), draw)
         num = max(1, round(share * len(points))) if stage.num_ranks > 1 else min(num_kills, len(points))
         points = draw.sample(points, num)
         for number, point in enumerate(points):
