@@ -14,7 +14,7 @@ RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos soak soak-load image image-test release lock clean
+.PHONY: help setup demo test coverage check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos soak soak-load soak-shards image image-test release lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -104,6 +104,9 @@ soak: setup ## Walk the road with faults, stops and kills, and again undisturbed
 
 soak-load: setup ## Sample memory, descriptors and threads of long runs of four commands (SOAK="train --scale 0.1" for one)
 	$(BIN)/python -m tests.soak load $(SOAK)
+
+soak-shards: setup ## Generate 100,000 rows in ten shards, and count what they ask of their store (SOAK="--mode batch")
+	$(BIN)/python -m tests.soak shards $(SOAK)
 
 gpu-test: ## Check what needs a GPU and measure it; one JSON object (PYTHON=… with torch from 2.11 on; no other package)
 	$(PYTHON) -m tests.gpu

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
@@ -25,6 +27,22 @@ def find_free_ports(num: int) -> list[int]:
         for item in sockets:
             item.bind(("127.0.0.1", 0))
         return [item.getsockname()[1] for item in sockets]
+
+
+class LoopbackServer(ThreadingHTTPServer):
+    """A server in threads of the test, whose clients may be killed: that is no error of its own."""
+
+    daemon_threads = True
+    request_queue_size = 1024  # many connections at once
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print a traceback, unless the client has gone."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,6 +24,7 @@ import orjson
 from nanosft.generate.planning import Plan, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import HttpReply, LostError
 from nanosft.knowledge import read_knowledge
+from tests.servers import LoopbackServer
 from tests.stub_provider import KNOWLEDGE, PRICE_USD, Stub, write_conversation
 
 PICO = 10**12
@@ -312,10 +313,10 @@ def serve_batches(stub: BatchStub) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = LoopbackServer(Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield f"{server.url}/v1"
     finally:
         server.shutdown()
         server.server_close()

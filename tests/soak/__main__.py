@@ -1,5 +1,6 @@
 """python -m tests.soak road [--scale 0.1] [--rows 500] [--steps 60] [--seed 1] [--json]
 python -m tests.soak load [serve train mix generate] [--scale 0.1] [--json]
+python -m tests.soak shards [--rows 100000] [--shards 10] [--mode batch] [--jobs 2]
 """
 
 import argparse
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from tests.soak.loads import LATENCY_S, LOADS, Load, load_generate
 from tests.soak.road import walk_road
+from tests.soak.shards import make_in_shards
 from tests.soak.table import render
 from tests.soak.world import Sizes, open_world
 
@@ -35,12 +37,19 @@ def main() -> None:
     for each in (road, load):
         each.add_argument("--scale", type=float, default=1.0, help="share of the rows, steps, requests and kills")
         each.add_argument("--json", action="store_true", help="one JSON object a line")
+    shards = kinds.add_parser("shards", help="many rows by many shards: requests to the store, and the last shard")
+    shards.add_argument("--rows", type=int, default=100_000, help="in all (%(default)s)")
+    shards.add_argument("--shards", type=int, default=10, help="processes (%(default)s)")
+    shards.add_argument("--mode", choices=("sync", "batch"), default="sync")
+    shards.add_argument("--jobs", type=int, default=os.cpu_count(), help="shards at a time (%(default)s)")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.kind == "road":
         sizes = Sizes.scaled(options.scale)
         sizes = replace(sizes, rows=options.rows or sizes.rows, steps=options.steps or sizes.steps)
         sys.exit(_walk(sizes, options.seed, options.keep, as_json=options.json))
+    if options.kind == "shards":
+        sys.exit(_make_in_shards(options))
     if unknown := set(options.names) - set(LOADS):
         parser.error(f"no load {min(unknown)!r}; there are {', '.join(LOADS)}")
     loads: dict[str, Callable[[Path, float], Load]] = {
@@ -70,6 +79,30 @@ def _walk(sizes: Sizes, seed: int, keep: str | None, *, as_json: bool) -> bool:
     store_faults = ", ".join(f"{count} x {name}" for name, count in sorted(world.store_faults.items()))
     sys.stderr.write(f"seed {seed}, {time.monotonic() - started_s:.0f} s; of requests to S3: {store_faults}\n")
     return any(stage.faults for stage in stages)
+
+
+def _make_in_shards(options: argparse.Namespace) -> bool:
+    """Make a set in shards and print what it took; whether a row is missing."""
+    with TemporaryDirectory(prefix="nanosft-soak-") as folder:
+        made = make_in_shards(
+            Path(folder),
+            num_rows=options.rows,
+            num_shards=options.shards,
+            mode=options.mode,
+            jobs=options.jobs,
+            on_done=lambda num: sys.stderr.write(f"{num} of {options.shards} shards\n"),
+        )
+    total = made.requests.total() + made.last_requests.total()
+    sys.stdout.write(
+        f"{made.delivered:,} of {made.num_rows:,} rows, {made.num_shards:,} shards, {options.mode}: "
+        f"{total:,} requests, {total / made.num_rows:.4f} a row\n"
+        f"  all but the last: {made.elapsed_s:.0f} s, {options.jobs} at a time\n"
+    )
+    for who, requests, num in (("a shard", made.requests, made.num_shards - 1), ("the last", made.last_requests, 1)):
+        kinds = ", ".join(f"{count / num:.1f} {operation}" for operation, count in requests.most_common())
+        sys.stdout.write(f"  {who}: {requests.total() / num:.1f} requests ({kinds})\n")
+    sys.stdout.write(f"  the last: {made.last_s:.0f} s, {made.last_mib:.0f} MiB\n")
+    return made.delivered != made.num_rows
 
 
 def _run_load(run: Callable[[Path, float], Load], scale: float, *, as_json: bool) -> bool:
