@@ -16,7 +16,7 @@ import pytest
 
 from nanosft.data import attempts
 from nanosft.errors import StoreError
-from nanosft.store import local, local_files
+from nanosft.store import local, local_files, local_streams
 from nanosft.store.base import Directory
 from tests.chaos.faults import current
 
@@ -53,9 +53,10 @@ def simulated_stores(*, sleeps: bool = False) -> Iterator[None]:
         patch.setattr(local.LocalStore, "list_directory", _list_directory(local.LocalStore.list_directory))
         for name in ("open_read", "hold"):
             patch.setattr(local.LocalStore, name, _opened(name, getattr(local.LocalStore, name)))
-        patch.setattr(local._LocalWriter, "__enter__", _enter(local._LocalWriter.__enter__))
-        patch.setattr(local._LocalWriter, "__exit__", _exit(local._LocalWriter.__exit__))
-        patch.setattr(local, "open_temporary", _open_temporary(local_files.open_temporary))
+        patch.setattr(local_streams.LocalWriter, "__enter__", _enter(local_streams.LocalWriter.__enter__))
+        patch.setattr(local_streams.LocalWriter, "__exit__", _exit(local_streams.LocalWriter.__exit__))
+        for module in (local, local_streams):
+            patch.setattr(module, "open_temporary", _open_temporary(local_files.open_temporary))
         patch.setattr(attempts, "datetime", _Clock)
         patch.setattr(time, "time", lambda: tell() + current().clock_s)
         if not sleeps:

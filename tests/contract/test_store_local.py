@@ -16,7 +16,7 @@ import pytest
 
 from nanosft.errors import ConfigError, NanosftError, StoreError
 from nanosft.store import MissingObjectError, join_uri, open_object, open_store
-from nanosft.store.local import _to_error
+from nanosft.store.local_streams import to_error
 
 
 def list_files(folder: Path) -> list[str]:
@@ -153,7 +153,7 @@ def test_a_write_that_the_disk_cuts_short_puts_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_errors_say_what_to_do(number: int, kind: type[NanosftError], says: str) -> None:
-    error = _to_error(OSError(number, os.strerror(number)), "file:///data/key")
+    error = to_error(OSError(number, os.strerror(number)), "file:///data/key")
     assert type(error) is kind
     assert str(error).startswith("file:///data/key: ")
     assert says in str(error)

@@ -136,7 +136,7 @@ def test_a_disk_that_fills_up_in_mid_train_is_exit_75_and_the_run_goes_on_from_t
     def ask(_base: object, _world: World) -> dict[str, float]:
         asked.append(0)
         if len(asked) == 4:
-            monkeypatch.setattr("nanosft.store.local._sync", fill)
+            monkeypatch.setattr("nanosft.store.local_streams.sync_file", fill)
         return {}
 
     with pytest.raises(StoreError, match=r"No space left on device: free some space and run the same command again"):
