@@ -50,6 +50,7 @@ class Faults:
         doubled: Of results, that come twice.
         partial: Of requests, that fail, unbilled.
         broken: Of answers, whose JSON is broken.
+        low_score: Of a judge's scores, that are low.
     """
 
     lost: float = 0.0
@@ -63,6 +64,7 @@ class Faults:
     doubled: float = 0.0
     partial: float = 0.0
     broken: float = 0.0
+    low_score: float = 0.0
 
 
 @dataclass
@@ -107,9 +109,10 @@ class BatchStub:
         self.faults = faults or Faults()
         self.batches: dict[str, Batch] = {}
         self.calls: Counter[str] = Counter()
-        self.answered: Counter[str] = Counter()  # row-variant-attempt of each answer that was billed in a batch
+        self.answered: Counter[str] = Counter()  # names of requests (`RowRequest.name`) that were billed in a batch
         self.withheld: Counter[str] = Counter()  # as many of them, whose results are missing
         self.num_alone = 0
+        self.num_low_scores = 0
         self.on_call: Callable[[str], None] = lambda _call: None  # told of each, once it is carried out
         self._chat = Stub(self.plan, num, 0.0, {})
         self._files: dict[str, bytes] = {}
@@ -245,19 +248,30 @@ class BatchStub:
         self._draw.shuffle(batch.results)
 
     def _respond(self, name: str, fields: Mapping[str, Any], cost_pico: int) -> dict[str, Any]:
-        row, variant, _ = map(int, name.split("-"))
-        planned = plan_row(self.plan, row, variant)
+        row, variant, _, *tries = name.split("-")
+        planned = plan_row(self.plan, int(row), int(variant))
         assert orjson.dumps(planned.first_message)[1:-1].decode() in str(fields["messages"][-1]["content"])
         knowledge = self.plan.knowledge
-        text = orjson.dumps({"messages": write_conversation(planned, knowledge.name, knowledge.maker)}).decode()
+        value: dict[str, Any] = {"messages": write_conversation(planned, knowledge.name, knowledge.maker)}
+        if tries:
+            value = self._score(fields)
+        text = orjson.dumps(value).decode()
         if self._draw.random() < self.faults.broken:
-            text = text.replace('"content":', '"content"', 1)
+            text = text.replace('":', '"', 1)
         usage: dict[str, Any] = {"prompt_tokens": 4000, "completion_tokens": len(text) // 4}
         if self._states_costs:
             usage["cost"] = cost_pico / PICO
         message = {"role": "assistant", "content": text}
         body = {"model": "stub", "choices": [{"finish_reason": "stop", "message": message}], "usage": usage}
         return {"status_code": 200, "request_id": name, "body": body}
+
+    def _score(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        names = fields["response_format"]["json_schema"]["schema"]["required"]
+        score = {"reason": "well told", **dict.fromkeys(names[1:], 5)}
+        if self._draw.random() < self.faults.low_score:
+            score |= {"reason": "it stretches a fact", "faithful": 2}
+            self.num_low_scores += 1
+        return score
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
         is_ended = batch.num_polls >= self._num_polls

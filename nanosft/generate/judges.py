@@ -12,12 +12,11 @@ from nanosft.generate.provider import (
     Answer,
     ChatClient,
     ChatRequest,
-    Meter,
     Prices,
     unfence,
     write_fixed_part,
 )
-from nanosft.generate.rows import AskJudge, Judge
+from nanosft.generate.rows import AskJudge, Judge, JudgeBatches, KindMeter, WriteCase
 from nanosft.generate.writers import open_client, request_seed, sends_openrouter_fields
 from nanosft.knowledge import estimate_tokens
 from nanosft.quality.scores import (
@@ -117,7 +116,7 @@ def _judge_prices(settings: GenerateSettings, offers: Offers) -> dict[str, Price
 
 @asynccontextmanager
 async def open_judge(
-    settings: GenerateSettings, plan: Plan, meter: Meter | None, offers: Offers
+    settings: GenerateSettings, plan: Plan, meter: KindMeter | None, offers: Offers
 ) -> AsyncIterator[Judge | None]:
     """Who scores rows, while the context is open; None where no judge is set.
 
@@ -131,30 +130,32 @@ async def open_judge(
     limit = AdaptiveLimit(1 if is_local else settings.concurrency)
     prices = _judge_prices(settings, offers)
     models = () if is_local else (settings.judge_model,)
+    write = _write_cases(settings.judge_model, plan)
+    account = 0 if meter is None else meter.account
+    batches = None if is_local else JudgeBatches(settings.judge_model, write, account)
     async with open_client(settings, models=models, limit=limit, meter=meter, prices=prices) as client:
         yield Judge(
-            ask=_ask_client(client, settings.judge_model, plan, offers),
+            ask=_ask_client(client, write, OtherModels(offers), settings.judge_model),
             parse=lambda text: parse_score(unfence(text), _CRITERIA),
             limit=limit,
             min_score=settings.min_score,
             share=settings.judge_share,
             seed=settings.seed,
             timeout_s=settings.row_timeout_s,
+            batches=batches,
         )
 
 
-def _ask_client(client: ChatClient, model: str, plan: Plan, offers: Offers) -> AskJudge:
-    is_local = model == LOCAL_JUDGE
-    task, warn_of_others = write_task(plan.knowledge, _CRITERIA), OtherModels(offers)
-    score_format = make_score_format(_CRITERIA, max_reason_chars=LOCAL_REASON_CHARS if is_local else None)
+def _write_cases(model: str, plan: Plan) -> WriteCase:
+    task = write_task(plan.knowledge, _CRITERIA)
+    max_reason_chars = LOCAL_REASON_CHARS if model == LOCAL_JUDGE else None
+    score_format = make_score_format(_CRITERIA, max_reason_chars=max_reason_chars)
     fixed_part = write_fixed_part(task, model=model)
     num_tokens = estimate_tokens(task) + MAX_TOKENS
 
-    async def ask(
-        row: PlanRow, conversation: Conversation, number: int, on_failure: Callable[[Answer], None]
-    ) -> Answer:
+    def write(row: PlanRow, conversation: Conversation, number: int) -> ChatRequest:
         case = write_case(conversation, persona=row.persona.description, course=row.dynamic.description)
-        request = ChatRequest(
+        return ChatRequest(
             messages=[fixed_part, {"role": "user", "content": case}],
             response_format=score_format,
             max_tokens=MAX_TOKENS,
@@ -162,8 +163,16 @@ def _ask_client(client: ChatClient, model: str, plan: Plan, offers: Offers) -> A
             seed=request_seed(row, number),
             num_tokens=num_tokens,
         )
-        answer = await client.ask(request, on_failure=on_failure)
-        if not is_local:
+
+    return write
+
+
+def _ask_client(client: ChatClient, write: WriteCase, warn_of_others: OtherModels, model: str) -> AskJudge:
+    async def ask(
+        row: PlanRow, conversation: Conversation, number: int, on_failure: Callable[[Answer], None]
+    ) -> Answer:
+        answer = await client.ask(write(row, conversation, number), on_failure=on_failure)
+        if model != LOCAL_JUDGE:
             warn_of_others(model, answer.model)
         return answer
 

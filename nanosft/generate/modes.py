@@ -17,12 +17,14 @@ from nanosft.generate.batches import (
     OpenAiBatches,
     OpenBatch,
     OpenRouterBatches,
+    Requests,
+    RowRequest,
     TokenPrices,
 )
 from nanosft.generate.offers import Offers, OtherModels, find_prices
 from nanosft.generate.planning import PlanRow
-from nanosft.generate.provider import PromptTemplate, read_key, request_fields
-from nanosft.generate.rows import Budget, MakeSome, RowMaker
+from nanosft.generate.provider import ChatRequest, PromptTemplate, read_key, request_fields
+from nanosft.generate.rows import Budget, MakeSome, RowMaker, held_answer
 from nanosft.generate.writers import sends_openrouter_fields, write_request
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store
@@ -140,11 +142,6 @@ async def open_batches(
         http = BatchHttp(send, settings.base_url, settings.max_retries, key)
         openrouter = sends_openrouter_fields(settings)
 
-        def write_fields(row: PlanRow, attempt: int, rejections: Sequence[str]) -> dict[str, Any]:
-            request = write_request(settings, template, offers, row, attempt, rejections)
-            fields = request_fields(request, row.model, openrouter=openrouter)
-            return {name: value for name, value in fields.items() if name not in _FIELDS_OF_ONE}
-
         batcher = Batcher(
             api=OpenRouterBatches(http) if openrouter else OpenAiBatches(http),
             journal=batches.journal,
@@ -152,10 +149,8 @@ async def open_batches(
             taken=taken,
             shard=batches.shard,
             maker=maker,
-            write_fields=write_fields,
-            model_of=lambda row: row.model,
-            prices_of=partial(_token_prices, settings, offers),
-            on_answer=OtherModels(offers),
+            writing=_list_rows(settings, template, offers),
+            scoring=_list_scores(settings, offers, maker),
             budget=budget,
             policy=BatchPolicy(
                 size=settings.batch_size if batches.sends else 0,
@@ -168,9 +163,52 @@ async def open_batches(
         yield batcher.run
 
 
-def _token_prices(settings: GenerateSettings, offers: Offers, model: str) -> TokenPrices:
+def _list_rows(settings: GenerateSettings, template: PromptTemplate, offers: Offers) -> Requests:
+    """Requests of conversations."""
+
+    def write_fields(row: PlanRow, item: RowRequest) -> dict[str, Any]:
+        request = write_request(settings, template, offers, row, item.attempt, item.rejections)
+        return _to_fields(request, row.model, settings)
+
+    return Requests(
+        kind="rows",
+        model_of=lambda row: row.model,
+        write_fields=write_fields,
+        prices_of=partial(_token_prices, (settings.prompt_price_usd, settings.completion_price_usd), offers),
+        on_answer=OtherModels(offers),
+    )
+
+
+def _list_scores(settings: GenerateSettings, offers: Offers, maker: RowMaker) -> Requests | None:
+    """Requests of scores; None where there is no judge that is asked in batches."""
+    judge = None if maker.judge is None else maker.judge.batches
+    if judge is None:
+        return None
+
+    def write_fields(row: PlanRow, item: RowRequest) -> dict[str, Any]:
+        assert item.held is not None, "what is to be scored is held"
+        conversation = maker.checker.read(row, held_answer(item.held))
+        return _to_fields(judge.write(row, conversation, item.num_tries), judge.model, settings)
+
+    given = settings.judge_prompt_price_usd, settings.judge_completion_price_usd
+    return Requests(
+        kind="scores",
+        model_of=lambda _row: judge.model,
+        write_fields=write_fields,
+        prices_of=partial(_token_prices, given, offers),
+        on_answer=OtherModels(offers),
+        account=judge.account,
+    )
+
+
+def _to_fields(request: ChatRequest, model: str, settings: GenerateSettings) -> dict[str, Any]:
+    """The fields of a request of a batch, without its model."""
+    fields = request_fields(request, model, openrouter=sends_openrouter_fields(settings))
+    return {name: value for name, value in fields.items() if name not in _FIELDS_OF_ONE}
+
+
+def _token_prices(given: tuple[float | None, float | None], offers: Offers, model: str) -> TokenPrices:
     """What tokens of a batch cost where the provider does not say: as given, else as listed; nothing where unknown."""
-    given = settings.prompt_price_usd, settings.completion_price_usd
     card = offers.find(model)
     listed = card.batch_prices if card is not None and given == (None, None) else None
     prices = listed or find_prices(offers, model, given)

@@ -1,7 +1,7 @@
 """Runs of generate in batches: their services, one an output, whose calls count as the process's own.
 
-A service breaks some of its answers and gives some twice; `gone` forgets some of its batches as well. Its bill must be
-the manifest's cost, to the picodollar.
+A service breaks some of its answers and gives some twice; `gone` forgets some of its batches as well, and `judged` has
+what is accepted scored in batches too. Its bill must be the manifest's cost, to the picodollar.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.chaos.faults import SERVICE, current
 from tests.stub_batches import PICO, BatchStub, Faults
 from tests.stub_provider import KNOWLEDGE
 
-KINDS: Final = ("openrouter", "openai", "gone")
+KINDS: Final = ("openrouter", "openai", "gone", "openrouter judged", "openai judged", "gone judged")
 URL_VARIABLE: Final = "CHAOS_BATCHES"
 """Where a real process finds the service."""
 
@@ -35,8 +35,9 @@ def service_of(kind: str, out: str) -> BatchStub:
     """The service that a run's output is made by: new for a new output."""
     name = _name(out)
     if name not in _stubs:
-        is_gone, form = kind == "gone", "openai" if kind == "openai" else "openrouter"
-        faults = Faults(broken=0.15, doubled=0.1, gone=0.3 if is_gone else 0.0)
+        is_gone, form = "gone" in kind, "openai" if "openai" in kind else "openrouter"
+        low_score = 0.15 if "judged" in kind else 0.0
+        faults = Faults(broken=0.15, doubled=0.1, gone=0.3 if is_gone else 0.0, low_score=low_score)
         _stubs[name] = BatchStub(_NUM_ROWS + 1, form=form, faults=faults, num_polls=1, states_costs=form == "openai")
     return _stubs[name]
 
@@ -54,11 +55,13 @@ def run(kind: str, _inputs: str, out: str, variant: int) -> None:
         num=_NUM_ROWS + variant,
         model="stub",
         base_url=os.environ.get(URL_VARIABLE, "http://stub/v1"),
-        openrouter_fields=kind != "openai",
+        openrouter_fields="openai" not in kind,
         mode="batch",
         batch_size=_BATCH_ROWS,
         batch_rest=0,
         batch_poll_s=0.001,
+        judge_model="judge" if "judged" in kind else None,
+        min_score=3 if "judged" in kind else None,
     )
 
     @asynccontextmanager
@@ -69,12 +72,12 @@ def run(kind: str, _inputs: str, out: str, variant: int) -> None:
         yield send
 
     open_real = URL_VARIABLE in os.environ
-    believes_s = 0.0 if kind == "gone" else look._GONE_AFTER_S
+    believes_s = 0.0 if "gone" in kind else look._GONE_AFTER_S
     with (
         mock.patch.dict(vars(provider), {} if open_real else {"open_http": open_http}),
         mock.patch.multiple(look, _GONE_AFTER_S=believes_s, _PAUSE_S=0.0),
     ):
-        for is_last in [False] * (_MOST_RUNS if kind == "gone" else 0) + [True]:
+        for is_last in [False] * (_MOST_RUNS if "gone" in kind else 0) + [True]:
             try:
                 generate_stage.run_generate(settings)
             except ProviderError:  # three batches in a row that bring nothing end a run: it is started again

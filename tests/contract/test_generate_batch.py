@@ -1,26 +1,29 @@
 """Batches through the stage: what lies in the store and on the bill, whatever the provider does."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
 
-from nanosft.data import read_conversations, read_manifest
+from nanosft.data import read_conversations
 from nanosft.errors import BatchesPendingError, ConfigError, CreditError, ProviderError
 from nanosft.generate import provider
 from nanosft.generate.stage import run_generate
-from nanosft.manifest import Manifest
-from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
+from tests.batching import (
+    FORMS,
+    NUM,
+    cost_pico,
+    lines_of,
+    manifest_of,
+    put_in_place_of_http,
+    rows_of,
+    settings,
+)
 from tests.chaos.explore import explore
 from tests.chaos.stages import STAGES
 from tests.stub_batches import PICO, BatchStub, Faults
-from tests.stub_provider import KNOWLEDGE, PRICE_USD
-
-NUM = 60
-FORMS = ("openrouter", "openai")
+from tests.stub_provider import PRICE_USD
 
 
 @pytest.fixture
@@ -30,54 +33,7 @@ def out(tmp_path) -> str:
 
 @pytest.fixture
 def use(monkeypatch):
-    """Puts a stub in the place of HTTP."""
-
-    def put(stub: BatchStub) -> BatchStub:
-        @asynccontextmanager
-        async def open_http(*_: object, **__: object) -> AsyncIterator[provider.Send]:
-            yield stub.send
-
-        monkeypatch.setitem(vars(provider), "open_http", open_http)
-        monkeypatch.setattr("nanosft.generate.batches.http._WAIT_BASE_S", 0.0)
-        return stub
-
-    return put
-
-
-def settings(out: str, **changes: Any) -> GenerateSettings:
-    values = {
-        "out": out,
-        "knowledge": KNOWLEDGE,
-        "num": NUM,
-        "model": "stub",
-        "base_url": "http://stub/v1",
-        "mode": "batch",
-        "batch_size": 25,
-        "batch_rest": 3,
-        "batch_poll_s": 0.001,
-        "openrouter_fields": True,
-        **changes,
-    }
-    return GenerateSettings(**values)
-
-
-def manifest_of(out: str) -> Manifest:
-    manifest = read_manifest(open_store(out))
-    assert manifest is not None
-    return manifest
-
-
-def rows_of(out: str) -> list[int]:
-    return sorted(conversation.meta["row"] for conversation in read_conversations(out))
-
-
-def lines_of(out: str, prefix: str) -> list[dict[str, Any]]:
-    store = open_store(out)
-    return [orjson.loads(line) for info in store.list(prefix) for line in store.read(info.key).splitlines()]
-
-
-def cost_pico(out: str) -> int:
-    return round((manifest_of(out).cost_usd or 0) * PICO)
+    return lambda stub: put_in_place_of_http(monkeypatch, stub)
 
 
 @pytest.mark.parametrize("states_costs", [False, True])
@@ -220,15 +176,6 @@ def test_an_answer_of_another_model_is_told_once_and_named_in_every_rows_meta(ou
     run_generate(settings(out, model="a/asked", num=10))
     assert caplog.text.count("a/asked was asked, and stub answered") == 1
     assert {(row.meta["model"], row.meta["asked"]) for row in read_conversations(out)} == {("stub", "a/asked")}
-
-
-def test_a_judge_scores_one_by_one_what_came_in_batches(out, use):
-    stub = use(BatchStub(NUM))
-    counts = run_generate(settings(out, judge_model="judge", min_score=3)).counts
-    assert counts["judge"]["rows"] == {"scored": NUM, "unscored": 0, "refused": 0}
-    assert stub.num_alone == NUM
-    assert cost_pico(out) == stub.billed_pico
-    assert round(counts["judge"]["cost_usd"] * PICO) == NUM * round(PRICE_USD * PICO)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Batches in the store: each is written down before the provider learns of it, and again with all that follows.
 
-    batches/<num shards>/<shard>-<sequence>.json           its record: key and rows, put if absent, before it is sent
+    batches/<num shards>/<shard>-<sequence>.json           its record: key and rows, with their answers where these
+                                                           are to be scored; put if absent, before it is sent
     batches/<num shards>/<shard>-<sequence>.sent.json      the provider's id of it, and its base URL
     batches/<num shards>/<shard>-<sequence>.results.jsonl  a result a row, with its cost; deleted when all are in parts
     batches/<num shards>/<shard>-<sequence>.done.json      all its rows are in parts: nothing is left to do; says so
@@ -20,6 +21,7 @@ import orjson
 
 from nanosft.errors import DataError
 from nanosft.generate.batches.record import (
+    BatchKind,
     BatchRecord,
     RowRequest,
     RowResult,
@@ -85,10 +87,10 @@ class Journal:
         is_open = {name: _RECORD in found and _DONE not in found for name, found in suffixes.items()}
         return [self._read(name, suffixes[name]) for name in sorted(suffixes) if is_open[name]]
 
-    def put(self, model: str, requests: Sequence[RowRequest], held_usd: float) -> BatchRecord | None:
+    def put(self, kind: BatchKind, model: str, requests: Sequence[RowRequest], held_usd: float) -> BatchRecord | None:
         """Record a batch that is about to be sent; None where another process of the shard has recorded one."""
         name = f"{self.shard[0]}/{self.shard[1]:05d}-{self._next:06d}"
-        record = BatchRecord(name, uuid.uuid4().hex, model, time.time(), held_usd, tuple(requests))
+        record = BatchRecord(name, uuid.uuid4().hex, model, time.time(), held_usd, tuple(requests), kind)
         try:
             if not self.store.write_if_absent(BATCHES + name + _RECORD, record.to_bytes()):
                 return None

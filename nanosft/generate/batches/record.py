@@ -3,9 +3,9 @@
 A batch's record is all that is needed to send it again as it was: whoever finds it makes the same requests of it.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -13,6 +13,8 @@ from nanosft.errors import DataError
 from nanosft.generate.records import RowState
 from nanosft.generate.rows import Job
 
+BatchKind = Literal["rows", "scores"]
+"""What a batch asks for: conversations, or a judge's scores of some."""
 _KEY_CHARS_IN_ID: Final = 12
 
 
@@ -26,6 +28,8 @@ class RowRequest:
         attempt: Answers to this prompt that were rejected.
         last_variant: The last prompt to try.
         rejections: Why they were, latest last.
+        held: The record of the answer that is to be scored; None where one is to be written.
+        num_tries: Answers of the judge about it that could not be read.
     """
 
     row: int
@@ -33,16 +37,34 @@ class RowRequest:
     attempt: int
     last_variant: int
     rejections: tuple[str, ...] = ()
+    held: Mapping[str, Any] | None = None
+    num_tries: int = 0
 
     @classmethod
     def of(cls, job: Job) -> "RowRequest":
-        """The next request of a row."""
-        state = job.state
-        return cls(job.row, state.prompt_variant, state.num_rejected, job.last_variant, tuple(state.details))
+        """The next request of a row: to have its answer scored, where it has one."""
+        state, held = job.state, job.state.waiting
+        num_tries = 0 if held is None else state.num_tries
+        rejections = tuple(state.details)
+        return cls(job.row, state.prompt_variant, state.num_rejected, job.last_variant, rejections, held, num_tries)
 
     def to_job(self) -> Job:
         """The row as it was when the batch was made."""
-        return Job(self.row, RowState(self.prompt_variant, self.attempt, list(self.rejections)), self.last_variant)
+        state = RowState(self.prompt_variant, self.attempt, list(self.rejections), self.held)
+        for _ in range(self.num_tries):
+            state.add_try()
+        return Job(self.row, state, self.last_variant)
+
+    @property
+    def name(self) -> str:
+        """Row, prompt variant, attempt, and which try of the judge it is: no other request has it."""
+        written = f"{self.row}-{self.prompt_variant}-{self.attempt}"
+        return written if self.held is None else f"{written}-judge{self.num_tries}"
+
+    def to_list(self) -> list[Any]:
+        """What `_parse_request` reads."""
+        values = [self.row, self.prompt_variant, self.attempt, self.last_variant, self.rejections]
+        return values if self.held is None else [*values, self.held, self.num_tries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +78,7 @@ class BatchRecord:
         created_s: When it was recorded, in seconds since 1970.
         held_usd: What the budget holds for it; 0 without a budget.
         requests: In the order in which they are sent.
+        kind: What is asked for; in an object that does not say so, rows.
     """
 
     name: str
@@ -64,6 +87,7 @@ class BatchRecord:
     created_s: float
     held_usd: float
     requests: tuple[RowRequest, ...]
+    kind: BatchKind = "rows"
 
     @property
     def shard(self) -> tuple[int, int]:
@@ -72,20 +96,18 @@ class BatchRecord:
         return int(num_shards), int(rest.partition("-")[0])
 
     def custom_id(self, request: RowRequest) -> str:
-        """What the provider calls a request: row, prompt variant, attempt, and a part of the key."""
-        return f"{request.row}-{request.prompt_variant}-{request.attempt}-{self.key[:_KEY_CHARS_IN_ID]}"
+        """What the provider calls a request: its name, and a part of the key."""
+        return f"{request.name}-{self.key[:_KEY_CHARS_IN_ID]}"
 
     def to_bytes(self) -> bytes:
         """The object that `parse_record` reads."""
-        requests = [
-            [item.row, item.prompt_variant, item.attempt, item.last_variant, item.rejections] for item in self.requests
-        ]
         value = {
+            "kind": self.kind,
             "key": self.key,
             "model": self.model,
             "created_s": self.created_s,
             "held_usd": self.held_usd,
-            "requests": requests,
+            "requests": [item.to_list() for item in self.requests],
         }
         return orjson.dumps(value)
 
@@ -120,16 +142,29 @@ def parse_record(name: str, data: bytes, *, where: str) -> BatchRecord:
     """
     try:
         value = orjson.loads(data)
-        requests = tuple(
-            RowRequest(int(row), int(variant), int(attempt), int(last), tuple(map(str, rejections)))
-            for row, variant, attempt, last, rejections in value["requests"]
-        )
         created_s, held_usd = float(value["created_s"]), float(value["held_usd"])
-        record = BatchRecord(name, str(value["key"]), str(value["model"]), created_s, held_usd, requests)
+        kind: BatchKind = "scores" if value.get("kind") == "scores" else "rows"
+        requests = tuple(_parse_request(*item, is_scored=kind == "scores") for item in value["requests"])
+        record = BatchRecord(name, str(value["key"]), str(value["model"]), created_s, held_usd, requests, kind)
         assert record.shard, "a name has a shard"
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(f"{where}: not a batch's record: remove it if no batch is with the provider") from exc
     return record
+
+
+def _parse_request(
+    row: Any, variant: Any, attempt: Any, last: Any, rejections: Any, *scored: Any, is_scored: bool
+) -> RowRequest:
+    """What `RowRequest.to_list` gave.
+
+    Raises:
+        TypeError: It is none.
+    """
+    request = RowRequest(int(row), int(variant), int(attempt), int(last), tuple(map(str, rejections)))
+    if not is_scored:
+        return request
+    held, num_tries = scored
+    return replace(request, held=dict(held), num_tries=int(num_tries))
 
 
 def encode_results(results: Iterable[RowResult]) -> bytes:

@@ -1,8 +1,9 @@
 """What is kept of a run in the store, so that nothing paid for is lost or bought twice.
 
 `totals` says what is kept of each answer and sums it up, `judgements` the same of a judge's, in `money` that adds up
-exactly; `parts` flushes lines and reads back what earlier runs flushed, `repeats` knows what two processes have both
-put; `plans` are the records of a plan as it grows; `finalize` puts the manifests of shards and of the data set.
+exactly; `parts` flushes lines and reads back what earlier runs flushed, of one row as its `row_state`, and `repeats`
+knows what two processes have both put; `plans` are the records of a plan as it grows; `finalize` puts the manifests of
+shards and of the data set.
 """
 
 from nanosft.generate.records.attempts import attempt_of, is_of_another_shard, name_attempt
@@ -15,7 +16,6 @@ from nanosft.generate.records.parts import (
     Part,
     PartBuffer,
     PlanState,
-    RowState,
     read_records,
     read_state,
 )
@@ -28,6 +28,7 @@ from nanosft.generate.records.plans import (
     read_plans,
     register_plan,
 )
+from nanosft.generate.records.row_state import RowState
 from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, reject_record, row_meta
 
 __all__ = [

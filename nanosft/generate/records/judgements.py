@@ -21,7 +21,9 @@ KIND_KEY: Final = "kind"
 JUDGEMENT: Final = "judgement"
 """The kind of a record that is a judge's answer alone: no answer of the writer was rejected by it."""
 HELD: Final = "held"
-"""The kind of a record that keeps an accepted answer, for a later run to have it scored."""
+"""The kind of a record that keeps an accepted answer until it is scored: by a judge's batch, or by a later run."""
+TRIED_KEY: Final = "tried_attempt"
+"""What a judge's answer that counts as a try calls the attempt that it is about."""
 
 
 def judge_meta(score: Score | None, answer: Answer) -> dict[str, Any]:
@@ -32,10 +34,16 @@ def judge_meta(score: Score | None, answer: Answer) -> dict[str, Any]:
     return {"model": answer.model, "scores": dict(score.values), "reason": score.reason, **usage_of(answer)}
 
 
-def judgement_record(answer: Answer, *, row: int, cell: str, prompt_variant: int) -> dict[str, Any]:
-    """What is kept of a judge's answer that is no score; the conversation that it is of is asked about again."""
+def judgement_record(
+    answer: Answer, *, row: int, cell: str, prompt_variant: int, tried_attempt: int | None = None
+) -> dict[str, Any]:
+    """What is kept of a judge's answer that is no score; the conversation that it is of is asked about again.
+
+    `tried_attempt` is None where no answer came, so that the judge lost no try by it.
+    """
     problem = answer.problem
     kind = problem.kind if problem is not None else "unreadable"
+    tried = {} if tried_attempt is None else {TRIED_KEY: tried_attempt}
     return {
         KIND_KEY: JUDGEMENT,
         "row": row,
@@ -47,6 +55,7 @@ def judgement_record(answer: Answer, *, row: int, cell: str, prompt_variant: int
         "given_up": False,
         "judge": {"model": answer.model, **usage_of(answer)},
         "raw": answer.raw,
+        **tried,
     }
 
 

@@ -20,9 +20,10 @@ import orjson
 
 from nanosft.errors import DataError
 from nanosft.generate.records.attempts import attempt_of
-from nanosft.generate.records.judgements import HELD, KIND_KEY, judge_pico
+from nanosft.generate.records.judgements import judge_pico
 from nanosft.generate.records.money import pico_of
 from nanosft.generate.records.repeats import Repeats
+from nanosft.generate.records.row_state import RowState
 from nanosft.generate.records.totals import BATCH_KEY, PROMPT_VARIANT_KEY, Tally
 from nanosft.manifest import ManifestObject
 from nanosft.store import Store, open_store
@@ -95,39 +96,6 @@ class PartBuffer:
         for part in parts:
             self.put(folder, part)
         return f"{folder.uri}: copy its folders into --out before the same command runs again"
-
-
-@dataclass
-class RowState:
-    """What earlier answers to one row left.
-
-    Attributes:
-        prompt_variant: Its latest prompt.
-        num_rejected: Answers to that prompt that were rejected.
-        details: Why they were, latest last.
-        held: The record of an accepted answer that waits for its score, whichever was held last.
-    """
-
-    prompt_variant: int = 0
-    num_rejected: int = 0
-    details: list[str] = field(default_factory=list)
-    held: Mapping[str, Any] | None = None
-
-    @property
-    def waiting(self) -> Mapping[str, Any] | None:
-        """The record of an answer that is to be scored before another is asked for; None where there is none."""
-        now = (self.prompt_variant, self.num_rejected)
-        is_due = self.held is not None and (self.held[PROMPT_VARIANT_KEY], self.held["held_attempt"]) == now
-        return self.held if is_due else None
-
-    def begin_variant(self, prompt_variant: int) -> None:
-        """Go on with another prompt, whose answers are not told why those before were rejected."""
-        self.prompt_variant, self.num_rejected, self.details = prompt_variant, 0, []
-
-    def add_rejection(self, detail: str) -> None:
-        """Count one more rejected answer to the latest prompt."""
-        self.num_rejected += 1
-        self.details.append(detail)
 
 
 @dataclass
@@ -205,7 +173,7 @@ def read_state(
             if row in shard and not repeats.has(record, part.attempt):
                 state.tally.add_reject(record)
                 if not state.accepted[row]:
-                    _add_rejection(state.rows.setdefault(row, RowState()), record)
+                    state.rows.setdefault(row, RowState()).add_record(record)
     return state
 
 
@@ -287,16 +255,6 @@ def _is_row(record: Mapping[str, Any]) -> bool:
 def _add_taken(state: PlanState, record: Mapping[str, Any], row: int) -> None:
     if (taken := state.taken.get(record.get(BATCH_KEY, ""))) is not None:
         taken.add(row)
-
-
-def _add_rejection(row: RowState, record: Mapping[str, Any]) -> None:
-    prompt_variant = record[PROMPT_VARIANT_KEY]
-    if prompt_variant > row.prompt_variant:
-        row.begin_variant(prompt_variant)
-    if record.get(KIND_KEY) == HELD:
-        row.held = record
-    elif prompt_variant == row.prompt_variant and record["attempt"] is not None:
-        row.add_rejection(record["detail"])
 
 
 def _row_of(record: Mapping[str, Any], num: int, where: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from nanosft.generate.records.totals import BATCH_KEY, PROMPT_VARIANT_KEY, Tally
+from nanosft.generate.records.totals import BATCH_KEY, HELD_ATTEMPT_KEY, PROMPT_VARIANT_KEY, Tally
 
 
 class Repeats:
@@ -38,4 +38,5 @@ class Repeats:
 
 
 def _name(record: Mapping[str, Any]) -> tuple[int, ...]:
-    return record["row"], record[PROMPT_VARIANT_KEY], -1 if record["attempt"] is None else record["attempt"]
+    attempt = record.get(HELD_ATTEMPT_KEY, record["attempt"])  # whether it was held or scored at once, it is one answer
+    return record["row"], record[PROMPT_VARIANT_KEY], -1 if attempt is None else attempt

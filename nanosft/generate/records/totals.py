@@ -14,6 +14,8 @@ BATCH_KEY: Final = "batch"
 """What stored rows and rejects call the batch that their answer came with; absent where it was asked for alone."""
 PROMPT_VARIANT_KEY: Final = "fresh"
 """What stored rows and rejects call their prompt variant; sets begun by any version go on with it."""
+HELD_ATTEMPT_KEY: Final = "held_attempt"
+"""What a held answer's record calls its attempt: none is lost by it."""
 
 
 def row_meta(answer: Answer, *, row: int, cell: str, prompt_variant: int, attempt: int, source: str) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def reject_record(
 
 
 def held_record(answer: Answer, *, row: int, cell: str, prompt_variant: int, attempt: int) -> dict[str, Any]:
-    """What is kept of an accepted answer whose score never came: a later run has it scored, and pays for no other.
+    """What is kept of an accepted answer that waits for its score: whoever has it scored pays for no other.
 
     Its cost stands here, so that the row or the reject that it becomes costs nothing.
     """
@@ -75,7 +77,7 @@ def held_record(answer: Answer, *, row: int, cell: str, prompt_variant: int, att
         reasons=("judge/held",),
         detail="accepted, and to be scored",
     )
-    return {**record, KIND_KEY: HELD, "held_attempt": attempt}
+    return {**record, KIND_KEY: HELD, HELD_ATTEMPT_KEY: attempt}
 
 
 @dataclass

@@ -1,17 +1,19 @@
 """Rows in flight: asked for, checked, asked for again, under a budget.
 
 `runner` keeps many rows going in one event loop; `row` is one row's way to a conversation; `checker` accepts or
-rejects an answer; `judge` is the model that scores what was accepted; `admission` lets no request be
-sent before what it may cost is reserved, for which `budget` has the `ledger` in the store.
+rejects an answer; `judge` is the model that scores what was accepted; `lines` are what is put down of both.
+`admission` lets no request be sent before what it may cost is reserved, for which `budget` has the `ledger` in the
+store.
 """
 
-from nanosft.generate.rows.admission import Cap
+from nanosft.generate.rows.admission import Cap, KindMeter
 from nanosft.generate.rows.budget import Budget
 from nanosft.generate.rows.checker import AnswerChecker, make_index
-from nanosft.generate.rows.judge import AskJudge, Judge
+from nanosft.generate.rows.judge import AskJudge, Judge, JudgeBatches, WriteCase
 from nanosft.generate.rows.known import filling
 from nanosft.generate.rows.ledger import read_ledgers, split_budget
-from nanosft.generate.rows.row import Ask, AskAgain, Job, RetryPolicy, RowMaker, iter_jobs
+from nanosft.generate.rows.lines import held_answer
+from nanosft.generate.rows.row import Ask, AskAgain, AwaitsScore, Job, RetryPolicy, RowMaker, iter_jobs
 from nanosft.generate.rows.runner import MakeSome, Runner, ShardResult, Timing
 
 __all__ = [
@@ -19,17 +21,22 @@ __all__ = [
     "Ask",
     "AskAgain",
     "AskJudge",
+    "AwaitsScore",
     "Budget",
     "Cap",
     "Job",
     "Judge",
+    "JudgeBatches",
+    "KindMeter",
     "MakeSome",
     "RetryPolicy",
     "RowMaker",
     "Runner",
     "ShardResult",
     "Timing",
+    "WriteCase",
     "filling",
+    "held_answer",
     "iter_jobs",
     "make_index",
     "read_ledgers",

@@ -65,11 +65,6 @@ class Admission(ABC):
         self._one_ended = asyncio.Event()
 
     @property
-    def mean_cost_usd(self) -> float:
-        """What an answer is taken to cost: the mean of those that came."""
-        return self._accounts[0].mean_cost_usd
-
-    @property
     def spent_usd(self) -> float:
         """What is taken to be spent on requests that have ended."""
         return sum(account.spent_usd for account in self._accounts)

@@ -56,7 +56,7 @@ class Budget(Admission):
         self._share = share
         self._entry = entry or LedgerEntry()
 
-    async def hold(self, most: int) -> tuple[int, float]:
+    async def hold(self, most: int, account: int = 0) -> tuple[int, float]:
         """Reserve for a batch: how many of at most `most` requests the share allows, and the dollars held for them.
 
         The dollars are held through the end of this process: whoever learns what the batch cost calls `settle`.
@@ -65,12 +65,12 @@ class Budget(Admission):
             CreditError: The share allows none.
             NoConditionalPutError: The store cannot keep a budget.
         """
-        cost_usd = max(self.mean_cost_usd, MIN_COST_USD)
+        cost_usd = max(self._accounts[account].mean_cost_usd, MIN_COST_USD)
         async with self._lock:
             while True:
-                left_usd = self._share.usd - self._entry.reserved_usd - self._lacks(num=0)
+                left_usd = self._share.usd - self._entry.reserved_usd - self._lacks(account, num=0)
                 num = min(most, max(1, int((left_usd + ROUND_USD) / cost_usd)))
-                if (lacking_usd := self._lacks(num=num)) <= ROUND_USD:
+                if (lacking_usd := self._lacks(account, num)) <= ROUND_USD:
                     break
                 try:
                     await self._reserve(lacking_usd)
@@ -85,11 +85,11 @@ class Budget(Admission):
         self._reserved_usd += held_usd
         self._held_usd += held_usd
 
-    def settle(self, held_usd: float, costs_usd: Iterable[float | None]) -> None:
+    def settle(self, held_usd: float, costs_usd: Iterable[float | None], account: int = 0) -> None:
         """A batch has ended: what its requests cost takes the place of what was held."""
         self._held_usd -= held_usd
         for cost_usd in costs_usd:
-            self.spend(cost_usd)
+            self.spend(cost_usd, account)
         self._end_one()
 
     def close(self) -> None:

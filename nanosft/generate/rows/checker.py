@@ -36,7 +36,7 @@ class Rejection:
 
 
 Verdict = Conversation | Rejection
-_Waiting = tuple[PlanRow, Answer, asyncio.Future[Verdict]]
+_Waiting = tuple[PlanRow, Answer, bool, asyncio.Future[Verdict]]
 
 
 class AnswerChecker:
@@ -64,17 +64,30 @@ class AnswerChecker:
         self._waits_for_index = False
         self._waiting: deque[_Waiting] = deque()
 
-    async def check(self, row: PlanRow, answer: Answer) -> Verdict:
-        """The conversation, folded as the gates say and with what they report in its meta, or why there is none."""
+    async def check(self, row: PlanRow, answer: Answer, *, is_known: bool = False) -> Verdict:
+        """The conversation, folded as the gates say and with what they report in its meta, or why there is none.
+
+        Args:
+            row: Its row.
+            answer: The answer.
+            is_known: It was accepted before, and not forgotten since: it is not compared with itself.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Verdict] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._check_some)
-        self._waiting.append((row, answer, future))
+        self._waiting.append((row, answer, is_known, future))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             return await future  # the process ends, but the answer is paid for: a moment, and it is kept
+
+    def read(self, row: PlanRow, answer: Answer) -> Conversation:
+        """The conversation of an answer that `check` has accepted, by this process or an earlier one."""
+        verdict = check_answer(row, answer, self._context)
+        if isinstance(verdict, Conversation):
+            return verdict
+        return _parse(row, answer)  # accepted by the gates of another version
 
     def forget(self, conversation: Conversation) -> None:
         """Take back what `check` has accepted: the next answer may say nearly the same."""
@@ -93,13 +106,14 @@ class AnswerChecker:
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._check_some)
         try:
-            verdicts = self._compare([check_answer(row, answer, self._context) for row, answer, _ in batch])
+            verdicts = [check_answer(row, answer, self._context) for row, answer, _, _ in batch]
+            self._compare(verdicts, [is_known for _, _, is_known, _ in batch])
         except Exception as exc:  # noqa: BLE001 - a defect of a gate: it ends the run where the answer is awaited
-            for _, _, future in batch:
+            for *_, future in batch:
                 if not future.done():
                     future.set_exception(exc)
             return
-        for (_, _, future), verdict in zip(batch, verdicts, strict=True):
+        for (*_, future), verdict in zip(batch, verdicts, strict=True):
             if not future.done():
                 future.set_result(verdict)
 
@@ -107,20 +121,23 @@ class AnswerChecker:
         self._waits_for_index = False
         self._check_some()
 
-    def _compare(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """The verdicts, with near-duplicates rejected; the others are remembered."""
-        clean = [place for place, verdict in enumerate(verdicts) if isinstance(verdict, Conversation)]
-        if self._index is None or not clean:
-            return verdicts
+    def _compare(self, verdicts: list[Verdict], are_known: Sequence[bool]) -> None:
+        """Put rejections in the place of near-duplicates; the others are remembered."""
+        new = {
+            place: verdict
+            for place, verdict in enumerate(verdicts)
+            if isinstance(verdict, Conversation) and not are_known[place]
+        }
+        if self._index is None or not new:
+            return
         if self._filled is not None:
             self._filled.result()  # raises what reading has met
-        texts = [normalize_text(verdict) for verdict in verdicts if isinstance(verdict, Conversation)]
-        for place, found in zip(clean, self._index.find_or_add_all(texts), strict=True):
+        texts = [normalize_text(verdict) for verdict in new.values()]
+        for place, found in zip(new, self._index.find_or_add_all(texts), strict=True):
             if found is not None and found < self._num_examples:
                 verdicts[place] = Rejection(("near_duplicate/example",), _NEAR_EXAMPLE)
             elif found is not None:
                 verdicts[place] = Rejection(("near_duplicate/shard",), _NEAR_DUPLICATE)
-        return verdicts
 
 
 def make_index(threshold: float, examples: Sequence[Conversation]) -> NearDuplicateIndex:
@@ -136,8 +153,7 @@ def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
     if answer.problem is not None:
         return Rejection((answer.problem.kind,), answer.problem.detail)
     try:
-        before = (Message("system", row.system),) if row.system else ()
-        conversation = Conversation((*before, *parse_messages(answer.text)))
+        conversation = _parse(row, answer)
     except BadAnswerError as exc:
         return Rejection((exc.problem.kind,), exc.problem.detail)
     verdict = check(
@@ -151,3 +167,9 @@ def check_answer(row: PlanRow, answer: Answer, context: Context) -> Verdict:
         return Rejection(verdict.reasons, verdict.explain())
     reported = {defect.name: defect.detail for defect in verdict.defects}
     return verdict.conversation.with_meta(reported=reported) if reported else verdict.conversation
+
+
+def _parse(row: PlanRow, answer: Answer) -> Conversation:
+    """The conversation that an answer is, after the row's system message. Raises as `parse_messages`."""
+    before = (Message("system", row.system),) if row.system else ()
+    return Conversation((*before, *parse_messages(answer.text)))

@@ -7,29 +7,27 @@ request may be sent, and is told at once of every answer that was paid for and r
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nanosft.conversation import Conversation
 from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow
-from nanosft.generate.provider import Answer, Usage
-from nanosft.generate.records import (
-    ASKED_KEY,
-    BATCH_KEY,
-    PlanState,
-    RowState,
-    held_record,
-    judge_meta,
-    judgement_record,
-    reject_record,
-    row_meta,
-)
-from nanosft.generate.rows.checker import AnswerChecker, Rejection
+from nanosft.generate.provider import Answer
+from nanosft.generate.records import PlanState, RowState, judge_meta
+from nanosft.generate.rows.checker import AnswerChecker, Rejection, Verdict
 from nanosft.generate.rows.judge import Judge
-from nanosft.quality.scores import LOW_SCORE
+from nanosft.generate.rows.lines import (
+    failure_line,
+    held_answer,
+    held_line,
+    judgement_line,
+    meta_of,
+    reject_line,
+)
+from nanosft.quality.scores import LOW_SCORE, NUM_TRIES, Score
 
 Ask = Callable[[PlanRow, int, Sequence[str], Callable[[Answer], None]], Awaitable[Answer]]
 """Ask for a row: its plan row, the attempt, why earlier answers were rejected, and who is told of billed failures."""
@@ -82,6 +80,11 @@ class AskAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitsScore:
+    """An answer was accepted and is held in the store: the judge is to be asked about it."""
+
+
+@dataclass(frozen=True, slots=True)
 class RowMaker:
     """Makes rows, each independently of all others.
 
@@ -102,6 +105,8 @@ class RowMaker:
     judge: Judge | None
     row_timeout_s: float
     source: str
+    _known: set[int] = field(default_factory=set, init=False)
+    """Rows whose held answer the checker has accepted in this process, and not forgotten."""
 
     async def make(self, job: Job, open_slot: OpenSlot, on_reject: OnReject) -> Conversation | None:
         """The row's conversation once an answer is accepted; None when the row is given up.
@@ -120,7 +125,7 @@ class RowMaker:
         while True:
             row = self.next_prompt(job)
             if job.state.waiting is not None:
-                answer = _held_answer(job.state.waiting)
+                answer = held_answer(job.state.waiting)
             else:
                 answer, seconds = await self._ask(row, job.state, self.row_timeout_s - used_s, open_slot, on_reject)
                 used_s += seconds
@@ -131,7 +136,8 @@ class RowMaker:
     def next_prompt(self, job: Job) -> PlanRow:
         """What the row is asked with next; its state goes on to another prompt where one has had all its answers."""
         state = job.state
-        if state.num_rejected >= self.retries.answers_per_prompt and state.prompt_variant < job.last_variant:
+        is_used_up = state.num_rejected >= self.retries.answers_per_prompt and state.waiting is None
+        if is_used_up and state.prompt_variant < job.last_variant:
             state.begin_variant(state.prompt_variant + 1)
         return self.plan_row(job.row, state.prompt_variant)
 
@@ -147,52 +153,122 @@ class RowMaker:
             on_reject: Gets the record of a rejected answer.
             batch: Name of the batch that the answer came with; None: it was asked for alone.
         """
-        state = job.state
-        verdict = await self.judge_answer(row, state, answer, on_reject, batch=batch)
-        if isinstance(verdict, Conversation):
-            return verdict
-        is_last = state.num_rejected + 1 >= self.retries.answers_per_prompt
-        given_up = is_last and state.prompt_variant >= job.last_variant
-        on_reject(_reject(row, state.num_rejected, answer, verdict, given_up=given_up, batch=batch))
-        state.add_rejection(verdict.detail)
-        return None if given_up else AskAgain()
+        verdict = await self._judge(row, job.state, answer, on_reject, batch)
+        return self._end(job, row, answer, verdict, on_reject, batch)
+
+    async def hold(
+        self, job: Job, row: PlanRow, answer: Answer, on_reject: OnReject, *, batch: str | None = None
+    ) -> Conversation | AskAgain | AwaitsScore | None:
+        """As `take`, but the judge is not asked: an accepted answer that is to be scored is put down, to be settled.
+
+        An answer that is held already is put through the gates anew, and not put down again.
+        """
+        verdict = await self._check(row, job.state, answer, batch)
+        if isinstance(verdict, Rejection) or not self._is_due(row):
+            return self._end(job, row, answer, verdict, on_reject, batch)
+        self._put_down(row, job.state, answer, on_reject, batch)
+        self._known.add(row.row)
+        return AwaitsScore()
+
+    async def settle(
+        self, job: Job, row: PlanRow, judged: Answer, on_reject: OnReject, *, batch: str
+    ) -> Conversation | AskAgain | AwaitsScore | None:
+        """What becomes of a held answer by what the judge's batch brought of it; AwaitsScore: it cannot be read."""
+        assert job.state.held is not None, "what is scored in a batch was held before"
+        answer = held_answer(job.state.held)
+        verdict = await self._check(row, job.state, answer, batch)
+        if isinstance(verdict, Rejection):  # nearly repeats what was accepted meanwhile: the score is of no use
+            on_reject(judgement_line(row, judged, batch=batch))
+            return self._end(job, row, answer, verdict, on_reject, batch)
+        assert self.judge is not None, "who asked has a judge"
+        score = self.judge.read(judged)
+        if score is None:
+            self._add_try(row, job.state, judged, on_reject, batch)
+            if job.state.num_tries < NUM_TRIES:
+                self._known.add(row.row)
+                return AwaitsScore()
+        return self._end(job, row, answer, self._weigh(verdict, score, judged), on_reject, batch)
 
     def release(self, row: PlanRow, answer: Answer, on_reject: OnReject, *, batch: str) -> None:
         """Record that a batch brought the row no answer: the row loses no attempt by it."""
-        assert answer.problem is not None, "a stand-in for an answer has a problem"
-        on_reject(_reject(row, None, answer, Rejection((answer.problem.kind,), answer.problem.detail), batch=batch))
+        on_reject(failure_line(row, answer, batch=batch))
 
-    async def judge_answer(
-        self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject, *, batch: str | None = None
-    ) -> Conversation | Rejection:
+    def release_score(self, row: PlanRow, judged: Answer, on_reject: OnReject, *, batch: str) -> None:
+        """Record that a judge's batch brought the row no answer: the judge loses no try by it."""
+        on_reject(judgement_line(row, judged, batch=batch))
+
+    async def _check(self, row: PlanRow, state: RowState, answer: Answer, batch: str | None) -> Verdict:
+        """The gates' verdict, with the meta of an accepted conversation."""
+        verdict = await self.checker.check(row, answer, is_known=row.row in self._known)
+        self._known.discard(row.row)
+        if isinstance(verdict, Rejection):
+            return verdict
+        return verdict.with_meta(**meta_of(row, state.num_rejected, answer, source=self.source, batch=batch))
+
+    def _is_due(self, row: PlanRow) -> bool:
+        return self.judge is not None and self.judge.is_due(row.row)
+
+    async def _judge(
+        self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject, batch: str | None
+    ) -> Verdict:
         """What becomes of one answer: put through the gates, scored where it is due, and named in the meta.
 
         An answer that was accepted and not scored, because the judge does not answer or the process ends, is held.
         """
-        verdict = await self.checker.check(row, answer)
-        if not isinstance(verdict, Conversation):
-            return verdict
-        verdict = verdict.with_meta(**self._meta(row, state, answer, batch))
-        if self.judge is None or not self.judge.is_due(row.row):
+        verdict = await self._check(row, state, answer, batch)
+        if isinstance(verdict, Rejection) or self.judge is None or not self._is_due(row):
             return verdict
 
-        def on_failure(failed: Answer) -> None:
-            on_reject(judgement_record(failed, **_place_of(row)))
+        def on_failure(judged: Answer) -> None:
+            on_reject(judgement_line(row, judged))
+
+        def on_unread(judged: Answer) -> None:
+            self._add_try(row, state, judged, on_reject, None)
 
         try:
-            judgement = await self.judge.score(row, verdict, on_failure)
+            judgement = await self.judge.score(row, verdict, on_failure, on_unread, num_tries=state.num_tries)
         except BaseException:  # a cancelled task's too: what was written is paid for
             self.checker.forget(verdict)
-            if state.waiting is None:
-                held = held_record(answer, **_place_of(row), attempt=state.num_rejected)
-                state.held = _named(held, row, batch)
-                on_reject(state.held)
+            self._put_down(row, state, answer, on_reject, batch)
             raise
-        meta = judge_meta(judgement.score, judgement.answer)
-        if judgement.score is None or not self.judge.refuses(judgement.score):
-            return verdict.with_meta(judge=meta)
-        self.checker.forget(verdict)
-        return Rejection((f"judge/{LOW_SCORE}",), judgement.score.explain(self.judge.min_score or 0), meta)
+        return self._weigh(verdict, judgement.score, judgement.answer)
+
+    def _put_down(self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject, batch: str | None) -> None:
+        """Hold an accepted answer, unless it is held."""
+        if state.waiting is None:
+            state.held = held_line(row, state.num_rejected, answer, batch=batch)
+            on_reject(state.held)
+
+    def _add_try(self, row: PlanRow, state: RowState, judged: Answer, on_reject: OnReject, batch: str | None) -> None:
+        on_reject(judgement_line(row, judged, tried_attempt=state.num_rejected, batch=batch))
+        state.add_try()
+
+    def _weigh(self, conversation: Conversation, score: Score | None, judged: Answer) -> Verdict:
+        """The conversation with its score in the meta, or its rejection for one that is too low."""
+        assert self.judge is not None, "who was asked is a judge"
+        meta = judge_meta(score, judged)
+        if score is None or not self.judge.refuses(score):
+            return conversation.with_meta(judge=meta)
+        self.checker.forget(conversation)
+        return Rejection((f"judge/{LOW_SCORE}",), score.explain(self.judge.min_score or 0), meta)
+
+    def _end(
+        self,
+        job: Job,
+        row: PlanRow,
+        answer: Answer,
+        verdict: Verdict,
+        on_reject: OnReject,
+        batch: str | None,
+    ) -> Conversation | AskAgain | None:
+        if isinstance(verdict, Conversation):
+            return verdict
+        state = job.state
+        is_last = state.num_rejected + 1 >= self.retries.answers_per_prompt
+        given_up = is_last and state.prompt_variant >= job.last_variant
+        on_reject(reject_line(row, state.num_rejected, answer, verdict, given_up=given_up, batch=batch))
+        state.add_rejection(verdict.detail)
+        return None if given_up else AskAgain()
 
     async def _ask(
         self, row: PlanRow, state: RowState, timeout_s: float, open_slot: OpenSlot, on_reject: OnReject
@@ -200,8 +276,7 @@ class RowMaker:
         """The answer, and the seconds that it took."""
 
         def on_failure(answer: Answer) -> None:
-            assert answer.problem is not None, "a failure has a problem"
-            on_reject(_reject(row, None, answer, Rejection((answer.problem.kind,), answer.problem.detail)))
+            on_reject(failure_line(row, answer))
 
         async with open_slot():
             started_s = time.monotonic()
@@ -211,50 +286,3 @@ class RowMaker:
             except TimeoutError as exc:
                 raise ProviderError(f"row {row.row} took longer than {self.row_timeout_s:g} s") from exc
         return answer, time.monotonic() - started_s
-
-    def _meta(self, row: PlanRow, state: RowState, answer: Answer, batch: str | None) -> dict[str, Any]:
-        meta = row_meta(answer, **_place_of(row), attempt=state.num_rejected, source=self.source)
-        if row.language:
-            meta["language"] = row.language
-        return _named(meta, row, batch)
-
-
-def _reject(
-    row: PlanRow,
-    attempt: int | None,
-    answer: Answer,
-    rejection: Rejection,
-    *,
-    given_up: bool = False,
-    batch: str | None = None,
-) -> dict[str, Any]:
-    record = reject_record(
-        answer,
-        **_place_of(row),
-        attempt=attempt,
-        reasons=rejection.reasons,
-        detail=rejection.detail,
-        given_up=given_up,
-    )
-    if rejection.judge is not None:
-        record["judge"] = rejection.judge
-    return _named(record, row, batch)
-
-
-def _place_of(row: PlanRow) -> dict[str, Any]:
-    """Where in the plan an answer stands, as every record of one says."""
-    return {"row": row.row, "cell": row.cell, "prompt_variant": row.prompt_variant}
-
-
-def _named(record: dict[str, Any], row: PlanRow, batch: str | None) -> dict[str, Any]:
-    """A record that names the batch that its answer came with, and the model asked where another name answered."""
-    if batch is not None:
-        record[BATCH_KEY] = batch
-    if row.model not in ("", record["model"]):
-        record[ASKED_KEY] = row.model
-    return record
-
-
-def _held_answer(record: Mapping[str, Any]) -> Answer:
-    """The answer that a record holds; it was counted with the record, and costs nothing more."""
-    return Answer(record["raw"], record["raw"], record["finish_reason"], record["model"], Usage(cost_usd=0.0))

@@ -6,7 +6,8 @@ import pytest
 from nanosft.errors import DataError
 from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.records import reject_record, row_meta
-from nanosft.generate.records.parts import PartBuffer, RowState, read_state
+from nanosft.generate.records.parts import PartBuffer, read_state
+from nanosft.generate.records.row_state import RowState
 from nanosft.generate.rows import iter_jobs
 from nanosft.generate.writers import make_retries
 from nanosft.settings.generate import GenerateSettings

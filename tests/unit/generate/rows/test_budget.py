@@ -177,4 +177,16 @@ def test_a_judge_that_is_ten_times_as_dear_is_admitted_at_its_own_mean_and_both_
 
     assert all(isinstance(ended, CreditError) for ended in asyncio.run(several()))
     assert 0.94 < paid_usd <= 1.0 + 1e-9
-    assert budget.mean_cost_usd == pytest.approx(0.005)
+
+
+def test_a_judges_batch_is_held_at_the_judges_mean_and_settled_on_its_account(store):
+    async def scenario() -> tuple[int, float, int]:
+        budget = open_budget(store, 1.0, mean_cost_usd=0.005)
+        judge = budget.meter(0.05)
+        num, held_usd = await budget.hold(100, judge.account)
+        budget.settle(held_usd, [0.01] * num, judge.account)
+        return num, held_usd, (await budget.hold(1000))[0]  # the writer's mean is what it was
+
+    num, held_usd, num_rows = asyncio.run(scenario())
+    assert (num, num_rows) == (20, 160)
+    assert held_usd == pytest.approx(1.0)

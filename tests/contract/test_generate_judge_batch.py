@@ -1,0 +1,220 @@
+"""A judge in batches, through the stage: scores, refusals, money, and what the next process finds."""
+
+import contextlib
+from typing import Any
+
+import pytest
+
+from nanosft.data import read_conversations, read_manifest
+from nanosft.errors import BatchesPendingError, CreditError
+from nanosft.generate import provider
+from nanosft.generate.stage import run_generate
+from nanosft.quality.scores import is_drawn
+from nanosft.settings.generate import GenerateSettings
+from nanosft.store import open_store
+from tests.batching import FORMS, NUM, cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
+from tests.stub_batches import PICO, Batch, BatchStub, Faults
+from tests.stub_provider import PRICE_USD
+
+
+@pytest.fixture
+def out(tmp_path) -> str:
+    return str(tmp_path / "set")
+
+
+@pytest.fixture
+def use(monkeypatch):
+    return lambda stub: put_in_place_of_http(monkeypatch, stub)
+
+
+def judged(out: str, **changes: Any) -> GenerateSettings:
+    values = {"judge_model": "judge", "min_score": 3, "batch_rest": 0}
+    return settings(out, **(values | changes))
+
+
+def is_of_scores(batch: Batch) -> bool:
+    return "-judge" in batch.requests[0][0]
+
+
+def sizes_of(stub: BatchStub) -> tuple[list[int], list[int]]:
+    """Requests of each batch of rows, and of scores."""
+    batches = list(stub.batches.values())
+    return (
+        [len(batch.requests) for batch in batches if not is_of_scores(batch)],
+        [len(batch.requests) for batch in batches if is_of_scores(batch)],
+    )
+
+
+def judge_pico(stub: BatchStub) -> int:
+    """What the service billed for scores."""
+    return sum(batch.cost_pico for batch in stub.batches.values() if is_of_scores(batch))
+
+
+def stated_judge_pico(out: str) -> int:
+    return round(manifest_of(out).counts["judge"]["cost_usd"] * PICO)
+
+
+def test_what_came_in_batches_is_scored_in_batches_and_its_cost_stands_apart(out, use):
+    stub = use(BatchStub(NUM))
+    counts = run_generate(judged(out)).counts
+    assert sizes_of(stub) == ([25, 25, 10], [25, 25, 10])
+    assert stub.num_alone == 0
+    assert counts["judge"]["rows"] == {"scored": NUM, "unscored": 0, "refused": 0}
+    metas = [row.meta for row in read_conversations(out)]
+    assert {meta["judge"]["scores"]["faithful"] for meta in metas} == {5}
+    assert (cost_pico(out), stated_judge_pico(out)) == (stub.billed_pico, judge_pico(stub))
+    assert not [line for line in lines_of(out, "rejects/") if line.get("kind") != "held"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_low_score_goes_into_the_next_batch_of_rows_with_the_judges_reason(out, use, form):
+    stub = use(BatchStub(NUM, form=form, faults=Faults(low_score=0.3), states_costs=True))
+    counts = run_generate(judged(out, openrouter_fields=form == "openrouter")).counts
+    assert rows_of(out) == list(range(NUM))
+    assert counts["judge"]["rows"] == {"scored": NUM, "unscored": 0, "refused": stub.num_low_scores}
+    assert stub.num_low_scores > 0
+    again = [
+        fields
+        for batch in stub.batches.values()
+        for name, fields in batch.requests
+        if not is_of_scores(batch) and name.split("-")[2] == "1"
+    ]
+    assert again
+    assert all("a judge gave it faithful 2 of 5: it stretches a fact" in str(item["messages"][-1]) for item in again)
+    assert max(stub.answered.values()) == 1
+    assert (cost_pico(out), stated_judge_pico(out)) == (stub.billed_pico, judge_pico(stub))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_fails_every_row_is_scored_once_and_every_cent_is_counted(out, use, form):
+    faults = Faults(
+        lost=0.1,
+        http_429=0.1,
+        http_500=0.1,
+        failed=0.1,
+        expired=0.1,
+        missing=0.05,
+        doubled=0.2,
+        partial=0.1,
+        broken=0.1,
+        low_score=0.1,
+    )
+    stub = use(BatchStub(150, form=form, faults=faults, states_costs=True))
+    counts = run_generate(judged(out, num=150, batch_rest=3, openrouter_fields=form == "openrouter")).counts
+    assert rows_of(out) == list(range(150))
+    rows = counts["judge"]["rows"]
+    assert rows["scored"] + rows["unscored"] == 150
+    lines = lines_of(out, "rejects/")
+    assert {"judge/unreadable", "judge/batch_no_answer", "judge/low_score"} <= {line["reason"] for line in lines}
+    if form == "openrouter":
+        assert cost_pico(out) == stub.billed_pico
+    else:  # what a missing result cost is in no answer
+        assert cost_pico(out) < stub.billed_pico
+
+
+def test_a_judge_that_cannot_be_read_is_asked_twice_more_and_then_the_row_is_kept_unscored(out, use):
+    stub = use(BatchStub(10))
+    write = stub._score
+    stub._score = lambda fields: write(fields) | {"faithful": 9}
+    counts = run_generate(judged(out, num=10)).counts
+    assert sizes_of(stub) == ([10], [10, 10, 10])
+    temperatures = [batch.requests[0][1]["temperature"] for batch in stub.batches.values() if is_of_scores(batch)]
+    assert temperatures == [0.0, 0.7, 0.7]
+    assert counts["judge"]["rows"] == {"scored": 0, "unscored": 10, "refused": 0}
+    assert counts["judge"]["unusable"] == 30
+    assert (cost_pico(out), stated_judge_pico(out)) == (stub.billed_pico, judge_pico(stub))
+
+
+def test_no_wait_leaves_at_each_batch_and_the_same_command_goes_on(out, use):
+    stub = use(BatchStub(20, num_polls=1, faults=Faults(broken=0.2, low_score=0.2)))
+    num_left = 0
+    while read_manifest(open_store(out)) is None:
+        with contextlib.suppress(BatchesPendingError):
+            run_generate(judged(out, num=20, wait=False))
+        num_left += 1
+    assert num_left > len(stub.batches) > 4
+    assert rows_of(out) == list(range(20))
+    assert max(stub.answered.values()) == 1
+    assert (cost_pico(out), stated_judge_pico(out)) == (stub.billed_pico, judge_pico(stub))
+
+
+def test_a_run_one_by_one_takes_the_scores_that_a_run_before_has_in_batches(out, use):
+    stub = use(BatchStub(NUM, num_polls=1))
+    for _ in range(2):
+        with pytest.raises(BatchesPendingError):
+            run_generate(judged(out, num=20, wait=False))
+    assert sizes_of(stub) == ([20], [20])
+    run_generate(judged(out, mode="sync"))
+    assert (len(stub.batches), stub.num_alone) == (2, 2 * (NUM - 20))
+    assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
+
+
+def test_other_shards_take_their_scores_of_a_batch(out, use):
+    stub = use(BatchStub(NUM, num_polls=1))
+    for _ in range(2):
+        with pytest.raises(BatchesPendingError):
+            run_generate(judged(out, wait=False, batch_size=NUM))
+    for index in range(3):
+        run_generate(judged(out, num_shards=3, shard_index=index))
+    assert sizes_of(stub) == ([NUM], [NUM])
+    assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
+
+
+def test_a_sample_is_scored_in_batches_and_a_small_rest_one_by_one(out, use):
+    drawn = {row for row in range(NUM) if is_drawn(row, seed=0, share=0.4)}
+    stub = use(BatchStub(NUM, faults=Faults(broken=0.1)))
+    run_generate(judged(out, judge_share=0.4, batch_size=NUM, batch_rest=10))
+    assert {row.meta["row"] for row in read_conversations(out) if "judge" in row.meta} == drawn
+    assert stub.num_alone > 0
+    assert sizes_of(stub)[1][0] > 10
+    assert cost_pico(out) == stub.billed_pico
+
+
+def test_writers_and_judges_batches_stay_under_one_budget_and_nothing_is_paid_for_twice(out, use):
+    stub = use(BatchStub(NUM))
+    budget_usd = 40 * PRICE_USD / 2
+    prices = {"prompt_price_usd": 0.1, "completion_price_usd": 0.2, "judge_prompt_price_usd": 0.1}
+    with pytest.raises(CreditError, match="the budget is reached"):
+        run_generate(judged(out, budget_usd=budget_usd, **prices))
+    assert 0.8 * budget_usd * PICO < stub.billed_pico <= 1.02 * budget_usd * PICO
+    with pytest.raises(BatchesPendingError):
+        run_generate(judged(out, budget_usd=1.0, wait=False, **prices))
+    run_generate(judged(out, budget_usd=1.0, **prices))
+    assert max(stub.answered.values()) == 1
+    assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
+    [*_, last] = lines_of(out, "budget/")
+    assert last["reserved_usd"] == pytest.approx(stub.billed_pico / PICO, rel=1e-6)
+
+
+def test_a_judge_of_whom_no_batch_is_taken_is_asked_one_by_one_and_no_row_is_written_again(out, use, caplog):
+    stub = use(BatchStub(NUM))
+    taken = stub.send
+
+    async def refuse(method: str, path: str, body: bytes, headers: Any) -> provider.HttpReply:
+        if (method, path) == ("POST", "/batches") and b'"model":"judge"' in body:
+            return provider.HttpReply(400, {}, b'{"error":{"message":"does not have a :batch endpoint"}}')
+        reply: provider.HttpReply = await taken(method, path, body, headers)
+        return reply
+
+    stub.send = refuse
+    counts = run_generate(judged(out)).counts
+    assert "does not have a :batch endpoint: the endpoint takes no batch for the judge" in caplog.text
+    assert sizes_of(stub) == ([25, 25, 10], [])
+    assert counts["judge"]["rows"]["scored"] == stub.num_alone == NUM
+    assert cost_pico(out) == stub.billed_pico
+
+
+def test_a_judges_batch_that_is_gone_releases_its_answers_and_counts_as_unknown(out, use, monkeypatch):
+    monkeypatch.setattr("nanosft.generate.batches.look._GONE_AFTER_S", 0.0)
+    monkeypatch.setattr("nanosft.generate.batches.look._PAUSE_S", 0.0)
+    stub = use(BatchStub(10))
+    while len(stub.batches) < 2:
+        stub.faults.gone = float(len(stub.batches))
+        with pytest.raises(BatchesPendingError):
+            run_generate(judged(out, num=10, wait=False))
+    stub.faults.gone = 0.0
+    counts = run_generate(judged(out, num=10)).counts
+    assert sizes_of(stub) == ([10], [10, 10])
+    assert cost_pico(out) == stub.billed_pico - stub.gone_pico
+    assert counts["judge"]["unknown_usd"] * PICO == pytest.approx(stub.gone_pico, rel=0.01)
+    assert {line["reason"] for line in lines_of(out, "rejects/")} == {"judge/held", "judge/batch_gone"}
