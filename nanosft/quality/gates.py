@@ -131,13 +131,11 @@ def check(
         names_itself: Whether the topic asks that the assistant names itself.
         language: What the conversation is to be in: `ENGLISH_GATES` step aside for any but `en`.
     """
-    if language.partition("-")[0] != "en":
-        context = replace(context, gates=_without_english(context.gates))
-    gates = context.gates
+    gates = _gates_for(context.gates, language)
+    context = replace(context, gates=gates)
     if gates.has("structure") and (excess := find_excess(conversation)):
         return Verdict(conversation, (excess,))
-    if gates.has("style") and gates.ascii_policy == "fold":
-        conversation = fold_conversation(conversation)
+    conversation = fold(conversation, context.gates, language=language)
     messages = read_prose(conversation)
     defects = list(
         _find_text_defects(messages, context, names_itself=names_itself, is_planned=num_messages is not None)
@@ -147,6 +145,16 @@ def check(
     if gates.has("tokens") and context.tokenizer is not None and not structure:
         tokens.extend(find_token_defects(conversation, context.tokenizer, max_tokens=context.max_tokens))
     return Verdict(conversation, (*structure, *defects, *tokens))
+
+
+def fold(conversation: Conversation, gates: Gates, *, language: str = "en") -> Conversation:
+    """The conversation as a verdict has it: folded to ASCII where the policy says so."""
+    gates = _gates_for(gates, language)
+    return fold_conversation(conversation) if gates.has("style") and gates.ascii_policy == "fold" else conversation
+
+
+def _gates_for(gates: Gates, language: str) -> Gates:
+    return gates if language.partition("-")[0] == "en" else _without_english(gates)
 
 
 def _find_text_defects(

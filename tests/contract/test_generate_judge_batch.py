@@ -12,9 +12,11 @@ from nanosft.generate.stage import run_generate
 from nanosft.quality.scores import is_drawn
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
-from tests.batching import FORMS, NUM, cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
+from tests.batching import FORMS, cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
 from tests.stub_batches import PICO, Batch, BatchStub, Faults
 from tests.stub_provider import PRICE_USD
+
+NUM = 24
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def use(monkeypatch):
 
 
 def judged(out: str, **changes: Any) -> GenerateSettings:
-    values = {"judge_model": "judge", "min_score": 3, "batch_rest": 0}
+    values = {"judge_model": "judge", "min_score": 3, "num": NUM, "batch_size": 10, "batch_rest": 0}
     return settings(out, **(values | changes))
 
 
@@ -57,7 +59,7 @@ def stated_judge_pico(out: str) -> int:
 def test_what_came_in_batches_is_scored_in_batches_and_its_cost_stands_apart(out, use):
     stub = use(BatchStub(NUM))
     counts = run_generate(judged(out)).counts
-    assert sizes_of(stub) == ([25, 25, 10], [25, 25, 10])
+    assert sizes_of(stub) == ([10, 10, 4], [10, 10, 4])
     assert stub.num_alone == 0
     assert counts["judge"]["rows"] == {"scored": NUM, "unscored": 0, "refused": 0}
     metas = [row.meta for row in read_conversations(out)]
@@ -99,11 +101,11 @@ def test_whatever_fails_every_row_is_scored_once_and_every_cent_is_counted(out, 
         broken=0.1,
         low_score=0.1,
     )
-    stub = use(BatchStub(150, form=form, faults=faults, states_costs=True))
-    counts = run_generate(judged(out, num=150, batch_rest=3, openrouter_fields=form == "openrouter")).counts
-    assert rows_of(out) == list(range(150))
+    stub = use(BatchStub(70, form=form, faults=faults, states_costs=True))
+    counts = run_generate(judged(out, num=70, batch_rest=3, openrouter_fields=form == "openrouter")).counts
+    assert rows_of(out) == list(range(70))
     rows = counts["judge"]["rows"]
-    assert rows["scored"] + rows["unscored"] == 150
+    assert rows["scored"] + rows["unscored"] == 70
     lines = lines_of(out, "rejects/")
     assert {"judge/unreadable", "judge/batch_no_answer", "judge/low_score"} <= {line["reason"] for line in lines}
     if form == "openrouter":
@@ -126,14 +128,14 @@ def test_a_judge_that_cannot_be_read_is_asked_twice_more_and_then_the_row_is_kep
 
 
 def test_no_wait_leaves_at_each_batch_and_the_same_command_goes_on(out, use):
-    stub = use(BatchStub(20, num_polls=1, faults=Faults(broken=0.2, low_score=0.2)))
+    stub = use(BatchStub(8, num_polls=1, faults=Faults(broken=0.2, low_score=0.2)))
     num_left = 0
     while read_manifest(open_store(out)) is None:
         with contextlib.suppress(BatchesPendingError):
-            run_generate(judged(out, num=20, wait=False))
+            run_generate(judged(out, num=8, wait=False))
         num_left += 1
     assert num_left > len(stub.batches) > 4
-    assert rows_of(out) == list(range(20))
+    assert rows_of(out) == list(range(8))
     assert max(stub.answered.values()) == 1
     assert (cost_pico(out), stated_judge_pico(out)) == (stub.billed_pico, judge_pico(stub))
 
@@ -142,10 +144,10 @@ def test_a_run_one_by_one_takes_the_scores_that_a_run_before_has_in_batches(out,
     stub = use(BatchStub(NUM, num_polls=1))
     for _ in range(2):
         with pytest.raises(BatchesPendingError):
-            run_generate(judged(out, num=20, wait=False))
-    assert sizes_of(stub) == ([20], [20])
+            run_generate(judged(out, num=10, wait=False))
+    assert sizes_of(stub) == ([10], [10])
     run_generate(judged(out, mode="sync"))
-    assert (len(stub.batches), stub.num_alone) == (2, 2 * (NUM - 20))
+    assert (len(stub.batches), stub.num_alone) == (2, 2 * (NUM - 10))
     assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
 
 
@@ -154,8 +156,8 @@ def test_other_shards_take_their_scores_of_a_batch(out, use):
     for _ in range(2):
         with pytest.raises(BatchesPendingError):
             run_generate(judged(out, wait=False, batch_size=NUM))
-    for index in range(3):
-        run_generate(judged(out, num_shards=3, shard_index=index))
+    for index in range(2):
+        run_generate(judged(out, num_shards=2, shard_index=index))
     assert sizes_of(stub) == ([NUM], [NUM])
     assert (rows_of(out), cost_pico(out)) == (list(range(NUM)), stub.billed_pico)
 
@@ -163,16 +165,16 @@ def test_other_shards_take_their_scores_of_a_batch(out, use):
 def test_a_sample_is_scored_in_batches_and_a_small_rest_one_by_one(out, use):
     drawn = {row for row in range(NUM) if is_drawn(row, seed=0, share=0.4)}
     stub = use(BatchStub(NUM, faults=Faults(broken=0.1)))
-    run_generate(judged(out, judge_share=0.4, batch_size=NUM, batch_rest=10))
+    run_generate(judged(out, judge_share=0.4, batch_size=NUM, batch_rest=5))
     assert {row.meta["row"] for row in read_conversations(out) if "judge" in row.meta} == drawn
     assert stub.num_alone > 0
-    assert sizes_of(stub)[1][0] > 10
+    assert sizes_of(stub)[1][0] > 5
     assert cost_pico(out) == stub.billed_pico
 
 
 def test_writers_and_judges_batches_stay_under_one_budget_and_nothing_is_paid_for_twice(out, use):
     stub = use(BatchStub(NUM))
-    budget_usd = 40 * PRICE_USD / 2
+    budget_usd = 16 * PRICE_USD / 2
     prices = {"prompt_price_usd": 0.1, "completion_price_usd": 0.2, "judge_prompt_price_usd": 0.1}
     with pytest.raises(CreditError, match="the budget is reached"):
         run_generate(judged(out, budget_usd=budget_usd, **prices))
@@ -199,7 +201,7 @@ def test_a_judge_of_whom_no_batch_is_taken_is_asked_one_by_one_and_no_row_is_wri
     stub.send = refuse
     counts = run_generate(judged(out)).counts
     assert "does not have a :batch endpoint: the endpoint takes no batch for the judge" in caplog.text
-    assert sizes_of(stub) == ([25, 25, 10], [])
+    assert sizes_of(stub) == ([10, 10, 4], [])
     assert counts["judge"]["rows"]["scored"] == stub.num_alone == NUM
     assert cost_pico(out) == stub.billed_pico
 

@@ -16,7 +16,7 @@ from nanosft.conversation import Conversation, Message
 from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import Answer, BadAnswerError, parse_messages
-from nanosft.quality.gates import Context, check
+from nanosft.quality.gates import Context, check, fold
 
 BATCH: Final = 16
 _NEAR_DUPLICATE: Final = "it nearly repeats another conversation: choose other words, examples and a different course"
@@ -84,10 +84,7 @@ class AnswerChecker:
 
     def read(self, row: PlanRow, answer: Answer) -> Conversation:
         """The conversation of an answer that `check` has accepted, by this process or an earlier one."""
-        verdict = check_answer(row, answer, self._context)
-        if isinstance(verdict, Conversation):
-            return verdict
-        return _parse(row, answer)  # accepted by the gates of another version
+        return fold(_parse(row, answer), self._context.gates, language=row.language or "en")
 
     def forget(self, conversation: Conversation) -> None:
         """Take back what `check` has accepted: the next answer may say nearly the same."""
