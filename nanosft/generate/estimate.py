@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from nanosft.generate.judges import check_judge
+from nanosft.generate.judges import check_judge, estimate_scores_usd
 from nanosft.generate.modes import ModePrices
 from nanosft.generate.offers import Offers, check_offers, read_offers, warn_of_unread
 from nanosft.generate.planning import Plan, plan_row
@@ -145,6 +145,16 @@ def check_models(settings: GenerateSettings, template: PromptTemplate, plan: Pla
 
 
 def price_modes(settings: GenerateSettings, template: PromptTemplate, plan: Plan, offers: Offers) -> ModePrices:
-    """What the plan costs one by one with the prompt cache, and in batches."""
+    """What the plan costs one by one with the prompt cache, and in batches, its scores among it.
+
+    A judge without a batch price is taken to be asked one by one in both; one without any price changes nothing.
+    """
     estimate = estimate_plan(settings, count_plan_tokens(settings, template, plan), offers)
-    return ModePrices(estimate.cached_cost_usd, estimate.batch_cost_usd)
+    scores_usd, batch_scores_usd = estimate_scores_usd(settings, plan, offers)
+    sync_usd, batch_usd = estimate.cached_cost_usd, estimate.batch_cost_usd
+    if scores_usd is None:
+        return ModePrices(sync_usd, batch_usd)
+    return ModePrices(
+        None if sync_usd is None else sync_usd + scores_usd,
+        None if batch_usd is None else batch_usd + (scores_usd if batch_scores_usd is None else batch_scores_usd),
+    )

@@ -90,19 +90,45 @@ def estimate_judge_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -
     return float(sum(item.cost_usd(prompt=fixed + varying, completion=answer) for item in prices))
 
 
+def estimate_scores_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -> tuple[float | None, float | None]:
+    """Dollars of scoring the plan one by one, and in batches; None where that has no price.
+
+    The fixed part of the prompt is taken to come from the prompt cache as far as that has a price, in all requests but
+    the first `concurrency` ones.
+    """
+    fixed, varying, answer = estimate_judge_tokens(settings, plan)
+    num = _num_scores(settings)
+    cached = max(0, num - settings.concurrency) * fixed
+    alone = _judge_prices(settings, offers).get(settings.judge_model or "")
+    card = offers.find(settings.judge_model) if settings.judge_model is not None else None
+    sync_usd, batch_usd = (
+        None
+        if prices is None
+        else float(prices.cost_usd(prompt=num * (fixed + varying), cached=cached, completion=num * answer))
+        for prices in (alone, None if card is None else card.batch_prices)
+    )
+    return sync_usd, batch_usd
+
+
 def tell_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> str:
     """What scoring the plan takes, before anything is asked: tokens, and dollars where a price is known."""
     fixed, varying, answer = estimate_judge_tokens(settings, plan)
-    num = round(settings.num * settings.judge_share)
+    num = _num_scores(settings)
     cost_usd = num * estimate_judge_usd(settings, plan, offers)
+    _, batch_usd = estimate_scores_usd(settings, plan, offers)
+    in_batches = "" if batch_usd is None or settings.provider != "openrouter" else f", ${batch_usd:,.2f} in batches"
     listed = f" of {offers.date}" if offers.date and settings.judge_prompt_price_usd is None else ""
     told = "; ".join(f"{item.per_million()}{listed}" for item in _judge_prices(settings, offers).values())
-    cost = f"about ${cost_usd:,.2f} without prompt caching ({told})" if cost_usd else "no price of it is known"
+    cost = f"about ${cost_usd:,.2f} without prompt caching{in_batches} ({told})" if told else "no price of it is known"
     return (
         f"{settings.judge_model} scores {num:,} of them: {num * (fixed + varying):,} prompt tokens, of which "
         f"{num * fixed:,} may be cached, and {num * answer:,} tokens of answers; "
         + (cost if is_paid_judge(settings.judge_model) else "nothing to pay")
     )
+
+
+def _num_scores(settings: GenerateSettings) -> int:
+    return round(settings.num * settings.judge_share)
 
 
 def _judge_prices(settings: GenerateSettings, offers: Offers) -> dict[str, Prices]:

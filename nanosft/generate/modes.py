@@ -39,7 +39,7 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModePrices:
-    """Dollars of the whole plan in each mode; None: no price is known.
+    """Dollars of the whole plan in each mode, of its scores too; None: no price is known.
 
     Attributes:
         sync_usd: One by one, with the fixed part of the prompt from the cache as far as the model has a price for that.

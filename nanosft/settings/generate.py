@@ -202,8 +202,8 @@ class GenerateSettings(StageSettings):
 
     mode: Mode = Field(
         default="sync",
-        description="How rows are asked for: sync, one by one; batch, through the endpoint's batch service, which "
-        "often costs half and may take a day; or auto, whichever costs less for this plan.",
+        description="How rows are asked for, and their scores: sync, one by one; batch, through the endpoint's batch "
+        "service, which often costs half and may take a day; or auto, whichever costs less for this plan.",
         json_schema_extra={"group": "Batches", "content": False},
     )
     batch_size: int = Field(
@@ -216,7 +216,7 @@ class GenerateSettings(StageSettings):
     batch_rest: int = Field(
         default=20,
         ge=0,
-        description="So few refused rows, or fewer, are asked for one by one in place of a last batch.",
+        description="So few refused rows, or fewer, are asked for, or scored, one by one in place of a last batch.",
         json_schema_extra={"content": False},
     )
     batch_poll_s: float = Field(

@@ -21,7 +21,7 @@ from tests.chaos.faults import SERVICE, current
 from tests.stub_batches import PICO, BatchStub, Faults
 from tests.stub_provider import KNOWLEDGE
 
-KINDS: Final = ("openrouter", "openai", "gone", "openrouter judged", "openai judged", "gone judged")
+KINDS: Final = ("openrouter", "openai", "gone", "judged", "judged openai")
 URL_VARIABLE: Final = "CHAOS_BATCHES"
 """Where a real process finds the service."""
 

@@ -12,7 +12,9 @@ from nanosft.generate.stage import run_generate
 from nanosft.quality.scores import is_drawn
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
-from tests.batching import FORMS, cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
+from tests.batching import cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
+from tests.chaos.explore import explore
+from tests.chaos.stages import STAGES
 from tests.stub_batches import PICO, Batch, BatchStub, Faults
 from tests.stub_provider import PRICE_USD
 
@@ -53,7 +55,7 @@ def judge_pico(stub: BatchStub) -> int:
 
 
 def stated_judge_pico(out: str) -> int:
-    return round(manifest_of(out).counts["judge"]["cost_usd"] * PICO)
+    return round(float(manifest_of(out).counts["judge"]["cost_usd"]) * PICO)
 
 
 def test_what_came_in_batches_is_scored_in_batches_and_its_cost_stands_apart(out, use):
@@ -68,10 +70,9 @@ def test_what_came_in_batches_is_scored_in_batches_and_its_cost_stands_apart(out
     assert not [line for line in lines_of(out, "rejects/") if line.get("kind") != "held"]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_low_score_goes_into_the_next_batch_of_rows_with_the_judges_reason(out, use, form):
-    stub = use(BatchStub(NUM, form=form, faults=Faults(low_score=0.3), states_costs=True))
-    counts = run_generate(judged(out, openrouter_fields=form == "openrouter")).counts
+def test_a_low_score_goes_into_the_next_batch_of_rows_with_the_judges_reason(out, use):
+    stub = use(BatchStub(NUM, form="openai", faults=Faults(low_score=0.3), states_costs=True))
+    counts = run_generate(judged(out, openrouter_fields=False)).counts
     assert rows_of(out) == list(range(NUM))
     assert counts["judge"]["rows"] == {"scored": NUM, "unscored": 0, "refused": stub.num_low_scores}
     assert stub.num_low_scores > 0
@@ -87,8 +88,7 @@ def test_a_low_score_goes_into_the_next_batch_of_rows_with_the_judges_reason(out
     assert (cost_pico(out), stated_judge_pico(out)) == (stub.billed_pico, judge_pico(stub))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_whatever_fails_every_row_is_scored_once_and_every_cent_is_counted(out, use, form):
+def test_whatever_fails_every_row_is_scored_once_and_every_cent_is_counted(out, use):
     faults = Faults(
         lost=0.1,
         http_429=0.1,
@@ -101,17 +101,14 @@ def test_whatever_fails_every_row_is_scored_once_and_every_cent_is_counted(out, 
         broken=0.1,
         low_score=0.1,
     )
-    stub = use(BatchStub(70, form=form, faults=faults, states_costs=True))
-    counts = run_generate(judged(out, num=70, batch_rest=3, openrouter_fields=form == "openrouter")).counts
-    assert rows_of(out) == list(range(70))
+    stub = use(BatchStub(50, faults=faults))
+    counts = run_generate(judged(out, num=50, batch_rest=2)).counts
+    assert rows_of(out) == list(range(50))
     rows = counts["judge"]["rows"]
-    assert rows["scored"] + rows["unscored"] == 70
+    assert rows["scored"] + rows["unscored"] == 50
     lines = lines_of(out, "rejects/")
     assert {"judge/unreadable", "judge/batch_no_answer", "judge/low_score"} <= {line["reason"] for line in lines}
-    if form == "openrouter":
-        assert cost_pico(out) == stub.billed_pico
-    else:  # what a missing result cost is in no answer
-        assert cost_pico(out) < stub.billed_pico
+    assert cost_pico(out) == stub.billed_pico
 
 
 def test_a_judge_that_cannot_be_read_is_asked_twice_more_and_then_the_row_is_kept_unscored(out, use):
@@ -220,3 +217,12 @@ def test_a_judges_batch_that_is_gone_releases_its_answers_and_counts_as_unknown(
     assert cost_pico(out) == stub.billed_pico - stub.gone_pico
     assert counts["judge"]["unknown_usd"] * PICO == pytest.approx(stub.gone_pico, rel=0.01)
     assert {line["reason"] for line in lines_of(out, "rejects/")} == {"judge/held", "judge/batch_gone"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a dead process closes no files
+def test_neither_answer_nor_score_is_paid_for_twice_wherever_a_process_dies(tmp_path):
+    """Two calls of some 250: `make chaos` tries each. A judge's batch is sent, and its id not recorded; its results are
+    in the store, and no row."""
+    found = explore(STAGES["batch judged"], "local", tmp_path, points=[("kill after", 51), ("kill after", 67)])
+    assert found.tried.keys() == {"kill after"}
+    assert found.problems == []

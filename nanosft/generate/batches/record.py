@@ -15,6 +15,7 @@ from nanosft.generate.rows import Job
 
 BatchKind = Literal["rows", "scores"]
 """What a batch asks for: conversations, or a judge's scores of some."""
+_KINDS: Final[Mapping[str, BatchKind]] = {"rows": "rows", "scores": "scores"}
 _KEY_CHARS_IN_ID: Final = 12
 
 
@@ -143,7 +144,7 @@ def parse_record(name: str, data: bytes, *, where: str) -> BatchRecord:
     try:
         value = orjson.loads(data)
         created_s, held_usd = float(value["created_s"]), float(value["held_usd"])
-        kind: BatchKind = "scores" if value.get("kind") == "scores" else "rows"
+        kind = _KINDS[value.get("kind", "rows")]
         requests = tuple(_parse_request(*item, is_scored=kind == "scores") for item in value["requests"])
         record = BatchRecord(name, str(value["key"]), str(value["model"]), created_s, held_usd, requests, kind)
         assert record.shard, "a name has a shard"

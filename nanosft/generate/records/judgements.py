@@ -24,25 +24,34 @@ HELD: Final = "held"
 """The kind of a record that keeps an accepted answer until it is scored: by a judge's batch, or by a later run."""
 TRIED_KEY: Final = "tried_attempt"
 """What a judge's answer that counts as a try calls the attempt that it is about."""
+UNREADABLE: Final = ("unreadable", "the judge's answer cannot be read")
+"""Name and words."""
 
 
 def judge_meta(score: Score | None, answer: Answer) -> dict[str, Any]:
     """What stands under `judge`: the score and what it cost, or why there is none."""
     if score is None:
-        detail = answer.problem.detail if answer.problem is not None else "the judge's answer cannot be read"
+        detail = answer.problem.detail if answer.problem is not None else UNREADABLE[1]
         return {"model": answer.model, "unscored": detail}
     return {"model": answer.model, "scores": dict(score.values), "reason": score.reason, **usage_of(answer)}
 
 
 def judgement_record(
-    answer: Answer, *, row: int, cell: str, prompt_variant: int, tried_attempt: int | None = None
+    answer: Answer,
+    *,
+    row: int,
+    cell: str,
+    prompt_variant: int,
+    tried_attempt: int | None = None,
+    why: tuple[str, str] = UNREADABLE,
 ) -> dict[str, Any]:
     """What is kept of a judge's answer that is no score; the conversation that it is of is asked about again.
 
-    `tried_attempt` is None where no answer came, so that the judge lost no try by it.
+    `tried_attempt` is None where the judge lost no try by it; `why` it is none is told where the answer itself has no
+    problem.
     """
     problem = answer.problem
-    kind = problem.kind if problem is not None else "unreadable"
+    kind, detail = why if problem is None else (problem.kind, problem.detail)
     tried = {} if tried_attempt is None else {TRIED_KEY: tried_attempt}
     return {
         KIND_KEY: JUDGEMENT,
@@ -51,7 +60,7 @@ def judgement_record(
         "fresh": prompt_variant,
         "attempt": None,
         "reason": f"judge/{kind}",
-        "detail": problem.detail if problem is not None else "the judge's answer cannot be read",
+        "detail": detail,
         "given_up": False,
         "judge": {"model": answer.model, **usage_of(answer)},
         "raw": answer.raw,

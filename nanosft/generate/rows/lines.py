@@ -62,8 +62,13 @@ def judgement_line(
     row: PlanRow, judged: Answer, *, tried_attempt: int | None = None, batch: str | None = None
 ) -> dict[str, Any]:
     """An answer of the judge that is no score; `tried_attempt` is None where the judge lost no try by it."""
-    record = judgement_record(judged, **_place_of(row), tried_attempt=tried_attempt)
-    return record if batch is None else {**record, BATCH_KEY: batch}
+    return _of_batch(judgement_record(judged, **_place_of(row), tried_attempt=tried_attempt), batch)
+
+
+def useless_line(row: PlanRow, judged: Answer, rejection: Rejection, *, batch: str) -> dict[str, Any]:
+    """A score of an answer that was rejected before it was weighed."""
+    why = ("of_rejected", rejection.detail)
+    return _of_batch(judgement_record(judged, **_place_of(row), why=why), batch)
 
 
 def held_answer(record: Mapping[str, Any]) -> Answer:
@@ -78,8 +83,10 @@ def _place_of(row: PlanRow) -> dict[str, Any]:
 
 def _named(record: dict[str, Any], row: PlanRow, batch: str | None) -> dict[str, Any]:
     """A record that names the batch that its answer came with, and the model asked where another name answered."""
-    if batch is not None:
-        record[BATCH_KEY] = batch
     if row.model not in ("", record["model"]):
         record[ASKED_KEY] = row.model
-    return record
+    return _of_batch(record, batch)
+
+
+def _of_batch(record: dict[str, Any], batch: str | None) -> dict[str, Any]:
+    return record if batch is None else {**record, BATCH_KEY: batch}

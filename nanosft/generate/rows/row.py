@@ -26,6 +26,7 @@ from nanosft.generate.rows.lines import (
     judgement_line,
     meta_of,
     reject_line,
+    useless_line,
 )
 from nanosft.quality.scores import LOW_SCORE, NUM_TRIES, Score
 
@@ -178,7 +179,7 @@ class RowMaker:
         answer = held_answer(job.state.held)
         verdict = await self._check(row, job.state, answer, batch)
         if isinstance(verdict, Rejection):  # nearly repeats what was accepted meanwhile: the score is of no use
-            on_reject(judgement_line(row, judged, batch=batch))
+            on_reject(useless_line(row, judged, verdict, batch=batch))
             return self._end(job, row, answer, verdict, on_reject, batch)
         assert self.judge is not None, "who asked has a judge"
         score = self.judge.read(judged)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from nanosft.errors import ConfigError
-from nanosft.generate.judges import check_judge, tell_judge
+from nanosft.generate.estimate import price_modes
+from nanosft.generate.judges import check_judge, estimate_scores_usd, tell_judge
 from nanosft.generate.offers import Offers
 from nanosft.generate.planning import make_plan, read_dimensions
-from nanosft.generate.provider import ModelCard, Prices
+from nanosft.generate.provider import ModelCard, Prices, make_template
 from nanosft.knowledge import read_knowledge
 from nanosft.settings.generate import GenerateSettings
 from tests.stub_provider import KNOWLEDGE
@@ -59,3 +60,21 @@ def test_a_judge_that_cannot_do_the_job_is_refused():
 
 def test_a_dry_run_tells_the_price_of_a_judge_and_its_day():
     assert "(0.30 and 2.50 dollars per million tokens of 2026-11-28)" in tell_judge(settings(), PLAN, offers())
+
+
+def test_scores_in_batches_are_told_and_compared_by_the_judges_own_batch_price():
+    half = Prices(PRICES.prompt / 2, PRICES.completion / 2)
+    asked = settings(provider="openrouter", model=("a/judge",), num=100, judge_share=0.5, concurrency=1)
+    found = offers(batch_prices=half)
+    alone_usd, batch_usd = estimate_scores_usd(asked, PLAN, found)
+    assert batch_usd
+    assert batch_usd == pytest.approx((alone_usd or 0) / 2)
+    assert f", ${batch_usd:,.2f} in batches (0.30" in tell_judge(asked, PLAN, found)
+    assert "in batches" not in tell_judge(settings(), PLAN, found)  # nobody is asked in batches there
+    template = make_template(PLAN)
+    prices = price_modes(asked, template, PLAN, found)
+    unjudged = price_modes(asked.model_copy(update={"judge_model": None}), template, PLAN, found)
+    assert (prices.sync_usd or 0) - (unjudged.sync_usd or 0) == pytest.approx(alone_usd)
+    assert (prices.batch_usd or 0) - (unjudged.batch_usd or 0) == pytest.approx(batch_usd)
+    dearer = price_modes(asked.model_copy(update={"judge_model": "a/other"}), template, PLAN, found)
+    assert dearer == unjudged

@@ -82,6 +82,25 @@ def test_a_record_and_results_are_read_as_they_were_written():
         parse_results(b"[1]\n", where="x")
 
 
+def test_a_judges_batch_is_read_with_the_answers_that_it_is_about_and_an_object_without_a_kind_asks_for_rows():
+    held = {"kind": "held", "fresh": 1, "held_attempt": 2, "raw": "{}"}
+    request = RowRequest(6, 1, 2, 1, ("too long",), held, num_tries=1)
+    record = BatchRecord("4/00002-000008", "0123456789abcdef0123", "a/judge", 12.5, 0.25, (request,), "scores")
+    assert parse_record(record.name, record.to_bytes(), where="x") == record
+    assert record.custom_id(request) == "6-1-2-judge1-0123456789ab"
+    job = request.to_job()
+    assert (job.state.waiting, job.state.num_tries) == (held, 1)
+    assert RowRequest.of(job) == request
+    before = b'{"key":"k","model":"a/b","created_s":1.0,"held_usd":0.0,"requests":[[2,0,0,1,["too long"]]]}'
+    assert parse_record(RECORD.name, before, where="x").kind == "rows"
+    for damaged in (
+        before.replace(b'{"key"', b'{"kind":"scores","key"'),
+        before.replace(b'{"key"', b'{"kind":[],"key"'),
+    ):
+        with pytest.raises(DataError, match="x: not a batch's record"):
+            parse_record(RECORD.name, damaged, where="x")
+
+
 def test_a_custom_id_names_row_variant_and_attempt_within_64_characters():
     assert RECORD.custom_id(RECORD.requests[1]) == "6-1-2-0123456789ab"
     longest = RowRequest(9_999_999, 99, 50, 99)

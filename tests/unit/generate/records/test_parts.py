@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import orjson
@@ -111,3 +112,16 @@ def test_what_nanosft_did_not_write_is_named(store, key, data, message):
     store.write(key, data)
     with pytest.raises(DataError, match=message):
         read_state(store, range(NUM), NUM)
+
+
+def test_of_answers_that_are_held_the_latest_attempts_waits_whatever_the_order_of_the_parts():
+    held: list[dict[str, Any]] = [
+        {"kind": "held", "fresh": 0, "held_attempt": attempt, "attempt": None} for attempt in (0, 1)
+    ]
+    rejected: dict[str, Any] = {"fresh": 0, "attempt": 0, "detail": "too long"}
+    unread: dict[str, Any] = {"kind": "judgement", "fresh": 0, "attempt": None, "tried_attempt": 1}
+    for records in itertools.permutations([*held, rejected, unread]):
+        state = RowState()
+        for record in records:
+            state.add_record(record)
+        assert (state.waiting, state.num_tries) == (held[1], 1)

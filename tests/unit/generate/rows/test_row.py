@@ -15,7 +15,8 @@ from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import AdaptiveLimit, Answer, Usage
 from nanosft.generate.records import RowState, Tally
-from nanosft.generate.rows import AnswerChecker, Job, Judge, RetryPolicy, RowMaker
+from nanosft.generate.rows import AnswerChecker, AskAgain, AwaitsScore, Job, Judge, RetryPolicy, RowMaker
+from nanosft.generate.rows.lines import held_line
 from nanosft.knowledge import read_knowledge
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.scores import list_criteria, parse_score
@@ -200,3 +201,64 @@ def test_rows_that_are_not_drawn_are_not_scored():
     conversation, _ = make_row(Author(clean), judge=make_judge(share=0.0))
     assert conversation is not None
     assert "judge" not in conversation.meta
+
+
+def open_maker(judge: Judge, index: NearDuplicateIndex | None = None) -> RowMaker:
+    plan = make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
+    checker = AnswerChecker(Context(Gates()), index)
+    return RowMaker(partial(plan_row, plan), Author(clean), RetryPolicy(2, 2), checker, judge, 60, "generate")
+
+
+def says(text: str, cost_usd: float = 0.25) -> Answer:
+    return Answer(text, text, "stop", "judge", Usage(cost_usd=cost_usd))
+
+
+def score(faithful: int) -> Answer:
+    return says(orjson.dumps({"reason": "so", **dict.fromkeys(CRITERIA, 5), "faithful": faithful}).decode())
+
+
+def test_an_answer_that_waits_for_a_batchs_score_is_put_down_once_and_is_no_near_duplicate_of_itself():
+    rejects, index, job = list[dict[str, Any]](), NearDuplicateIndex(), Job(0, RowState(), 1)
+    maker = open_maker(make_judge(), index)
+
+    async def scenario() -> Conversation | AskAgain | AwaitsScore | None:
+        row = maker.next_prompt(job)
+        answer = Answer(clean(row), clean(row), "stop", "m", Usage(cost_usd=0.5))
+        assert isinstance(await maker.hold(job, row, answer, rejects.append, batch="1/0-0"), AwaitsScore)
+        assert isinstance(await maker.settle(job, row, says("fine"), rejects.append, batch="1/0-1"), AwaitsScore)
+        return await maker.settle(job, row, score(4), rejects.append, batch="1/0-2")
+
+    conversation = asyncio.run(scenario())
+    assert isinstance(conversation, Conversation)
+    assert (conversation.meta["batch"], conversation.meta["cost_usd"]) == ("1/0-2", 0.0)
+    assert [(line["kind"], line["batch"]) for line in rejects] == [("held", "1/0-0"), ("judgement", "1/0-1")]
+    assert cost_of(conversation, rejects).cost_usd == 0.5 + 2 * 0.25
+    assert (job.state.num_tries, rejects[1]["tried_attempt"]) == (1, 0)
+
+
+def test_what_nearly_repeats_a_row_that_was_accepted_meanwhile_is_refused_and_its_score_is_paid_and_kept():
+    rejects, index = list[dict[str, Any]](), NearDuplicateIndex()
+    maker = open_maker(make_judge(), index)
+
+    async def scenario() -> object:
+        row = maker.plan_row(0, 0)
+        answer = Answer(clean(row), clean(row), "stop", "m", Usage(cost_usd=0.5))
+        state = RowState(held=held_line(row, 0, answer, batch="1/0-0"))
+        await maker.checker.check(row, answer)  # another row's, and a process that has not seen the held one
+        return await maker.settle(Job(0, state, 1), row, score(5), rejects.append, batch="1/0-1")
+
+    assert isinstance(asyncio.run(scenario()), AskAgain)
+    assert [line["reason"] for line in rejects] == ["judge/of_rejected", "near_duplicate/shard"]
+    assert cost_of(None, rejects).cost_usd == 0.25
+
+
+def test_an_answer_that_is_held_is_scored_though_fewer_attempts_are_allowed_now():
+    """Its row went on to another prompt, and the answer was paid for in vain."""
+    author, rejects = Author(clean), list[dict[str, Any]]()
+    maker = open_maker(make_judge())
+    row = maker.plan_row(0, 0)
+    held = held_line(row, 2, Answer(clean(row), clean(row), "stop", "m", Usage(cost_usd=0.5)), batch=None)
+    state = RowState(num_rejected=2, details=["a", "b"], held=held)
+    conversation, rejects = make_row(author, judge=make_judge(5), state=state, rejects=rejects)
+    assert conversation is not None
+    assert author.asked == []
