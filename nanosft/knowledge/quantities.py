@@ -174,7 +174,8 @@ _BEFORE_YEAR: Final = re.compile(
     re.IGNORECASE,
 )
 _MAX_DATE_CHARS: Final = 26
-_LINK_SIGN: Final = re.compile(r"\.(?:com|org|net|io|ai|dev|edu|gov)\b|://|www\.", re.IGNORECASE)
+# The sign stands before the looks behind it: the search then skips to signs.
+_LINK_SIGN: Final = re.compile(r"[.:](?:(?<=\.)(?:com|org|net|io|ai|dev|edu|gov)\b|(?<=:)//|(?<=www\.))", re.IGNORECASE)
 """What every link has: most texts have none."""
 _LINK: Final = re.compile(
     r"(?:https?://|www\.)[^\s<>()\[\]{}\"'`|\u2014\u2026]+"

@@ -4,7 +4,9 @@ import re
 from functools import lru_cache
 from typing import Final
 
-_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)*_]*\s+|\n+")
+# The sign stands before the looks behind it: the search then skips to signs.
+_SENTENCE_END = re.compile(r"[.!?\u2026\n](?:(?<!\n)[\"'\u201d\u2019)*_]*\s+|(?<=\n)\n*)")
+_MAX_ABBREVIATION_CHARS: Final = 7
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|Dr|Mr|Ms|St|No|Fig|al)|\b[A-Z])\.$")
 _PIECE = re.compile(r"[A-Za-z]+|\d{1,3}|[^\sA-Za-z\d]+")
 _WORD = re.compile(r"[a-z0-9]+(?:[.,-][a-z0-9]+)*")
@@ -26,7 +28,9 @@ def split_sentences(text: str) -> list[str]:
     sentences = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
-        if "\n" in match[0] or not _ABBREVIATION.search(text, start, match.start()):
+        stop = match.start() + 1
+        first = max(start, stop - _MAX_ABBREVIATION_CHARS)
+        if "\n" in match[0] or text[stop - 1] != "." or not _ABBREVIATION.search(text, first, stop):
             sentences.append(text[start : match.end()].strip())
             start = match.end()
     sentences.append(text[start:].strip())

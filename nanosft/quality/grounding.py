@@ -29,6 +29,14 @@ _ONES: Final = frozenset({1.0, 60.0, 3600.0})
 _CAPITALIZED: Final = re.compile(
     r"(?<![\w.@/-])(?:[A-Z][a-z]+[A-Z]\w*|[A-Z][A-Za-z]*\d*[A-Za-z\d]+|[a-z]+[A-Z]\w+)(?![\w@/]|\.\w)"
 )
+_CAPITALIZED_FIRST: Final = re.compile(
+    # The letter stands before the look behind it: the search then skips to capitals.
+    r"[A-Z](?<![\w.@/-][A-Z])(?:[a-z]+[A-Z]\w*|[A-Za-z]*\d*[A-Za-z\d]+)(?![\w@/]|\.\w)"
+)
+"""What of `_CAPITALIZED` begins with its capital: nearly always all of it, in a third of the time."""
+_CAMEL: Final = re.compile(r"[A-Z](?<=[a-z][A-Z])")
+_CAMEL_WORD: Final = re.compile(r"(?<![\w.@/-])[a-z]+[A-Z]")
+_MAX_WORD_CHARS: Final = 200
 _SENTENCE_START: Final = re.compile(
     r"(?:^|[.!?:\u2026]['\")\u201d\u2019]*\s+|\n\s*(?:[-*+\u2022]|\d+[.)])?\s*|[\"\u201c(*]|[-\u2013\u2014]\s*)$"
 )
@@ -254,7 +262,7 @@ def _is_of_itself(text: str, at: int) -> bool:
 
 def _unknown_names(message: Prose, known: frozenset[str], said: _Said) -> Iterator[tuple[int, str]]:
     text = message.plain
-    for match in _CAPITALIZED.finditer(text):
+    for match in (_CAPITALIZED if _has_camel_word(text) else _CAPITALIZED_FIRST).finditer(text):
         word = match[0]
         folded = word.casefold()
         if folded in known or folded.removesuffix("s") in known:
@@ -264,3 +272,13 @@ def _unknown_names(message: Prose, known: frozenset[str], said: _Said) -> Iterat
             continue
         if not said.has_word(folded):
             yield match.start(), word
+
+
+def _has_camel_word(text: str) -> bool:
+    """Whether a name in it may begin with a small letter: nanoGPT."""
+    for match in _CAMEL.finditer(text):
+        first = max(0, match.start() - _MAX_WORD_CHARS)
+        space = text.rfind(" ", first, match.start())
+        if (space < 0 < first) or _CAMEL_WORD.search(text, space + 1, match.end()):
+            return True
+    return False

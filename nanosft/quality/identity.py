@@ -65,11 +65,11 @@ def find_identity_defects(messages: Sequence[Prose], identity: Identity | None) 
             question = message.plain
             continue
         yield from _find_wrong_claims(message, identity)
-        names = _mentions(message.text, identity.name, *identity.also)
-        if not names and _ASKS_NAME.search(question) and not _quotes_other(question):
+        names = (identity.name, *identity.also)
+        if _asks_name(question) and not _mentions(message.text, *names) and not _quotes_other(question):
             detail = f"asked for its name, the assistant does not say that it is {identity.name}"
             yield Defect("identity", "name_not_given", detail, " ".join(message.text[:100].split()), message.index)
-        if identity.maker and _ASKS_MAKER.search(question) and not _names_maker(message.text, identity):
+        if identity.maker and _asks_maker(question) and not _names_maker(message.text, identity):
             detail = f"asked who made it, the assistant does not name {identity.maker}"
             yield Defect("identity", "maker_not_given", detail, " ".join(message.text[:100].split()), message.index)
 
@@ -103,6 +103,17 @@ def infer_identity(conversations: Iterable[Sequence[Prose]], *, min_share: float
         return None
     maker = makers.most_common(1)[0][0] if makers else ""
     return Identity(name, maker)
+
+
+def _asks_name(question: str) -> bool:
+    # What all of the pattern's forms hold: most questions have none of it.
+    lower = question.lower()
+    is_likely = "who" in lower or "name" in lower or "call you" in lower
+    return is_likely and _ASKS_NAME.search(question) is not None
+
+
+def _asks_maker(question: str) -> bool:
+    return "who" in question.lower() and _ASKS_MAKER.search(question) is not None
 
 
 def _find_wrong_claims(message: Prose, identity: Identity) -> Iterator[Defect]:

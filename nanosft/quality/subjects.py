@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
 from nanosft.knowledge.text import content_words
@@ -62,11 +63,11 @@ class Subjects:
 
     def stated_by(self, stems: Collection[str]) -> set[str]:
         """The headings of the facts that an answer of these stems states."""
-        counts = Counter(place for stem in stems for place in self.facts_with.get(stem, ()))
+        counts = Counter(chain.from_iterable([self.facts_with[stem] for stem in stems if stem in self.facts_with]))
         return {
             self.facts[place][1]
             for place, count in counts.items()
-            if count >= max(_MIN_SHARED, _STATED_SHARE * len(self.facts[place][0]))
+            if count >= _MIN_SHARED and count >= _STATED_SHARE * len(self.facts[place][0])
         }
 
 
@@ -126,4 +127,9 @@ def relate_words(statements: Mapping[str, Sequence[str]]) -> dict[str, frozenset
 @lru_cache(maxsize=1024)
 def stems_of(text: str) -> frozenset[str]:
     """The content words of a text, as stems of five letters; past forms are one with the present."""
-    return frozenset(_IRREGULAR.get(word, word).removeprefix("pre")[:_STEM_CHARS] for word in content_words(text))
+    return frozenset(map(_shorten, content_words(text)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _shorten(stem: str) -> str:
+    return _IRREGULAR.get(stem, stem).removeprefix("pre")[:_STEM_CHARS]

@@ -112,3 +112,17 @@ def test_an_identity_alone_grounds_nothing_and_refuses_nothing():
     reference = make_identity_reference(Identity("nanochat"))
     prose = read_prose(Conversation((Message("user", "hi"), Message("assistant", "I cost $12 in 1931."))))
     assert list(find_grounding_defects(prose, reference, strict=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ("It uses nanoZeta and Zeta.", "nanoZeta, Zeta"),
+        ("It uses Zeta, and OpenZeta.", "Zeta, OpenZeta"),
+        ("It uses " + "z" * 300 + "Zeta.", "z" * 300 + "Zeta"),
+        ("It uses path/nanoZeta.", None),
+    ],
+)
+def test_names_are_found_whether_a_small_letter_or_a_capital_begins_them(answer, names):
+    found = [defect.detail for defect in find(answer, strict=True)]
+    assert found == ([] if names is None else [f"names that the knowledge does not hold: {names}"])
