@@ -17,6 +17,18 @@ from tests.stub_provider import KNOWLEDGE
 
 NUM = 60
 FORMS = ("openrouter", "openai")
+MANY_FAULTS = {
+    "lost": 0.1,
+    "http_429": 0.1,
+    "http_500": 0.1,
+    "failed": 0.1,
+    "expired": 0.1,
+    "missing": 0.05,
+    "doubled": 0.2,
+    "partial": 0.1,
+    "broken": 0.1,
+}
+"""Rates of `Faults`."""
 
 
 def put_in_place_of_http(patch: pytest.MonkeyPatch, stub: BatchStub) -> BatchStub:

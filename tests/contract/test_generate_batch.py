@@ -12,6 +12,7 @@ from nanosft.generate.stage import run_generate
 from nanosft.store import open_store
 from tests.batching import (
     FORMS,
+    MANY_FAULTS,
     NUM,
     cost_pico,
     lines_of,
@@ -66,18 +67,7 @@ def test_what_is_refused_goes_into_the_next_batch_with_the_reason_and_a_small_re
 
 @pytest.mark.parametrize("form", FORMS)
 def test_whatever_fails_every_row_comes_and_every_cent_is_counted(out, use, form):
-    faults = Faults(
-        lost=0.1,
-        http_429=0.1,
-        http_500=0.1,
-        failed=0.1,
-        expired=0.1,
-        missing=0.05,
-        doubled=0.2,
-        partial=0.1,
-        broken=0.1,
-    )
-    stub = use(BatchStub(200, form=form, faults=faults))
+    stub = use(BatchStub(200, form=form, faults=Faults(**MANY_FAULTS)))
     run_generate(settings(out, num=200, openrouter_fields=form == "openrouter", prompt_price_usd=1.0))
     assert rows_of(out) == list(range(200))
     if form == "openrouter":
@@ -85,6 +75,21 @@ def test_whatever_fails_every_row_comes_and_every_cent_is_counted(out, use, form
     released = [line for line in lines_of(out, "rejects/") if line["reason"] == "batch_no_answer"]
     assert released
     assert all(line["attempt"] is None for line in released)
+
+
+def test_a_rest_that_is_no_smaller_than_a_batch_is_made_by_the_same_run(out, use):
+    """Refused rows were forgotten until the next run where `--batch-rest` was not below `--batch-size`."""
+    stub = use(BatchStub(4, faults=Faults(broken=1.0)))
+
+    def spoil_the_first_and_delay_the_second(call: str) -> None:
+        stub.faults.broken = 0.0
+        if call == "POST batches" and len(stub.batches) == 2:
+            stub.batches["batch-1"].num_polls = -3
+
+    stub.on_call = spoil_the_first_and_delay_the_second
+    summary = run_generate(settings(out, num=4, batch_size=2, batch_rest=3))
+    assert (summary.num_accepted, rows_of(out)) == (4, [0, 1, 2, 3])
+    assert cost_pico(out) == stub.billed_pico
 
 
 def test_no_wait_leaves_with_all_recorded_and_the_same_command_takes_the_results(out, use):

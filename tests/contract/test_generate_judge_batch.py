@@ -12,7 +12,7 @@ from nanosft.generate.stage import run_generate
 from nanosft.quality.scores import is_drawn
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
-from tests.batching import cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
+from tests.batching import MANY_FAULTS, cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
 from tests.chaos.explore import explore
 from tests.chaos.stages import STAGES
 from tests.stub_batches import PICO, Batch, BatchStub, Faults
@@ -89,19 +89,7 @@ def test_a_low_score_goes_into_the_next_batch_of_rows_with_the_judges_reason(out
 
 
 def test_whatever_fails_every_row_is_scored_once_and_every_cent_is_counted(out, use):
-    faults = Faults(
-        lost=0.1,
-        http_429=0.1,
-        http_500=0.1,
-        failed=0.1,
-        expired=0.1,
-        missing=0.05,
-        doubled=0.2,
-        partial=0.1,
-        broken=0.1,
-        low_score=0.1,
-    )
-    stub = use(BatchStub(50, faults=faults))
+    stub = use(BatchStub(50, faults=Faults(**MANY_FAULTS, low_score=0.1)))
     counts = run_generate(judged(out, num=50, batch_rest=2)).counts
     assert rows_of(out) == list(range(50))
     rows = counts["judge"]["rows"]
