@@ -9,8 +9,9 @@ from importlib import import_module
 
 def main() -> None:
     """Answer `--help` and `--version` at once (`nanosft.help`), or do what `nanosft.cli.main` says."""
-    if not import_module("nanosft.help").answer(sys.argv[1:]):
-        import_module("nanosft.cli").main()
+    with import_module("nanosft.signals").ending():
+        if not import_module("nanosft.help").answer(sys.argv[1:]):
+            import_module("nanosft.cli").main()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.distributed_c10d import Store as Meeting
 from torch.distributed.rendezvous import rendezvous
 
-from nanosft.errors import EXIT_RETRY, ConfigError, Interrupted, NanosftError, TrainError
+from nanosft.errors import EXIT_RETRY, ConfigError, Interrupted, NanosftError, Terminated, TrainError
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class World:
         result, error = None, None
         try:
             result = work()
-        except NanosftError as exc:
+        except (NanosftError, Terminated) as exc:
             error = exc
         for found in self.gather(error):
             if found is not None:
@@ -125,11 +125,11 @@ class World:
             NanosftError: What `work` raised on rank 0.
         """
         result: Any = None
-        error: NanosftError | None = None
+        error: NanosftError | Terminated | None = None
         if self.is_first:
             try:
                 result = work()
-            except NanosftError as exc:
+            except (NanosftError, Terminated) as exc:
                 error = exc
         result, error = self.broadcast((result, error))
         if error is not None:
@@ -196,11 +196,11 @@ def open_world(
         background = dist.new_group(backend="gloo", timeout=timeout)
     try:
         yield World(rank, size, local_rank, local_size, chosen, background, signals)
-    except NanosftError as exc:
+    except (NanosftError, Terminated) as exc:
         num_told = _count(store, "nanosft/told")
         _leave(store, rank, size, timeout_s=_ERROR_LEAVE_TIMEOUT_S)
         if num_told > 1:
-            raise SystemExit(128 + exc.signum if isinstance(exc, Interrupted) else exc.exit_code) from exc
+            raise SystemExit(128 + exc.signum if isinstance(exc, (Interrupted, Terminated)) else exc.exit_code) from exc
         raise
     _leave(store, rank, size, timeout_s=_LEAVE_TIMEOUT_S)
     dist.destroy_process_group()

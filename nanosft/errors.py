@@ -138,3 +138,19 @@ class Interrupted(NanosftError):  # noqa: N818 - a request to stop, not an error
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, str]]:
         """How it goes from one rank to the others: made of its parts again, not of the message."""
         return type(self), (self.signum, self.outcome)
+
+
+class Terminated(SystemExit):
+    """SIGTERM on its way up to whoever says what became of the work: `except Exception` lets it pass.
+
+    Args:
+        signum: The signal's number.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+    def __reduce__(self) -> tuple[type["Terminated"], tuple[int]]:
+        """How it goes from one rank to the others."""
+        return type(self), (self.signum,)

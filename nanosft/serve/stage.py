@@ -68,7 +68,7 @@ class _Runner(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Keep the signal for the exit code, where uvicorn would raise it again."""
-        with calling(self._drain):
+        with calling(asyncio.get_running_loop(), self._drain):
             yield
 
     def _drain(self, signum: int) -> None:

@@ -103,6 +103,7 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
         collecting() as signals,
         open_world(settings.device, timeout_s=timeout_s, num_threads=num_threads, signals=signals) as world,
     ):
+        signals.ends = world.size == 1  # before the first step there is nothing to save; of several all end together
         if not world.is_first:
             logging.getLogger("nanosft").setLevel(logging.ERROR)
         if world.device.type == "cpu":
@@ -117,7 +118,8 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
             return finished
         inputs = _load(settings, store, world, ask)
         plan = _plan(inputs)
-        world.run_on_all_ranks(world.stop_if_told)  # before the first step there is nothing to save yet
+        signals.ends = False
+        world.run_on_all_ranks(world.stop_if_told)
         with world.enter_on_rank_zero(lambda: writing(store, inputs.manifest)) as finished:
             if finished is not None:  # by another process, since
                 return finished

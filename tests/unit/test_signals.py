@@ -4,11 +4,12 @@ import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
-from nanosft.errors import Interrupted
-from nanosft.signals import calling, collecting, raising
+from nanosft.errors import EXIT_SIGTERM, Interrupted, Terminated
+from nanosft.signals import calling, collecting, ending, raising
 
 
 def test_sigterm_is_raised_with_what_became_of_the_work():
@@ -33,14 +34,53 @@ def test_signals_are_collected_and_handlers_come_back():
 def test_an_event_loop_gets_them_between_its_callbacks():
     async def wait() -> int:
         told: asyncio.Queue[int] = asyncio.Queue()
-        with calling(told.put_nowait):
+        with calling(asyncio.get_running_loop(), told.put_nowait):
             os.kill(os.getpid(), signal.SIGTERM)
             return await told.get()
 
     assert asyncio.run(wait()) == signal.SIGTERM
 
 
-@pytest.mark.parametrize("enter", [lambda: raising(""), collecting, lambda: calling(print)])
+@contextmanager
+def calling_by_a_loop():
+    with closing(asyncio.new_event_loop()) as loop, calling(loop, print):
+        yield
+
+
+def test_after_an_event_loop_the_command_lines_own_way_is_back():
+    """asyncio leaves SIG_DFL behind, so that SIGTERM while generate puts its manifest had neither line nor code."""
+
+    async def work() -> None:
+        with calling(asyncio.get_running_loop(), print):
+            pass
+
+    def run() -> None:
+        with ending():
+            asyncio.run(work())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Terminated) as caught:
+        run()
+    assert caught.value.code == EXIT_SIGTERM
+
+
+def test_sigterm_is_no_error_of_the_work_that_it_comes_in():
+    """A file that was being loaded was called damaged, with the code of what no other try mends."""
+    with pytest.raises(Interrupted), raising(""), suppress(Exception):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_collecting_can_end_the_work_while_there_is_nothing_to_save():
+    def run() -> None:
+        with collecting() as caught:
+            caught.ends = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run()
+
+
+@pytest.mark.parametrize("enter", [lambda: raising(""), collecting, calling_by_a_loop])
 def test_outside_the_main_thread_signals_are_left_alone(enter):
     """`run_audit` in a thread died with "signal only works in main thread"."""
     before = signal.getsignal(signal.SIGTERM)

@@ -104,7 +104,7 @@ class Runner:
             NanosftError: The provider, the budget or the store fails.
         """
         self._started_s = time.monotonic()
-        with _infrequent_gc(), calling(self._stop_by_signal):
+        with _infrequent_gc(), calling(asyncio.get_running_loop(), self._stop_by_signal):
             flusher = asyncio.create_task(self._flush_regularly())
             try:
                 await self._until_stopped(self._make_all(jobs, first))
