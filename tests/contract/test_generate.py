@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -275,14 +275,17 @@ def test_at_the_limit_of_the_budget_all_is_flushed_and_a_larger_one_goes_on(out,
 
 def test_a_shard_reads_no_part_of_another_and_only_the_last_one_reads_them_all(out, monkeypatch):
     read: list[str] = []
-    read_part = parts.read_part
 
-    def note(store: Store, key: str, **options: bool) -> Any:
-        read.append(key)
-        return read_part(store, key, **options)
+    def noting(read_it: Callable[[Store, str], Any]) -> Callable[[Store, str], Any]:
+        def note(store: Store, key: str) -> Any:
+            read.append(key)
+            return read_it(store, key)
 
-    monkeypatch.setattr(parts, "read_part", note)
-    monkeypatch.setattr("nanosft.generate.records.finalize.read_part", note)
+        return note
+
+    monkeypatch.setattr(parts, "read_metas", noting(parts.read_metas))
+    monkeypatch.setattr(parts, "read_part", noting(parts.read_part))
+    monkeypatch.setattr("nanosft.generate.records.finalize.read_part", noting(parts.read_part))
     for index in range(4):
         run_generate(settings(out, num_shards=4, shard_index=index))
         if index < 3:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nanosft.generate.records.judgements import JudgeTally
-from nanosft.generate.records.money import pico_of, usd_of
+from nanosft.generate.records.money import usd_of
 
 ASKED_KEY: Final = "asked"
 """What rows and rejects call the model that the plan gave them, where another name answered."""
@@ -23,24 +23,24 @@ class ModelTally:
     answered_by: Counter[str] = field(default_factory=Counter)
     judge: JudgeTally = field(default_factory=JudgeTally)
 
-    def add_row(self, meta: Mapping[str, Any]) -> None:
-        """Count an accepted conversation by its meta."""
+    def add_row(self, meta: Mapping[str, Any], pico: int) -> None:
+        """Count an accepted conversation by its meta, and what it cost in picodollars."""
         self.num_accepted += 1
-        self.add_cost(meta)
+        self.add_cost(meta, pico)
         if isinstance(judge := meta.get("judge"), dict):
             self.judge.add_row(judge)
 
-    def add_reject(self, record: Mapping[str, Any]) -> None:
-        """Count a rejected answer, or one that never came."""
+    def add_reject(self, record: Mapping[str, Any], pico: int) -> None:
+        """Count a rejected answer, or one that never came, and what it cost."""
         self.rejects[str(record["reason"])] += 1
         self.num_unknown += record.get("cost_usd") is None
         if isinstance(judge := record.get("judge"), dict):
             self.judge.add_reject(judge)
-        self.add_cost(record)
+        self.add_cost(record, pico)
 
-    def add_cost(self, record: Mapping[str, Any]) -> None:
+    def add_cost(self, record: Mapping[str, Any], pico: int) -> None:
         """Count what an answer cost, and who gave it."""
-        self.pico += pico_of(record.get("cost_usd"))
+        self.pico += pico
         self.answered_by[str(record.get("model"))] += 1
 
     def counts(self) -> dict[str, Any]:

@@ -140,4 +140,4 @@ class JudgeTally:
 
 def judge_pico(judge: object) -> int:
     """The known cost of a judgement, of what stands under `judge`; 0 where nothing does."""
-    return pico_of(judge.get("cost_usd")) if isinstance(judge, Mapping) else 0
+    return pico_of(judge.get("cost_usd")) if judge is not None and isinstance(judge, Mapping) else 0

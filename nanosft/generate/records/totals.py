@@ -97,14 +97,15 @@ class Tally:
 
     def add_row(self, meta: Mapping[str, Any]) -> None:
         """Count an accepted conversation by its meta."""
+        pico = pico_of(meta.get("cost_usd"))
         self.num_accepted += 1
-        self.accepted_pico += pico_of(meta.get("cost_usd"))
+        self.accepted_pico += pico
         for name in meta.get("reported", ()):
             self.reported[name] += 1
         if isinstance(judge := meta.get("judge"), dict):
             self.judge.add_row(judge)
-        self.models[model_of(meta)].add_row(meta)
-        self._add(meta)
+        self.models[model_of(meta)].add_row(meta, pico)
+        self._add(meta, pico)
 
     def add_reject(self, record: Mapping[str, Any]) -> None:
         """Count a rejected answer, or what else stands among the rejects: a judge's answer, one that is held."""
@@ -113,9 +114,10 @@ class Tally:
             self.judge.add_unusable(record["judge"])
             return
         if kind == HELD:  # the row or the reject that comes of it costs nothing more
-            self.accepted_pico += pico_of(record["cost_usd"])
-            self.models[model_of(record)].add_cost(record)
-            self._add(record)
+            pico = pico_of(record["cost_usd"])
+            self.accepted_pico += pico
+            self.models[model_of(record)].add_cost(record, pico)
+            self._add(record, pico)
             return
         if isinstance(judge, dict):
             self.judge.add_reject(judge)
@@ -123,9 +125,10 @@ class Tally:
         self.rejects[reason] += 1
         if record.get("cost_usd") is None:
             self.num_unknown += 1
-        self.rejects_pico[reason] += pico_of(record.get("cost_usd"))
-        self.models[model_of(record)].add_reject(record)
-        self._add(record)
+        pico = pico_of(record.get("cost_usd"))
+        self.rejects_pico[reason] += pico
+        self.models[model_of(record)].add_reject(record, pico)
+        self._add(record, pico)
 
     @property
     def cost_usd(self) -> float:
@@ -161,8 +164,8 @@ class Tally:
         judged = {"judge": self.judge.counts()} if self.judge else {}
         return {**counts, **state_models(self.models), **judged}
 
-    def _add(self, record: Mapping[str, Any]) -> None:
-        self.num_billed += pico_of(record.get("cost_usd")) > 0
+    def _add(self, record: Mapping[str, Any], pico: int) -> None:
+        self.num_billed += pico > 0
         tokens = record.get("tokens")
         if isinstance(tokens, dict):
             for name, count in tokens.items():  # a restart reads every row: Counter.update is four times as dear
