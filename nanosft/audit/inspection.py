@@ -15,6 +15,7 @@ from nanosft.settings.audit import InspectSettings
 
 _BAR_WIDTH: Final = 30
 _SAMPLE_CHARS: Final = 300
+_SAMPLE_MESSAGES: Final = 40
 
 
 def run_inspect(settings: InspectSettings) -> None:
@@ -80,9 +81,11 @@ def show(console: Console, found: Inspection, *, uri: str, num_objects: int, num
         console.print(_make_histogram("opening", dict(found.openings.most_common(num_openings)), rows))
     for conversation in found.samples:
         console.rule(conversation.id[:12])
-        for message in conversation.messages:
+        for message in conversation.messages[:_SAMPLE_MESSAGES]:
             text = message.text if len(message.text) <= _SAMPLE_CHARS else message.text[:_SAMPLE_CHARS] + "…"
             console.print(render_message(message.role, text))
+        if num_more := len(conversation.messages[_SAMPLE_MESSAGES:]):
+            console.print(f"… and {num_more:,} messages more", highlight=False)
 
 
 def _make_histogram(title: str, counts: dict[str, int], total: int) -> Table:

@@ -25,6 +25,7 @@ _ZSTD_BYTES: Final = 1 << 12
 _ZSTD_WINDOW_BYTES: Final = 1 << 27
 """As far as `zstd --long` reaches back by default."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+BLANK: Final = b" \t\r\n"
 _CHANGED: Final = "it was changed, or is not what its manifest says: make it again"
 
 
@@ -38,7 +39,7 @@ def iter_lines(item: DataObject) -> Iterator[tuple[int, bytes]]:
     """
     num_rows = 0
     for number, line in _number_lines(item):
-        if text := line.strip(b" \t\r"):
+        if text := line.strip(BLANK):
             num_rows += 1
             yield number, text
     if item.num_rows is not None and num_rows != item.num_rows:
@@ -164,7 +165,10 @@ def read_ahead(blocks: Generator[bytes, None, None]) -> Iterator[bytes]:
 
 
 def _split_lines(blocks: Iterator[bytes], item: DataObject) -> Iterator[tuple[int, bytes]]:
-    """Line numbers and lines, without a byte order mark; a line may span any number of blocks."""
+    """Line numbers and lines, without a byte order mark; a line may span any number of blocks.
+
+    Lines of a block that is all blank are only counted: 40 KB of `.zst` hold 10^8 of them.
+    """
     number = 0
     pieces: list[bytes] = []
     size = 0
@@ -174,9 +178,12 @@ def _split_lines(blocks: Iterator[bytes], item: DataObject) -> Iterator[tuple[in
             size += len(block)
             check_line_size(size, item.place(number + 1))
             continue
+        if not pieces and not block.strip(BLANK):
+            number += block.count(b"\n")
+            continue
         lines = b"".join((*pieces, block)).split(b"\n")
-        pieces = [lines.pop()]
-        size = len(pieces[0])
+        last = lines.pop()
+        pieces, size = [last] if last else [], len(last)
         for line in lines:
             number += 1
             yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line

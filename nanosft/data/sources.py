@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from nanosft.data.hashing import hash_into
-from nanosft.data.lines import check_line_size, read_ahead, read_blocks, read_parquet
+from nanosft.data.lines import BLANK, check_line_size, read_ahead, read_blocks, read_parquet
 from nanosft.data.objects import DataObject, list_data_objects
 from nanosft.data.origins import Origin
 from nanosft.data.prefix import read_manifest
@@ -56,8 +56,11 @@ class Batch:
 
     def iter_lines(self) -> Iterator[tuple[str, bytes]]:
         """Lines that are not blank, each with what errors call it."""
-        for number, raw in enumerate(self.take().split(b"\n"), self.first):
-            if line := raw.strip(b" \t\r"):
+        data = self.take()
+        if not data.strip(BLANK):  # of newlines alone 40 KB of `.zst` hold 10^8
+            return
+        for number, raw in enumerate(data.split(b"\n"), self.first):
+            if line := raw.strip(BLANK):
                 yield f"{self.uri}:{self.unit} {number}", line
 
     def take(self) -> bytes:

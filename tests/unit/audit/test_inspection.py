@@ -60,6 +60,16 @@ def test_markup_and_control_characters_of_the_data_are_shown_as_they_are(tmp_pat
     assert "assistant: \\x1b[31mred\\x07" in shown
 
 
+def test_a_conversation_of_very_many_messages_is_not_shown_whole(tmp_path, capsys):
+    """One of 100,000 messages took 46 s and 400,000 lines of the screen."""
+    messages = tuple(Message(role, "x") for role in ("user", "assistant")) * 500
+    (tmp_path / "a.jsonl").write_bytes(to_line(Conversation(messages)))
+    run_inspect(InspectSettings(uri=str(tmp_path / "a.jsonl")))
+    shown = capsys.readouterr().out
+    assert shown.count("assistant") == 20
+    assert "… and 960 messages more" in shown
+
+
 @pytest.mark.parametrize("messages", [[], [{"role": "assistant", "content": "a"}]])
 def test_a_parquet_row_that_is_no_conversation_is_named(tmp_path: Path, messages: list[dict[str, str]]):
     good = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
