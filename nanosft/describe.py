@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import orjson
 from nanosft.lineage import Ancestor, find_evaluation, read_lineage
 from nanosft.manifest import Manifest
 from nanosft.nanochat.layout import best_and_last
+from nanosft.progress import write_json, write_result
 from nanosft.settings.run import DescribeSettings
 
 _LONGEST_VALUE = 80
@@ -32,15 +32,15 @@ def run_describe(settings: DescribeSettings) -> None:
     evaluation = find_evaluation(lineage.uri)
     if settings.json_output:
         table = _as_json(lineage) | ({"evaluation": evaluation} if evaluation else {})
-        sys.stdout.write(orjson.dumps(table, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(table, indent=True)
         return
     width = max(_LEAST_WIDTH, shutil.get_terminal_size().columns)
     for line in _draw(lineage, width):
-        sys.stdout.write(line + "\n")
+        write_result(line + "\n")
     if evaluation:
         figures = evaluation["figures"]
         said = [f"{name} {_show(figures[name])}" for name in _SHOWN_FIGURES if name in figures]
-        sys.stdout.write(f"newest evaluation {evaluation['uri']}: {', '.join(said)}\n")
+        write_result(f"newest evaluation {evaluation['uri']}: {', '.join(said)}\n")
 
 
 def _draw(ancestor: Ancestor, width: int, indent: str = "") -> Iterator[str]:

@@ -57,7 +57,7 @@ def find_evaluation(uri: str) -> dict[str, Any] | None:
             return None
         scores = orjson.loads(store.read(_SCORES_KEY))
         return {"uri": note["uri"], "figures": scores["figures"][list(scores["models"])[-1]]}
-    except (NanosftError, orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+    except (NanosftError, orjson.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 

@@ -6,12 +6,14 @@ Everything goes to standard error; standard output belongs to results (`--json`,
 import json
 import logging
 import os
+import re
 import sys
 import time
 import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final, Self
 
+import orjson
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -21,6 +23,7 @@ from rich.table import Column
 
 LOG_INTERVAL_S: Final = 15.0
 _RESULT_WIDTH: Final = 160
+_UNUSUAL: Final = re.compile(r"[^\n\x20-\x7e]")
 _log = logging.getLogger("nanosft.progress")
 
 
@@ -53,6 +56,26 @@ def printable(text: str) -> str:
         else repr(letter)[1:-1]
         for letter in text
     )
+
+
+def write_result(text: str) -> None:
+    """Write text to standard output as it is, but for control characters, which are shown."""
+    sys.stdout.write(printable(text))
+
+
+def write_json(value: object, *, indent: bool = False) -> None:
+    r"""Write a value to standard output as JSON, with what could steer a terminal as `\u` and digits.
+
+    Args:
+        value: Anything that orjson takes; keys are written as text.
+        indent: Over several lines, for people.
+    """
+    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)).decode()
+    sys.stdout.write((text if text.isprintable() else _UNUSUAL.sub(_escape, text)) + "\n")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 class Bar:

@@ -1,6 +1,5 @@
 """`nanosft inspect`: what a set of conversations is like, in figures and samples."""
 
-import json
 from typing import Any, Final
 
 from rich.console import Console
@@ -10,7 +9,7 @@ from rich.text import Text
 from nanosft.data import list_data_objects, read_object
 from nanosft.inspection import BINS_CHARS, Inspection, inspect_conversations, render_message
 from nanosft.nanochat.tokenizer import load_tokenizer
-from nanosft.progress import make_result_console, printable
+from nanosft.progress import make_result_console, printable, write_json
 from nanosft.settings.audit import InspectSettings
 
 _BAR_WIDTH: Final = 30
@@ -29,7 +28,7 @@ def run_inspect(settings: InspectSettings) -> None:
     rows = (row for item in objects for row in read_object(item, format=settings.format))
     found = inspect_conversations(rows, num_samples=settings.samples, seed=settings.seed, tokenizer=tokenizer)
     if settings.json_output:
-        print(json.dumps(to_json(found, num_openings=settings.openings), ensure_ascii=False))  # noqa: T201 - the result
+        write_json(to_json(found, num_openings=settings.openings))
         return
     show(make_result_console(), found, uri=settings.uri, num_objects=len(objects), num_openings=settings.openings)
 

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
+from nanosft.errors import DataError
 from nanosft.progress import make_result_console
 from nanosft.quality.scores import list_means
 from nanosft.quality.verdict import Defect
@@ -79,13 +81,20 @@ class Audit:
         return {**plain, "refused": dict(self.refused), "reported": dict(self.reported), "examples": examples}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any], *, max_examples: int) -> Self:
-        """The audit that `to_json` was called on, with `max_examples` examples of each defect at most."""
-        counters = {name: Counter(data[name]) for name in ("refused", "reported")}
-        examples = {
-            name: [Example(**item) for item in found[:max_examples]] for name, found in data["examples"].items()
-        }
-        return cls(**{**data, **counters, "examples": examples})
+    def parse(cls, data: bytes, *, max_examples: int, where: str) -> Self:
+        """The audit whose `to_json` the bytes are, with `max_examples` examples of each defect at most.
+
+        Raises:
+            DataError: They are none.
+        """
+        try:
+            found = TypeAdapter(cls).validate_json(data)
+        except ValidationError as exc:
+            problem = exc.errors()[0]
+            place = ".".join(map(str, problem["loc"]))
+            raise DataError(f"{where}: not an audit's report: {place}: {problem['msg']}: choose another --out") from exc
+        found.examples = {name: items[:max_examples] for name, items in found.examples.items()}
+        return found
 
     def counts(self) -> dict[str, Any]:
         """The counts as manifests keep them."""

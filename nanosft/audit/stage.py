@@ -7,7 +7,6 @@ and all that is printed to `<out>/audit.json`. With a judge, what the gates acce
 """
 
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +34,7 @@ from nanosft.errors import ConfigError, DataError
 from nanosft.knowledge import read_knowledge
 from nanosft.manifest import Manifest, Parent, sort_objects
 from nanosft.nanochat.tokenizer import load_tokenizer
-from nanosft.progress import Bar
+from nanosft.progress import Bar, write_json
 from nanosft.quality.completeness import infer_full_stops
 from nanosft.quality.gates import Context, check, make_gates
 from nanosft.quality.grounding import Reference, make_identity_reference, make_reference
@@ -81,7 +80,7 @@ def run_audit(settings: AuditSettings, ask_scores: AskScores | None = None) -> A
             audit = _audit_into_prefix if settings.out else _audit
             found = audit(settings, objects, parents, ask_scores)
     if settings.json_output:
-        sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(found.to_json(), indent=True)
     else:
         print_audit(found)
     return found
@@ -242,8 +241,8 @@ def _read_finished(settings: AuditSettings, objects: list[DataObject]) -> Audit 
     if manifest is None:
         return None
     check_same_origins(manifest, _find_origins(settings, objects), out=prefix.store.uri)
-    report = open_store(settings.out).read(_REPORT_KEY)
-    return Audit.from_json(orjson.loads(report), max_examples=settings.examples)
+    store = open_store(settings.out)
+    return Audit.parse(store.read(_REPORT_KEY), max_examples=settings.examples, where=store.uri_of(_REPORT_KEY))
 
 
 def _prefix(settings: AuditSettings, part: str) -> OutputPrefix:

@@ -14,7 +14,7 @@ from nanosft.data.hashing import hash_object, pin_objects, sha256_of
 from nanosft.data.lines import iter_lines, read_blocks
 from nanosft.data.objects import DATA_SUFFIXES, DataObject, list_data_objects
 from nanosft.data.origins import Origin, check_same_origins, check_what_is_there, find_origins_of_data
-from nanosft.data.prefix import OutputPrefix, put_manifest, read_manifest
+from nanosft.data.prefix import OutputPrefix, is_same, put_manifest, read_manifest
 from nanosft.data.sources import Batch, Inputs, find_inputs, read_batches
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "find_inputs",
     "find_origins_of_data",
     "hash_object",
+    "is_same",
     "iter_lines",
     "list_data_objects",
     "name_process",

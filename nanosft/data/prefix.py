@@ -87,7 +87,7 @@ class OutputPrefix:
             ConfigError: One of the URIs is the prefix itself.
         """
         for uri in uris:
-            if _locate(open_store(uri).uri) == _locate(self.store.uri):
+            if is_same(uri, self.store.uri):
                 raise ConfigError(f"{uri}: is --out {self.store.uri} itself: choose another --out")
 
     def check_free(self, *, is_own: Callable[[str], bool]) -> None:
@@ -217,6 +217,11 @@ class OutputPrefix:
     @property
     def _mark_key(self) -> str:
         return f"state/{self.command}.json"
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two URIs name one place, by whatever way."""
+    return _locate(open_store(one).uri) == _locate(open_store(other).uri)
 
 
 def _locate(uri: str) -> str:

@@ -1,8 +1,6 @@
 """`nanosft doctor`: all looks in their order, their report, and the exit code."""
 
-import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -15,6 +13,7 @@ from nanosft.doctor.finding import Finding, choose_exit_code, look, write_lines
 from nanosft.doctor.machine import check_device, check_disk, check_memory, check_shared_memory, check_versions
 from nanosft.doctor.ranks import check_own_ranks, check_ranks
 from nanosft.errors import EXIT_OK
+from nanosft.progress import write_json, write_result
 from nanosft.settings.doctor import DoctorSettings
 
 _NUM_TRIES = "2"
@@ -34,9 +33,9 @@ def run_doctor(settings: DoctorSettings) -> int:
     code = choose_exit_code(findings)
     if settings.json_output:
         table = {"checks": [asdict(item) for item in findings], "exit_code": code}
-        sys.stdout.write(json.dumps(table, ensure_ascii=False) + "\n")
+        write_json(table)
     else:
-        sys.stdout.writelines(line + "\n" for line in write_lines(findings))
+        write_result("".join(f"{line}\n" for line in write_lines(findings)))
     return code
 
 

@@ -56,9 +56,9 @@ def writing(settings: EvalSettings, parents: tuple[Parent, ...]) -> AbstractCont
     """Claim `out` while the context is open, as `OutputPrefix.writing` does.
 
     Raises:
-        ConfigError: It is the model's own prefix, or another evaluation is under way there.
+        ConfigError: It is the model's, the base's or the data's own prefix, or another evaluation is under way there.
     """
-    _prefix(settings).check_other([settings.model])
+    _prefix(settings).check_other([settings.model, *settings.data, *([settings.base] if settings.base else [])])
     return _prefix(settings).writing(parents)
 
 

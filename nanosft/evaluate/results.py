@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import orjson
 
-from nanosft.errors import ConfigError, DataError
+from nanosft.errors import ConfigError, DataError, clip
 from nanosft.evaluate.conduct import FAULT_FIGURES
+from nanosft.evaluate.kept import check_rows, check_scores
 from nanosft.evaluate.statistics import Interval, bootstrap_mean, bootstrap_ratio
 from nanosft.settings.evaluate import REQUIREMENT
 
@@ -96,13 +97,12 @@ def parse_evaluation(scores: bytes, answers: bytes, documents: bytes, *, where: 
         table = orjson.loads(scores)
         if table["format"] > FORMAT:
             raise DataError(f"{where}: evaluation format {table['format']} is newer than this nanosft reads: update it")
-        figures = {
-            label: {name: Interval(**values) for name, values in own.items()} for label, own in table["figures"].items()
-        }
+        kept = check_scores(table)
         rows, scored = ([orjson.loads(line) for line in data.splitlines()] for data in (answers, documents))
-        return Evaluation(table["models"], figures, table["counts"], rows, scored, table.get("judge", {}))
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
-        raise DataError(f"{where}: not an evaluation: {exc!r}") from exc
+        check_rows(rows, scored, list(kept.models))
+        return Evaluation(kept.models, kept.figures, kept.counts, rows, scored, kept.judge)
+    except (ValueError, KeyError, TypeError) as exc:  # of JSON and of pydantic among them
+        raise DataError(f"{where}: not an evaluation: {clip(' '.join(str(exc).split()), 200)}") from exc
 
 
 def summarize_answers(rows: Sequence[Row]) -> Figures:

@@ -7,12 +7,9 @@ nanosft eval compare s3://bucket/run-evaluation s3://bucket/other-evaluation
 """
 
 import logging
-import sys
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
-
-import orjson
 
 from nanosft.distributed import World, open_world
 from nanosft.errors import ConfigError, DataError
@@ -47,7 +44,7 @@ from nanosft.evaluate.tasks import Sandbox, Task, read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
 from nanosft.manifest import Parent
 from nanosft.nanochat import Checkpoint, Sampling, load_checkpoint, resolve_device
-from nanosft.progress import make_result_console
+from nanosft.progress import make_result_console, write_json
 from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
 from nanosft.signals import raising
 
@@ -75,7 +72,7 @@ def run_eval(settings: EvalSettings, ask_judge: AskJudge | None = None) -> None:
     if not world.is_first:
         return
     if settings.json_output:
-        sys.stdout.write(orjson.dumps(found.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(found.to_json(), indent=True)
     else:
         stdout = make_result_console()
         if worst := find_worst(found.answers_of(found.label), settings.num_worst):
@@ -100,7 +97,7 @@ def run_compare(settings: EvalCompareSettings) -> None:
         table = {
             label: {name: value.to_json() for name, value in figures.items()} for label, figures in columns.items()
         }
-        sys.stdout.write(orjson.dumps(table, option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_json(table, indent=True)
         return
     stdout = make_result_console()
     for letter, uri in zip(columns, found, strict=False):

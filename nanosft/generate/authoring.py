@@ -1,14 +1,13 @@
 """`nanosft knowledge check` and `nanosft knowledge draft`: what a person needs to write a knowledge base."""
 
 import asyncio
-import sys
 from dataclasses import asdict
 
-import orjson
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from nanosft.data import is_same
 from nanosft.errors import ConfigError, DataError, ProviderError
 from nanosft.generate import provider
 from nanosft.generate.provider import (
@@ -23,7 +22,7 @@ from nanosft.generate.provider import (
     write_draft_messages,
 )
 from nanosft.knowledge import SHIPPED, Knowledge, KnowledgeReport, check_knowledge, read_knowledge
-from nanosft.progress import console, make_result_console
+from nanosft.progress import console, make_result_console, write_json
 from nanosft.settings.knowledge import KnowledgeCheckSettings, KnowledgeDraftSettings
 from nanosft.store import open_object
 
@@ -39,8 +38,7 @@ def run_knowledge_check(settings: KnowledgeCheckSettings) -> KnowledgeReport:
     """
     report = check_knowledge(read_knowledge(settings.uri))
     if settings.json_output:
-        sys.stdout.buffer.write(orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        sys.stdout.flush()
+        write_json(asdict(report), indent=True)
     else:
         make_result_console().print(render_report(report))
     if settings.strict and not report.is_clean:
@@ -61,6 +59,8 @@ def run_knowledge_draft(settings: KnowledgeDraftSettings) -> Knowledge:
     key = require_key(settings.openrouter_api_key, settings.base_url)
     source, source_key = open_object(settings.source)
     target, target_key = open_object(settings.out)
+    if is_same(settings.source, settings.out):
+        raise ConfigError(f"{settings.out}: is --from itself: choose another --out")
     if not settings.overwrite and target.exists(target_key):
         raise ConfigError(f"{settings.out} is there already: choose another --out, or --overwrite it")
     try:

@@ -1,10 +1,8 @@
 """`nanosft models`: which models can write a plan's conversations, and what a thousand of them cost on each."""
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from rich.markup import escape
 
 from nanosft.errors import ConfigError, ProviderError
@@ -16,7 +14,7 @@ from nanosft.generate.plan_record import make_run_plan
 from nanosft.generate.planning import read_dimensions
 from nanosft.generate.provider import make_template
 from nanosft.knowledge import read_knowledge
-from nanosft.progress import console, make_result_console
+from nanosft.progress import console, make_result_console, write_json
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.offers import ModelsSettings
 
@@ -51,7 +49,7 @@ def run_models(settings: ModelsSettings) -> Listing:
         )
     listing = choose(settings, asked, offers, tokens)
     if settings.json_output:
-        sys.stdout.write(orjson.dumps(_record(listing, tokens, offers)).decode() + "\n")
+        write_json(_record(listing, tokens, offers))
         return listing
     _print(listing, settings, asked, offers, tokens)
     return listing

@@ -1,12 +1,10 @@
 """What a run of the generate stage tells at its end: one line for people, JSON for programs."""
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
 from rich.markup import escape
 
 from nanosft.generate.dry_run import print_dry_run
@@ -17,7 +15,7 @@ from nanosft.generate.preview import show_preview
 from nanosft.generate.provider import PromptTemplate
 from nanosft.generate.rows import ShardResult
 from nanosft.manifest import MANIFEST_KEY, Manifest
-from nanosft.progress import console, make_result_console
+from nanosft.progress import console, make_result_console, write_json
 from nanosft.quality.scores import list_means
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import join_uri
@@ -161,4 +159,4 @@ def report_dry_run(
 
 def _print_json(summary: Summary, settings: GenerateSettings) -> None:
     if settings.json_output:
-        sys.stdout.write(orjson.dumps(asdict(summary)).decode() + "\n")
+        write_json(asdict(summary))

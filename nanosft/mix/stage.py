@@ -1,6 +1,5 @@
 """`nanosft mix`: a recipe's sources into train and validation objects and a manifest."""
 
-import json
 import re
 from contextlib import closing
 from pathlib import Path
@@ -34,7 +33,7 @@ from nanosft.mix.selecting import (
 from nanosft.mix.tables import describe, make_funnel_table, make_share_table
 from nanosft.mix.tuning import Tuning
 from nanosft.parallel import Workers, count_cpus
-from nanosft.progress import Bar, make_result_console
+from nanosft.progress import Bar, make_result_console, write_json
 from nanosft.settings.mix import MixSettings
 from nanosft.signals import raising
 from nanosft.store import open_object, open_store
@@ -57,7 +56,7 @@ def run_mix(settings: MixSettings) -> None:
     with raising("the mixture is not finished: the same command cleans up and begins anew"):
         report = make_mixture(settings)
     if settings.json_output:
-        print(json.dumps(report.to_counts() if report else {"finished_before": True}))  # noqa: T201 - the result
+        write_json(report.to_counts() if report else {"finished_before": True})
         return
     stdout = make_result_console()
     if report is None:

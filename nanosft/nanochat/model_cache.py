@@ -148,9 +148,10 @@ def _check(model: Path, listed: IO[bytes]) -> None:
     """
     try:
         hashes: dict[str, str] = orjson.loads(listed.read())["sha256"]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
+        listed_files = hashes.items()
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise DataError(f"{model / _FILES}: not a list of files") from exc
-    for key, sha256 in hashes.items():
+    for key, sha256 in listed_files:
         with (model / key).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise DataError(f"{model / key}: damaged")

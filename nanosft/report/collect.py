@@ -18,7 +18,7 @@ from nanosft.nanochat.layout import DIRECTORIES, find_checkpoint
 from nanosft.nanochat.meta_file import look_up_row_len, read_meta
 from nanosft.nanochat.tokenizer import Tokenizer, load_tokenizer
 from nanosft.report.record import Evaluation, Record, State
-from nanosft.report.rows import Sample, find_stated, read_rejects, read_set
+from nanosft.report.rows import Sample, SetFigures, find_stated, read_rejects, read_set
 from nanosft.settings.report import ReportSettings
 from nanosft.store import MissingObjectError, Store, open_store
 
@@ -96,18 +96,38 @@ def _collect_run(record: Record, store: Store, settings: ReportSettings, *, with
     sample = _make_sample(settings)
     data = {str(uri): name == "val_data" for name in ("val_data", "data") if (uri := record.settings.get(name))}
     record.sets = [
-        read_set(uri, _manifest_of(record, uri), sample, held_out=held_out)
+        _read_set_of_run(uri, _manifest_of(record, uri), sample, held_out=held_out)
         for uri, held_out in sorted(data.items(), key=lambda item: item[1])
     ]
-    known = {open_store(uri).uri for uri in data}
+    known = {_locate(uri) for uri in data}
     for ancestor in record.ancestors():
         kind = ancestor.manifest.kind if ancestor.manifest is not None else ""
-        place = open_store(ancestor.uri).uri
+        place = _locate(ancestor.uri)
         if kind == "generated" and place not in known:
             known.add(place)
-            record.sets.append(read_set(ancestor.uri, ancestor.manifest, None))
+            record.sets.append(_read_set_of_run(ancestor.uri, ancestor.manifest, None))
             read_rejects(ancestor.uri, record.sets[-1], sample)
     return _finish(record, settings, sample)
+
+
+def _read_set_of_run(
+    uri: str, manifest: Manifest | None, sample: Sample | None, *, held_out: bool = False
+) -> SetFigures:
+    """A set that a run was made from; that its place is gone, or not this reader's to read, is told in the page."""
+    try:
+        return read_set(uri, manifest, sample, held_out=held_out)
+    except NanosftError as exc:
+        found = SetFigures(uri, manifest)
+        found.fail(exc)
+        return found
+
+
+def _locate(uri: str) -> str:
+    """One URI for all that name a place; the text itself where it names none."""
+    try:
+        return open_store(uri).uri
+    except NanosftError:
+        return uri
 
 
 def _collect_data(record: Record, settings: ReportSettings, *, with_rows: bool) -> Record:
@@ -181,9 +201,9 @@ def find_row_len(record: Record, settings: ReportSettings) -> int | None:
 
 
 def _manifest_of(record: Record, uri: str) -> Manifest | None:
-    wanted = open_store(uri).uri
+    wanted = _locate(uri)
     for ancestor in record.ancestors():
-        if ancestor.manifest is not None and open_store(ancestor.uri).uri == wanted:
+        if ancestor.manifest is not None and _locate(ancestor.uri) == wanted:
             return ancestor.manifest
     return None
 

@@ -1,8 +1,9 @@
 """Records become pages: which sections, in which order, and what stands at the top."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from nanosft.errors import clip
 from nanosft.report.blocks import Block, Browser, Facts, Page, Section, Table, Text
 from nanosft.report.browser import add_tokens, compress_rows, mark_clusters, mark_packed
 from nanosft.report.collect import find_row_len, find_tokenizer
@@ -26,6 +27,8 @@ from nanosft.report.wording import say_duration, say_money, say_number, say_time
 from nanosft.settings.report import ReportSettings
 from nanosft.settings.train import TrainSettings
 
+_UNLIKE_OURS: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+"""What drawing raises where a value is of another type than nanosft writes."""
 _TRAINED: Final = frozenset({"train", "accepted", "clean"})
 """Parts of a set that a run trains on."""
 
@@ -33,7 +36,11 @@ _TRAINED: Final = frozenset({"train", "accepted", "clean"})
 def make_page(record: Record, settings: ReportSettings, *, refresh_s: float | None = None) -> Page:
     """The page of a run, a data set or an audit."""
     sections = _run_sections(record) if record.subject == "run" else _data_sections(record)
-    browser = _make_browser(record, settings)
+    browser = None
+    try:
+        browser = _make_browser(record, settings)
+    except _UNLIKE_OURS as exc:
+        record.problems.append(f"conversations: {_say_unlike(exc)}")
     if record.problems:
         sections.append(
             Section("problems", "What could not be read", [Text(text, "warning") for text in record.problems])
@@ -50,7 +57,8 @@ def make_page(record: Record, settings: ReportSettings, *, refresh_s: float | No
 def make_comparison(records: Sequence[Record]) -> Page:
     """The page of runs laid over each other."""
     status = ", ".join(f"{letter}: {record.uri}" for letter, record in label_records(records).items())
-    return Page(f"{len(records)} runs side by side", status, make_compare_sections(label_records(records)))
+    sections = _draw("overview", "Overview", lambda: make_compare_sections(label_records(records)))
+    return Page(f"{len(records)} runs side by side", status, sections)
 
 
 def label_records(records: Sequence[Record]) -> dict[str, Record]:
@@ -58,43 +66,67 @@ def label_records(records: Sequence[Record]) -> dict[str, Record]:
     return {chr(ord("A") + place): record for place, record in enumerate(records)}
 
 
+def _draw(name: str, title: str, make: Callable[[], Section | list[Section]]) -> list[Section]:
+    """What `make` gives, or a section that says why nothing is shown: anybody may have written what it is made from."""
+    try:
+        drawn = make()
+    except _UNLIKE_OURS as exc:
+        return [Section(name, title, [Text(_say_unlike(exc), "warning")])]
+    return drawn if isinstance(drawn, list) else [drawn]
+
+
+def _say_unlike(exc: Exception) -> str:
+    return f"Not shown: a value is not as nanosft writes it ({type(exc).__name__}: {clip(str(exc), 120)})."
+
+
 def _run_sections(record: Record) -> list[Section]:
-    sections = [_overview(record), make_train_section(record), make_samples_section(record)]
-    sections += make_evaluation_sections(record)
+    sections = [
+        *_draw("overview", "Overview", lambda: _overview(record)),
+        *_draw("training", "Training", lambda: make_train_section(record)),
+        *_draw("samples", "Samples at each evaluation", lambda: make_samples_section(record)),
+        *_draw("evaluation", "Evaluation", lambda: make_evaluation_sections(record)),
+    ]
     made = [found for found in record.sets if found.manifest is not None and found.manifest.kind == "generated"]
     mixtures = [
         item.manifest for item in record.ancestors() if item.manifest is not None and item.manifest.kind == "mixture"
     ]
     if made:
-        sections.append(make_generate_section(made[0], record))
+        sections += _draw("generate", "Generate", lambda: make_generate_section(made[0], record))
     else:
         text = "Not there: no set that `nanosft generate` made is among what the run was made from."
         sections.append(Section("generate", "Generate", [Text(text, "missing")]))
     if mixtures:
-        sections.append(make_mix_section(mixtures[0]))
+        sections += _draw("mix", "Mix", lambda: make_mix_section(mixtures[0]))
     else:
         text = "Not there: the run was trained on data that `nanosft mix` did not make."
         sections.append(Section("mix", "Mix", [Text(text, "missing")]))
     if record.sets and record.sets[0].inspection.num_rows:
-        sections.append(make_set_section(record.sets[0], "The training data"))
-    return [*sections, make_asked_section(record), make_lineage_section(record), make_next_section(record)]
+        sections += _draw("data", "The training data", lambda: make_set_section(record.sets[0], "The training data"))
+    return [*sections, *_draw_origins(record), *_draw("next", "Go on", lambda: make_next_section(record))]
+
+
+def _draw_origins(record: Record) -> list[Section]:
+    return [
+        *_draw("asked", "What was asked", lambda: make_asked_section(record)),
+        *_draw("ancestry", "Made from", lambda: make_lineage_section(record)),
+    ]
 
 
 def _data_sections(record: Record) -> list[Section]:
     sections: list[Section] = []
-    if record.audit is not None:
-        sections.append(make_audit_section(record.audit))
+    if (audit := record.audit) is not None:
+        sections += _draw("audit", "Audit", lambda: make_audit_section(audit))
     manifest = record.manifest
     if record.sets:
         found = record.sets[0]
-        sections.append(make_set_section(found))
+        sections += _draw("data", "What the set is like", lambda: make_set_section(found))
         is_generated = manifest is not None and manifest.kind.startswith("generated")
         if is_generated or (manifest is None and found.cells and record.subject == "data"):
-            sections.append(make_generate_section(found, record))
+            sections += _draw("generate", "Generate", lambda: make_generate_section(found, record))
     if manifest is not None and manifest.kind == "mixture":
-        sections.append(make_mix_section(manifest))
+        sections += _draw("mix", "Mix", lambda: make_mix_section(manifest))
     if record.lineage is not None:
-        sections += [make_asked_section(record), make_lineage_section(record)]
+        sections += _draw_origins(record)
     return sections
 
 

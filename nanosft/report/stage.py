@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from nanosft.conversation import Format
 from nanosft.data import read_manifest
-from nanosft.errors import NanosftError
+from nanosft.errors import ConfigError, NanosftError
 from nanosft.progress import make_result_console
 from nanosft.report.collect import collect
 from nanosft.report.page import render_page
@@ -20,6 +20,7 @@ from nanosft.settings.report import ReportSettings
 from nanosft.store import open_object, open_store
 
 REPORT_KEY: Final = "report.html"
+_PAGE_BEGINS: Final = b"<!doctype html"
 _MIB_BESIDE: Final = 4.0
 """Compressed conversations in a page that a command writes by itself."""
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def write_beside(uri: str, *, made: str) -> str | None:
         if read_manifest(open_store(made)) is None:
             return None
         store = open_store(uri)
-        store.write(REPORT_KEY, render_page(make_page(collect(uri, settings), settings)).encode())
+        store.write(REPORT_KEY, render_page(make_page(collect(uri, settings), settings)).encode(errors="replace"))
     except Exception as exc:  # noqa: BLE001 - what is drawn is drawn from what is finished; a defect here costs nothing
         _log.warning("%s: no page was written: %s", uri, exc if isinstance(exc, NanosftError) else repr(exc))
         return None
@@ -98,6 +99,7 @@ def write_preview_page(out: str, uri: str, preview: dict[str, Any]) -> None:
 
 def _write(settings: ReportSettings, out: str) -> Record | None:
     """Write the page once; the record that it shows, or None of a comparison."""
+    _check_no_other(out)
     if settings.compared:
         records = [collect(uri, settings, with_rows=False) for uri in settings.compared]
         _put(out, render_page(make_comparison(records)))
@@ -109,8 +111,23 @@ def _write(settings: ReportSettings, out: str) -> Record | None:
 
 
 def _put(out: str, page: str) -> None:
+    _check_no_other(out)
     store, key = open_object(out)
-    store.write(key, page.encode())
+    store.write(key, page.encode(errors="replace"))  # a file's name may be no UTF-8
+
+
+def _check_no_other(out: str) -> None:
+    """Refuse to replace what is no page, such as the very data that a page is made of.
+
+    Raises:
+        ConfigError: It would.
+    """
+    store, key = open_object(out)
+    info = store.stat(key)
+    if info is None or not info.size_bytes:
+        return
+    if not store.read_range(key, 0, len(_PAGE_BEGINS)).lower().startswith(_PAGE_BEGINS):
+        raise ConfigError(f"{out}: is there already and is no page: choose another name for the page")
 
 
 def _name(settings: ReportSettings) -> str:

@@ -32,13 +32,13 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from nanosft.errors import ConfigError
+from nanosft.progress import write_result
 from nanosft.settings.run import CHAIN, SubmitSettings
 from nanosft.shipped import find_shipped
 from nanosft.submit.kubectl import RunInCluster, find_digest, render
@@ -61,11 +61,11 @@ def run_submit(settings: SubmitSettings) -> None:
     run = parse_run(_read(Path(settings.file)), where=settings.file)
     cluster = RunInCluster(run.namespace, run.name, settings.stages)
     if settings.action == "status":
-        sys.stdout.write(cluster.describe())
+        write_result(cluster.describe())
     elif settings.action == "logs":
         cluster.show_logs(follow=settings.follow)
     elif settings.action == "delete":
-        sys.stdout.write(cluster.delete())
+        write_result(cluster.delete())
     else:
         objects = make_objects(run, settings)
         if settings.pin:
@@ -77,7 +77,7 @@ def run_submit(settings: SubmitSettings) -> None:
                 _log.info("%s", line)
             for line in find_hints(objects, run):
                 _log.warning("%s", line)
-            sys.stdout.write(write_objects(objects))
+            write_result(write_objects(objects))
 
 
 def make_objects(run: RunFile, settings: SubmitSettings) -> list[Object]:
@@ -134,7 +134,7 @@ def _apply(objects: list[Object], run: RunFile, cluster: RunInCluster, *, force:
         raise ConfigError("; ".join(problems))
     steps = plan_jobs(objects, cluster.find_jobs(resources), force=force)
     lines = [step.describe() for step in steps] + describe_costs(objects) + find_hints(objects, run, resources)
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    write_result("".join(f"{line}\n" for line in lines))
     if refused := [step for step in steps if step.action == "refuse"]:
         raise ConfigError("; ".join(f"{step.key[0]}/{step.key[1]} {step.reason}" for step in refused))
     for step in steps:
@@ -142,7 +142,7 @@ def _apply(objects: list[Object], run: RunFile, cluster: RunInCluster, *, force:
             cluster.delete_job(*step.key)
     # What is kept is not applied: a job that was suspended, and was resumed since, would be suspended again.
     kept = {step.key for step in steps if step.action == "keep"}
-    sys.stdout.write(cluster.apply(write_objects(item for item in objects if key_of(item) not in kept)))
+    write_result(cluster.apply(write_objects(item for item in objects if key_of(item) not in kept)))
 
 
 def _render(overlay: Overlay, resources: Sequence[Path], components: Sequence[Path], *, names: Sequence[Path]) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Final
 import orjson
 import yaml
 
+from nanosft.errors import ConfigError, clip
+from nanosft.foreign import quote
 from nanosft.submit.run_file import RunFile
 
 Object = dict[str, Any]
@@ -31,8 +33,18 @@ _GANG_TIMEOUT_S: Final = 300
 
 
 def read_objects(text: str) -> list[Object]:
-    """The objects of several YAML documents."""
-    return [item for item in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if item]
+    """The objects of several YAML documents.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    try:
+        found = [item for item in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if item]
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"kubectl kustomize: not YAML: {clip(' '.join(str(exc).split()), 200)}") from exc
+    if strange := next((item for item in found if not isinstance(item, dict)), None):
+        raise ConfigError(f"kubectl kustomize: not an object of Kubernetes: {quote(strange)}")
+    return found
 
 
 def write_objects(objects: Iterable[Object]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 import torch
 
+from nanosft.errors import DataError
 from nanosft.nanochat.generations import estimate_flops_per_token
 from nanosft.nanochat.model import GPT
 from nanosft.store import MissingObjectError
@@ -42,7 +43,7 @@ class MetricsLog:
         self._store = store
         self._executor = executor
         self._sinks = sinks
-        self._lines = _read_lines(store, step) if step else []
+        self._lines = read_metrics(store, step) if step else []
         self._flushed_s = time.monotonic()
         self._pending: Future[Written] | None = None
 
@@ -152,12 +153,25 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _read_lines(store: Store, last_step: int) -> list[bytes]:
+def read_metrics(store: Store, last_step: int) -> list[bytes]:
+    """The lines of a run's metrics up to a step; none where none are there.
+
+    Raises:
+        DataError: One is no line of metrics.
+    """
     try:
         data = store.read(METRICS_KEY)
     except MissingObjectError:
         return []
-    return [line for line in data.splitlines(keepends=True) if orjson.loads(line)["step"] <= last_step]
+    lines = []
+    for number, line in enumerate(data.splitlines(keepends=True), 1):
+        try:
+            if orjson.loads(line)["step"] <= last_step:
+                lines.append(line)
+        except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
+            where = f"{store.uri_of(METRICS_KEY)}:line {number}"
+            raise DataError(f"{where}: not a line of metrics: delete the object; the run needs it not") from exc
+    return lines
 
 
 def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -45,3 +45,12 @@ def test_a_key_that_tells_nonsense_has_no_limit(value):
     with serving(answers) as url:
         status = Catalogue(url, key="sesame", timeout_s=5.0).read_key()
     assert (status.used_usd, status.left_usd) == (0.0, None)
+
+
+def test_a_proxy_that_is_none_is_no_defect(monkeypatch):
+    """`HTTP_PROXY=nonsense://` was exit 1: httpx raises a ValueError."""
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://me:secret@host")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(ConfigError, match="the proxy that a variable names") as caught:
+        Catalogue("http://192.0.2.1/v1", key="", timeout_s=5.0).read_models()
+    assert "secret" not in str(caught.value)

@@ -32,6 +32,7 @@ from nanosft.nanochat.tensors import load_torch
 from nanosft.nanochat.tokenizer import parse_tokenizer
 from nanosft.submit.run_file import parse_run
 from tests.fuzz.http import EXAMPLES, replying
+from tests.fuzz.records import make_record_readers
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
 MAX_SECONDS: Final = 20.0
@@ -61,7 +62,8 @@ def fuzz_readers(*, seconds: float, seed: int, max_inputs: int | None = None) ->
     """Send inputs to all readers in turn until the time is over, or so many are sent."""
     found, draw, end_s = Found(), random.Random(seed), time.monotonic() + seconds
     with TemporaryDirectory(prefix="nanosft-fuzz-") as folder, replying() as of_replies:
-        readers = make_readers(Path(folder)) | {name: (EXAMPLES[name], read) for name, read in of_replies.items()}
+        readers = make_readers(Path(folder) / "inputs") | make_record_readers(Path(folder) / "records")
+        readers |= {name: (EXAMPLES[name], read) for name, read in of_replies.items()}
         number = 0
         while time.monotonic() < end_s and (max_inputs is None or number < max_inputs):
             for name, (example, read) in readers.items():
@@ -133,6 +135,7 @@ def _swap_value(data: bytes, draw: random.Random) -> bytes:
 
 def make_readers(folder: Path) -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
     """Each reader with an example that it takes."""
+    folder.mkdir()
     messages = (Message("user", "How are you?"), Message("assistant", "Well."))
     parts = [{"type": "text", "text": "b"}]
     plain = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": parts}]}

@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanosft import progress
-from nanosft.progress import Bar, SafeConsole, configure_logging
+from nanosft.progress import Bar, SafeConsole, configure_logging, write_json, write_result
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +99,32 @@ def test_no_text_steers_the_terminal() -> None:
     assert not any(sequence in out.getvalue() for sequence in ("\x1b[2J", "\x1b]0", "\x9b", "\x07", "a\x1b[31mb"))
     assert "x\\x1b[2Jy" in out.getvalue()
     assert "\x1b[1;31m" in out.getvalue()
+
+
+def test_no_result_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """`describe` printed raw what a manifest's settings held; JSON let DEL, C1 and the marks of direction pass."""
+    foreign = "\x1b[31ma\x07\x7f\x9b2J\u202eb é \U0001f642"
+    write_result(f"{foreign}\n")
+    write_json({foreign: [foreign, 1.5, None]})
+    write_json({foreign: foreign}, indent=True)
+    shown = capsys.readouterr().out
+    assert all(letter.isprintable() or letter == "\n" for letter in shown)
+    lines = shown.splitlines()
+    assert lines[0] == "\\x1b[31ma\\x07\\x7f\\x9b2J\\u202eb é \U0001f642"
+    assert json.loads(lines[1]) == {foreign: [foreign, 1.5, None]}
+    assert json.loads("".join(lines[2:])) == {foreign: foreign}
+
+
+def test_every_result_goes_through_the_filter() -> None:
+    """The class of what `describe` printed raw: nobody else writes to standard output."""
+    raw = re.compile(r"sys\.stdout\.(buffer\.)?write|(?<![\w.])print\(|typer\.echo")
+    allowed = {
+        "progress.py": "the filter itself",
+        "cli.py": "its version, and the error line, which is filtered",
+        "help.py": "its own pages",
+        "chat/scripted.py": "to a pipe an answer is as the model said it",
+        "doctor/ranks.py": "a child process tells its parent",
+    }
+    root = Path(progress.__file__).parent
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if raw.search(path.read_text())}
+    assert found == set(allowed)

@@ -114,6 +114,8 @@ class Catalogue:
                 return reply.status_code, bytes(content)
         except httpx.TimeoutException as exc:
             raise ProviderError(f"{url}: no answer within {self._timeout_s:g} s: try again later") from exc
+        except ValueError as exc:  # httpx's, of a proxy that is none
+            raise ConfigError(f"the proxy that a variable names (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY): {exc}") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise ProviderError(f"{url}: {exc}: check --base-url and the network, or try again later") from exc
 

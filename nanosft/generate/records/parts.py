@@ -30,6 +30,9 @@ from nanosft.store import Store, open_store
 
 ROWS: Final = "rows/"
 REJECTS: Final = "rejects/"
+_NOT_OURS: Final = "not a line of a generated part: remove the object"
+_UNLIKE_OURS: Final = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+"""What counting raises where a value is of another type than nanosft writes."""
 _REJECT_KEYS: Final = frozenset({"row", PROMPT_VARIANT_KEY, "attempt", "reason", "detail", "given_up"})
 
 
@@ -148,34 +151,10 @@ def read_state(
     """
     state = PlanState(bytearray(num), bytearray(num), taken={name: set() for name in batches})
     repeats = Repeats(partial(_read_process, store))
-    for info in store.list(ROWS):
-        if skip(info.key):
-            continue
-        part = read_metas(store, info.key)
-        pico = 0
-        uri = store.uri_of(info.key)
-        for number, meta in enumerate(part.metas, 1):
-            row = _row_of(meta, num, uri, number)
-            state.accepted[row] = 1
-            pico += pico_of(meta.get("cost_usd")) + judge_pico(meta.get("judge"))
-            _add_taken(state, meta, row)
-            if row in shard:
-                state.objects[info.key] = part.object
-                repeats.add_row(state.tally, meta, part.attempt)
-        state.pico_by_attempt[part.attempt] += pico
-    for info in store.list(REJECTS):
-        if skip(info.key):
-            continue
-        read, uri = read_part(store, info.key), store.uri_of(info.key)
-        for number, (_, record) in enumerate(read.records, 1):
-            row = _row_of(record, num, uri, number)
-            state.pico_by_attempt[read.attempt] += pico_of(record.get("cost_usd")) + judge_pico(record.get("judge"))
-            _add_taken(state, record, row)
-            state.given_up[row] |= record["given_up"]
-            if row in shard and not repeats.has(record, read.attempt):
-                state.tally.add_reject(record)
-                if not state.accepted[row]:
-                    state.rows.setdefault(row, RowState()).add_record(record)
+    for prefix, take in ((ROWS, _take_rows), (REJECTS, _take_rejects)):
+        for info in store.list(prefix):
+            if not skip(info.key):
+                take(state, store, info.key, shard, num, repeats)
     return state
 
 
@@ -225,7 +204,7 @@ def read_metas(store: Store, key: str) -> _ReadMetas:
     try:
         metas = [line.meta for line in _META_DECODER.decode_lines(data)]
         is_right = len(metas) == data.count(b"\n") and all("row" in meta for meta in metas)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         is_right = False
     if not is_right:  # the lines as wholes tell what is wrong with them
         lines = data.splitlines(keepends=True)
@@ -264,12 +243,45 @@ def _record_of(line: bytes, where: str, *, is_row: bool) -> tuple[str, dict[str,
     except orjson.JSONDecodeError as exc:
         raise DataError(f"{where}: not JSON: {exc}") from exc
     if not isinstance(record, dict) or not (_is_row(record) if is_row else record.keys() >= _REJECT_KEYS):
-        raise DataError(f"{where}: not a line of a generated part: remove the object")
+        raise DataError(f"{where}: {_NOT_OURS}")
     return where, record
 
 
 def _is_row(record: Mapping[str, Any]) -> bool:
     return isinstance(record.get("meta"), dict) and "row" in record["meta"]
+
+
+def _take_rows(state: PlanState, store: Store, key: str, shard: range, num: int, repeats: Repeats) -> None:
+    part, uri, number = read_metas(store, key), store.uri_of(key), 0
+    pico = 0
+    try:
+        for number, meta in enumerate(part.metas, 1):
+            row = _row_of(meta, num, uri, number)
+            state.accepted[row] = 1
+            pico += pico_of(meta.get("cost_usd")) + judge_pico(meta.get("judge"))
+            _add_taken(state, meta, row)
+            if row in shard:
+                state.objects[key] = part.object
+                repeats.add_row(state.tally, meta, part.attempt)
+    except _UNLIKE_OURS as exc:
+        raise DataError(f"{uri}:line {number}: {_NOT_OURS}") from exc
+    state.pico_by_attempt[part.attempt] += pico
+
+
+def _take_rejects(state: PlanState, store: Store, key: str, shard: range, num: int, repeats: Repeats) -> None:
+    part, uri, number = read_part(store, key), store.uri_of(key), 0
+    try:
+        for number, (_, record) in enumerate(part.records, 1):
+            row = _row_of(record, num, uri, number)
+            state.pico_by_attempt[part.attempt] += pico_of(record.get("cost_usd")) + judge_pico(record.get("judge"))
+            _add_taken(state, record, row)
+            state.given_up[row] |= record["given_up"] is True
+            if row in shard and not repeats.has(record, part.attempt):
+                state.tally.add_reject(record)
+                if not state.accepted[row]:
+                    state.rows.setdefault(row, RowState()).add_record(record)
+    except _UNLIKE_OURS as exc:
+        raise DataError(f"{uri}:line {number}: {_NOT_OURS}") from exc
 
 
 def _add_taken(state: PlanState, record: Mapping[str, Any], row: int) -> None:

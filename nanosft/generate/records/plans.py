@@ -152,7 +152,7 @@ def read_plans(store: Store) -> dict[int, PlanRecord]:
             value = orjson.loads(store.read(info.key))
             parents = tuple(Parent.model_validate(parent) for parent in value["parents"])
             fill = tuple(map(str, value.get("fill", ())))
-            plans[num] = PlanRecord(num, value["settings"], parents, value.get("catalogue"), fill)
-        except (ValueError, KeyError, TypeError) as exc:
+            plans[num] = PlanRecord(num, dict(value["settings"]), parents, value.get("catalogue"), fill)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise DataError(f"{store.uri_of(info.key)}: not a plan's record: remove it") from exc
     return plans

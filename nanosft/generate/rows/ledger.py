@@ -3,6 +3,7 @@
 budget/<num shards>/<shard>-<sequence>.json    a shard's ledger; each entry holds the sum reserved so far
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -80,6 +81,9 @@ def _parse(data: bytes, key: str, store: Store) -> LedgerEntry:
     try:
         record = orjson.loads(data)
         sequence = int(key.removesuffix(".json").rpartition("-")[2])
-        return LedgerEntry(sequence, float(record["reserved_usd"]), tuple(record["attempts"]))
+        entry = LedgerEntry(sequence, float(record["reserved_usd"]), tuple(map(str, record["attempts"])))
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{store.uri_of(key)}: not a budget's ledger entry: remove it") from exc
+    if not 0 <= entry.reserved_usd < math.inf:
+        raise DataError(f"{store.uri_of(key)}: a ledger that reserves {entry.reserved_usd} dollars: remove it")
+    return entry

@@ -4,13 +4,14 @@ Torch-free, so that the processes that tokenise start fast.
 """
 
 import hashlib
+import math
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -178,24 +179,27 @@ def read_tokens(store: Store, key: str) -> TokenSet:
     with store.open_read(key) as stream, tempfile.TemporaryFile() as file:
         magic = stream.readline()
         header_line = stream.readline() if magic == _MAGIC else b""
-        try:
-            header = orjson.loads(header_line)
-        except orjson.JSONDecodeError as exc:
-            raise DataError(f"{where}: not the tokens of a plan: delete it, the next run makes it again") from exc
         while block := stream.read(1 << 22):
             file.write(block)
         file.flush()
-        size_bytes = os.fstat(file.fileno()).st_size
-        arrays = {}
-        for name, item in header["arrays"].items():
-            dtype, shape = np.dtype(item["dtype"]), tuple(item["shape"])
-            if item["start"] + dtype.itemsize * int(np.prod(shape)) > size_bytes:
-                raise DataError(f"{where}: ends early: delete it, the next run makes it again")
-            empty = 0 in shape
-            arrays[name] = (
-                np.zeros(shape, dtype) if empty else np.memmap(file, dtype, "r", offset=item["start"], shape=shape)
-            )
-    return TokenSet(**arrays, source_names=tuple(header["source_names"]), counts=header["counts"])
+        try:
+            header = orjson.loads(header_line)
+            arrays = {name: _map(file, where, **item) for name, item in header["arrays"].items()}
+            return TokenSet(**arrays, source_names=tuple(header["source_names"]), counts=dict(header["counts"]))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
+            raise DataError(f"{where}: not the tokens of a plan: delete it, the next run makes it again") from exc
+
+
+def _map(file: IO[bytes], where: str, *, dtype: str, shape: Sequence[int], start: int) -> npt.NDArray[Any]:
+    """One array of the file; only whole numbers are mapped, as Python's objects would be addresses in memory."""
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu" or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"{dtype} of {shape}")
+    if start + kind.itemsize * math.prod(shape) > os.fstat(file.fileno()).st_size:
+        raise DataError(f"{where}: ends early: delete it, the next run makes it again")
+    if 0 in shape:
+        return np.zeros(tuple(shape), kind)
+    return np.memmap(file, kind, "r", offset=start, shape=tuple(shape))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 from nanosft.cli import app, main
 from nanosft.conversation import Conversation, Message
 from nanosft.data import list_data_objects
+from nanosft.errors import ConfigError
 from nanosft.nanochat import save_tokenizer
 from nanosft.nanochat.tokenizer import read_tokenizer, train_tokenizer
 from nanosft.report.blocks import Page, Section, Text
@@ -20,6 +21,7 @@ from nanosft.report.browser import add_tokens, mark_clusters, mark_packed, rende
 from nanosft.report.collect import collect
 from nanosft.report.figures import Line, draw_lines, thin
 from nanosft.report.page import render_page
+from nanosft.report.pages import make_page
 from nanosft.report.stage import run_report, write_beside
 from nanosft.report.wording import say_duration, say_money, say_number, say_size
 from nanosft.settings.report import ReportSettings
@@ -153,6 +155,46 @@ def test_no_page_is_written_beside_what_is_not_finished_or_by_another_rank(
     monkeypatch.setenv("RANK", "1")
     assert write_beside(run.uri, made=run.uri) is None
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_no_page_replaces_what_is_no_page(tmp_path: Path) -> None:
+    """`report rows.jsonl --out rows.jsonl` made a page of the rows where the rows had been."""
+    put_lines(str(tmp_path), "rows.jsonl", make_rows())
+    rows = tmp_path / "rows.jsonl"
+    before = rows.read_bytes()
+    with pytest.raises(ConfigError, match="is there already and is no page"):
+        run_report(ReportSettings(uris=(str(rows),), out=f"{tmp_path}/./rows.jsonl"))
+    assert rows.read_bytes() == before
+    for _ in range(2):
+        run_report(ReportSettings(uris=(str(rows),), out=f"{tmp_path}/page.html"))
+
+
+def test_a_run_whose_data_is_elsewhere_has_its_page_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was copied from its bucket had none: its parents' bucket was asked for, without credentials."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    run = Path(__file__).parents[2] / "golden/begun/run"
+    settings = ReportSettings(uris=(str(run),))
+    record = collect(str(run), settings)
+    assert any(problem.startswith("s3://begun/data.jsonl: no AWS credentials") for problem in record.problems)
+    assert "no AWS credentials" in render_page(make_page(record, settings))
+
+
+def test_a_section_of_values_that_nobody_writes_says_so_and_the_others_stand(tmp_path: Path) -> None:
+    put_road(str(tmp_path))
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.write_bytes(b'{"step": [], "val_bpb": "x", "loss": {}}\n')
+    for path in (tmp_path / "run").glob("metrics-*.jsonl"):
+        path.write_bytes(metrics.read_bytes())
+    uri = str(tmp_path / "run")
+    settings = ReportSettings(uris=(uri,))
+    text = render_page(make_page(collect(uri, settings), settings))
+    assert "Not shown: a value is not as nanosft writes it" in text
+    assert {"overview", "training", "mix", "ancestry"} <= set(sections_of(text))
 
 
 @pytest.mark.parametrize("with_out", [False, True])
