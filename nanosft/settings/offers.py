@@ -31,6 +31,9 @@ class ModelsSettings(StageSettings):
     dimensions: str | None = Field(default=None, description=_GENERATE["dimensions"].description)
     tone: str = Field(default="", description=_GENERATE["tone"].description)
     num: int = Field(default=1000, ge=1, le=10_000_000, description=_GENERATE["num"].description)
+    max_messages: int | None = Field(
+        default=None, ge=2, le=400, multiple_of=2, description=_GENERATE["max_messages"].description
+    )
     max_tokens: int = Field(default=2048, ge=16, description=_GENERATE["max_tokens"].description)
     concurrency: int = Field(
         default=64, ge=1, le=4096, description="Rows in flight before the first has put the prompt into the cache."

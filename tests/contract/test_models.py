@@ -72,6 +72,14 @@ def test_a_word_a_limit_and_models_that_cost_nothing(capfd):
     assert "a/short" in slugs(listed(capfd, max_tokens=500)["others"])
 
 
+def test_longer_conversations_cost_more(capfd):
+    short, usual, long = (listed(capfd, max_messages=bound) for bound in (4, None, 60))
+    prices = [found["others"][1]["usd_per_thousand"]["sync"] for found in (short, usual, long)]
+    assert [slugs(found["others"])[1] for found in (short, usual, long)] == ["a/plain"] * 3
+    assert prices == sorted(prices)
+    assert len(set(prices)) == 3
+
+
 def test_models_that_are_named_come_first_whatever_they_lack(capfd):
     found = listed(capfd, model=("a/dear", "a/prose=2", "a/gone"))
     assert slugs(found["named"]) == ["a/dear", "a/prose"]

@@ -54,9 +54,10 @@ def test_a_bound_that_no_dynamic_can_reach_is_refused():
         plan(40, _without(20))
 
 
-def test_rows_that_are_added_for_a_fact_stay_short():
-    filled = replace(plan(60), fills=dict.fromkeys(range(38), plan().knowledge.facts[0].id))
-    assert max(plan_row(filled, number).num_messages for number in range(38)) <= 20
+@pytest.mark.parametrize(("bound", "most"), [(60, 20), (20, 20), (6, 6), (None, 20)])
+def test_rows_that_are_added_for_a_fact_stay_short_and_within_the_bound(bound, most):
+    filled = replace(plan(bound), fills=dict.fromkeys(range(38), plan().knowledge.facts[0].id))
+    assert max(plan_row(filled, number).num_messages for number in range(38)) == most
 
 
 def _without(num_messages: int) -> Dimensions:
