@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import uvicorn
 
@@ -29,21 +29,22 @@ def run_serve(settings: ServeSettings) -> None:
     """
     soften_client_faults()
     metrics = Metrics()
-    with raising("nothing was served yet"):
-        listener = _listen(settings)
-        server = Server(load_schedulers(settings, metrics), settings, metrics)
-    config = uvicorn.Config(
-        make_app(server),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.grace_s),
-        timeout_keep_alive=30,
-        h11_max_incomplete_event_size=1 << 16,
-        lifespan="on",
-    )
-    runner = _Runner(config, server)
-    asyncio.run(runner.serve(sockets=[listener]))
+    with ExitStack() as stack:
+        with raising("nothing was served yet"):
+            listener = stack.enter_context(_listen(settings))
+            server = Server(load_schedulers(settings, metrics), settings, metrics)
+        config = uvicorn.Config(
+            make_app(server),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.grace_s),
+            timeout_keep_alive=30,
+            h11_max_incomplete_event_size=1 << 16,
+            lifespan="on",
+        )
+        runner = _Runner(config, server)
+        asyncio.run(runner.serve(sockets=[listener]))
     if runner.signum is not None:
         raise Interrupted(runner.signum, "the answers that ran are finished, or were cut at the end of the grace")
 

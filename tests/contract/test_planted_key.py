@@ -19,15 +19,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from nanosft import cli
+from nanosft.progress import configure_logging
 from nanosft.store import join_uri, open_store
+from tests.serving import serving
 from tests.stub_provider import KNOWLEDGE
 from tests.unit.train.make import GOLDEN, talk
 
@@ -41,6 +45,10 @@ PLANTED = {
     "KUBEFLOW_TRAINER_SERVER_TOKEN": "planted6kubeflow",
 }
 PASSWORD = "planted7password"
+_BROKEN = 0
+"""For an HTTP status: the answer's first line is none, and repeats the key."""
+_LOGGERS = {"nanosft": logging.DEBUG, "": logging.INFO}
+"""Those that are read, the root among them: with it a program that uses nanosft shows what httpx logs."""
 
 
 class _Echo(BaseHTTPRequestHandler):
@@ -57,6 +65,10 @@ class _Echo(BaseHTTPRequestHandler):
         answer = f'{{"choices":[{{"message":{{"content":"I am {told}"}},"finish_reason":"stop"}}],"model":"m"}}'
         body = (answer if status == HTTPStatus.OK else message).encode()
         self.rfile.read(int(self.headers.get("content-length", 0)))
+        if status == _BROKEN:
+            self.close_connection = True
+            self.wfile.write(f"HTTP/1.1 no key {key}\r\nx-key: {key}\r\n\r\n".encode())
+            return
         self.send_response(status, f"no key {key}")
         self.send_header("content-length", str(len(body)))
         self.send_header("x-key", key)
@@ -91,11 +103,10 @@ class Run:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capfd = monkeypatch, capfd
         self._log = io.StringIO()
-        handler = logging.StreamHandler(self._log)
-        for name in ("nanosft",):
-            logging.getLogger(name).addHandler(handler)
-            monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
-        self._handler = handler
+        self._handler = logging.StreamHandler(self._log)
+        for name, level in _LOGGERS.items():
+            logging.getLogger(name).addHandler(self._handler)
+            monkeypatch.setattr(logging.getLogger(name), "level", level)
 
     def __call__(self, *arguments: str) -> int:
         self._monkeypatch.setattr(sys, "argv", ["nanosft", *arguments])
@@ -106,7 +117,7 @@ class Run:
         return code
 
     def close(self) -> None:
-        for name in ("nanosft",):
+        for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self._handler)
 
 
@@ -170,19 +181,52 @@ def test_no_stage_that_ends_well_or_fails_shows_or_keeps_a_planted_key(
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(("status", "codes"), [(200, {0, 3, 75}), (401, {4})])
+def test_no_command_that_runs_a_model_shows_or_keeps_a_planted_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """eval and export of a model were tried where they fail alone, chat and serve not at all."""
+    plant(monkeypatch)
+    base, cpu = str(GOLDEN / "g5"), ("--device", "cpu")
+    few = ("--num-probes", "2", "--num-sampled", "0", "--max-tokens", "4")
+    assert run("eval", "--model", base, "--knowledge", KNOWLEDGE, "--out", "evaluation", *few, *cpu, "--debug") == 0
+    assert run("export", "--model", base, "--to", "nanochat", "--out", "exported", "--debug") == 0
+    assert run("chat", "--model", base, "--prompt", "Hi", "--max-tokens", "4", *cpu, "--debug") == 0
+    check_objects("evaluation", "exported")
+    configure_logging(debug=True)
+    key = PLANTED["NANOSFT_API_KEY"]
+    with serving(api_key=key) as server:
+        body = {"model": "small", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+        for sent in (key, f"{key}x", escape(key)):
+            headers = {"authorization": f"Bearer {sent}", "x-key": sent}
+            answer = httpx.post(f"{server.api}/chat/completions", json=body, headers=headers, timeout=60)
+            assert answer.status_code == (200 if sent == key else 401)
+            check_clean(f"{answer.text} {answer.headers}", "an answer of serve")
+        for path in ("metrics", "v1/models", "", "none"):
+            check_clean(httpx.get(f"{server.url}/{path}", timeout=60).text, f"/{path} of serve")
+    assert run("serve", "--model", "nowhere", "--debug") == 3
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("status", "codes"), [(200, {0, 3, 75}), (401, {4}), (429, {75}), (500, {75}), (_BROKEN, {75})]
+)
 def test_a_provider_that_repeats_the_key_plainly_or_escaped_is_quoted_without_it(
     bucket: str, echo: Any, run: Run, monkeypatch: pytest.MonkeyPatch, status: int, codes: set[int]
 ) -> None:
+    """In the body, in headers and in the status line, whose words httpx's own line in the log repeats."""
     plant(monkeypatch)
     echo.status = status
     url = f"http://127.0.0.1:{echo.server_address[1]}"
     asked = ("--base-url", url, "--model", "m", "--num", "2", "--max-attempts", "1", "--knowledge", KNOWLEDGE)
     out = join_uri(bucket, "set")
-    code = run("generate", "--out", out, *asked, "--row-timeout-s", "5", "--debug")
+    code = run("generate", "--out", out, *asked, "--row-timeout-s", "5", "--max-retries", "1", "--debug")
     assert code in codes, run.said
     assert echo.num
     check_objects(out)
+    code = run("models", "--base-url", url, "--knowledge", KNOWLEDGE, "--debug")
+    assert code in {*codes, 75} - {0}, run.said
+    draft = ("knowledge", "draft", "--from", KNOWLEDGE, "--out", "draft.md", "--base-url", url, "--max-retries", "0")
+    run(*draft, "--debug")
+    look = ("doctor", "--provider", "openrouter", "--base-url", url, "--ranks", "0", "--device", "cpu")
+    assert run(*look) != 0
 
 
 @pytest.mark.usefixtures("folder")
@@ -214,17 +258,29 @@ def test_the_traceback_of_a_defect_shows_no_planted_key(run: Run, monkeypatch: p
     assert "a defect" in run.said
 
 
+def find_family(pid: int) -> Iterator[Path]:
+    """A process and all that it has begun, as the process list shows them now."""
+    folder = Path(f"/proc/{pid}")
+    yield folder
+    for children in folder.glob("task/*/children"):
+        for child in children.read_text().split():
+            yield from find_family(int(child))
+
+
 @pytest.mark.usefixtures("folder")
-def test_a_process_has_its_keys_in_its_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_have_their_keys_in_their_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of mix, which has others work for it: their arguments and titles, all the time that they run."""
     plant(monkeypatch)
-    command = [sys.executable, "-m", "nanosft", "describe", "nowhere", "--debug"]
+    command = [sys.executable, "-m", "nanosft", "mix", "--recipe", "recipe.toml", "--out", "mixed", "--workers", "2"]
+    seen: dict[str, bytes] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ)) as process:
-        assert process.stdout is not None
-        seen = b""
         while process.poll() is None:
-            seen += Path(f"/proc/{process.pid}/cmdline").read_bytes()
-            time.sleep(0.02)
+            with suppress(OSError):  # it has ended meanwhile
+                for folder in find_family(process.pid):
+                    seen[folder.name] = (folder / "cmdline").read_bytes() + (folder / "comm").read_bytes()
+            time.sleep(0.01)
+        assert process.stdout is not None
         said = process.stdout.read()
-    assert process.returncode == 3
-    assert b"describe" in seen
-    check_clean((seen + said).decode(errors="replace"), "the process list or what the process says")
+    assert process.returncode == 0, said
+    assert len(seen) > 2, "mix has begun no others"
+    check_clean((b"".join(seen.values()) + said).decode(errors="replace"), "the process list or what the process says")

@@ -1,5 +1,6 @@
 """What a chat API tells of itself without writing anything: its models, and what is left on a key."""
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ import orjson
 from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate.provider.answers import error_message
 from nanosft.generate.provider.cards import ModelCard, parse_cards
-from nanosft.generate.provider.transport import CREDIT_STATUSES
+from nanosft.generate.provider.transport import CREDIT_STATUSES, hide_secret, match_secret
 
 _MAY_PASS: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 _MAX_BODY_BYTES: Final = 1 << 25
 """Of one page: some thirty times what OpenRouter's whole list has."""
 _MAX_PAGES: Final = 20
 _MAX_USD: Final = 1e9
+logging.getLogger("httpx").setLevel(logging.WARNING)  # its line for each answer repeats the words of the status line
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Catalogue:
 
     def __init__(self, base_url: str, *, key: str, timeout_s: float) -> None:
         self._base_url = base_url.rstrip("/")
-        self._key = key
+        self._key, self._secret = key, match_secret(key)
         self._timeout_s = timeout_s
 
     def read_models(self) -> dict[str, ModelCard]:
@@ -91,7 +93,7 @@ class Catalogue:
                 raise ConfigError(f"{url}: not what OpenAI's API answers: check --base-url")
             return body
         said = error_message(body)
-        text = f"{url}: HTTP {status}: {said.replace(self._key, '***') if self._key else said}"
+        text = f"{url}: HTTP {status}: {hide_secret(said, self._secret)}"
         if status in CREDIT_STATUSES:
             raise CreditError(f"{text}: check the key and its credit")
         if status in _MAY_PASS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -117,7 +119,8 @@ class Catalogue:
         except ValueError as exc:  # httpx's, of a proxy that is none
             raise ConfigError(f"the proxy that a variable names (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY): {exc}") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            raise ProviderError(f"{url}: {exc}: check --base-url and the network, or try again later") from exc
+            said = hide_secret(str(exc), self._secret)  # it may quote a first line that is none
+            raise ProviderError(f"{url}: {said}: check --base-url and the network, or try again later") from None
 
 
 def _dollars(value: object) -> float | None:

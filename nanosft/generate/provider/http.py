@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+import re
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +25,9 @@ from nanosft.generate.provider.transport import (
     Post,
     Send,
     find_generation_id,
+    hide_secret,
     make_post,
+    match_secret,
 )
 
 _KEEPALIVE_S: Final = 20.0
@@ -62,6 +65,7 @@ async def open_http(
         headers["authorization"] = f"Bearer {key}"
     timeout = httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=None)
     options = {"timeout": timeout.as_dict()}
+    secret = match_secret(key)
     limits = httpx.Limits(max_connections=num_connections, keepalive_expiry=_KEEPALIVE_S)
     # The transport itself: httpx's client above it would add cookies, redirects and 0.1 ms a request.
     try:
@@ -80,10 +84,10 @@ async def open_http(
             finally:
                 await reply.aclose()
         except (httpx.HTTPError, OSError, ClientError, BadHttpMessage, ValueError, LostError) as exc:
-            failed = _lost_or_not_sent(exc, connect_timeout_s, read_timeout_s)
+            failed = _lost_or_not_sent(exc, secret, connect_timeout_s, read_timeout_s)
             if isinstance(failed, LostError) and reply is not None:
                 failed.generation_id = find_generation_id(reply.headers, bytes(content))
-            raise failed from exc
+            raise failed from exc if hide_secret(str(exc), secret) == str(exc) else None
         return HttpReply(reply.status_code, reply.headers, bytes(content))
 
     async with transport:
@@ -132,11 +136,13 @@ def _proxy_of(url: httpx.URL) -> httpx.Proxy | None:
     return httpx.Proxy(proxy) if proxy else None
 
 
-def _lost_or_not_sent(exc: Exception, connect_timeout_s: float, read_timeout_s: float) -> Exception:
+def _lost_or_not_sent(
+    exc: Exception, secret: re.Pattern[bytes] | None, connect_timeout_s: float, read_timeout_s: float
+) -> Exception:
     if isinstance(exc, LostError):
         return exc
     if not isinstance(exc, httpx.HTTPError):  # what the transport does not map
-        reason = " ".join(str(exc).split())[:_MAX_REASON_CHARS] or type(exc).__name__
+        reason = " ".join(hide_secret(str(exc), secret).split())[:_MAX_REASON_CHARS] or type(exc).__name__
         return LostError(f"the connection broke ({reason})", timed_out=False)
     # The transport maps a connection that broke after sending to ConnectTimeout: only the cause tells them apart.
     if isinstance(exc.__cause__, ClientConnectorError):
@@ -146,7 +152,7 @@ def _lost_or_not_sent(exc: Exception, connect_timeout_s: float, read_timeout_s: 
         return NotSentError(f"no connection within {connect_timeout_s:g} s")
     if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout):
         return LostError(_say_silent(read_timeout_s), timed_out=True)
-    return LostError(f"the connection broke ({exc or type(exc).__name__})", timed_out=False)
+    return LostError(f"the connection broke ({hide_secret(str(exc), secret) or type(exc).__name__})", timed_out=False)
 
 
 def _say_silent(read_timeout_s: float) -> str:

@@ -100,6 +100,11 @@ def redact(reply: HttpReply, secret: re.Pattern[bytes] | None) -> HttpReply:
     return reply if body == reply.body else replace(reply, body=body)
 
 
+def hide_secret(text: str, secret: re.Pattern[bytes] | None) -> str:
+    """A message without our key: a library quotes an answer's first line where that is none of HTTP."""
+    return text if secret is None else secret.sub(b"***", text.encode(errors="replace")).decode()
+
+
 def parse_retry_after(value: str | None, *, now_s: float) -> float:
     """Seconds to wait: of a number of seconds, or of an HTTP date; 0 where there is none.
 
