@@ -105,7 +105,7 @@ class AnswerChecker:
         try:
             verdicts = [check_answer(row, answer, self._context) for row, answer, _, _ in batch]
             self._compare(verdicts, [is_known for _, _, is_known, _ in batch])
-        except Exception as exc:  # noqa: BLE001 - a defect of a gate: it ends the run where the answer is awaited
+        except BaseException as exc:  # noqa: BLE001 - a defect of a gate or of a read: it ends the run that awaits
             for *_, future in batch:
                 if not future.done():
                     future.set_exception(exc)

@@ -131,14 +131,17 @@ def test_answers_wait_until_the_index_holds_what_earlier_runs_accepted(plan):
     assert verdict.reasons == ("near_duplicate/shard",)
 
 
-def test_a_part_that_cannot_be_read_ends_the_run_where_answers_are_judged(plan):
+@pytest.mark.parametrize("kind", [DataError, BaseException])
+def test_a_part_that_cannot_be_read_ends_the_run_where_answers_are_judged(plan, kind):
+    """A simulated kill, which is no `Exception`, left answers waiting for ever."""
+
     def read(key: str) -> list[tuple[str, dict[str, Any]]]:
-        raise DataError(f"{key}: not JSON")
+        raise kind(f"{key}: not JSON")
 
     async def scenario() -> None:
         index = NearDuplicateIndex()
         async with filling(index, read, ["rows/a"], range(1)) as filled:
-            with pytest.raises(DataError, match="rows/a: not JSON"):
+            with pytest.raises(kind, match="rows/a: not JSON"):
                 await AnswerChecker(Context(Gates()), index, filled=filled).check(plan_row(plan, 3), answer_to(plan, 3))
 
     asyncio.run(scenario())
