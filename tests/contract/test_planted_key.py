@@ -14,6 +14,7 @@ What else keeps the foreign from doing harm has its tests where it is done, and 
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -184,12 +185,13 @@ def test_no_stage_that_ends_well_or_fails_shows_or_keeps_a_planted_key(
 def test_no_command_that_runs_a_model_shows_or_keeps_a_planted_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """eval and export of a model were tried where they fail alone, chat and serve not at all."""
     plant(monkeypatch)
-    base, cpu = str(GOLDEN / "g5"), ("--device", "cpu")
+    shutil.copytree(GOLDEN / "g5", "base")  # eval writes beside it
+    base, cpu = "base", ("--device", "cpu")
     few = ("--num-probes", "2", "--num-sampled", "0", "--max-tokens", "4")
     assert run("eval", "--model", base, "--knowledge", KNOWLEDGE, "--out", "evaluation", *few, *cpu, "--debug") == 0
     assert run("export", "--model", base, "--to", "nanochat", "--out", "exported", "--debug") == 0
     assert run("chat", "--model", base, "--prompt", "Hi", "--max-tokens", "4", *cpu, "--debug") == 0
-    check_objects("evaluation", "exported")
+    check_objects("evaluation", "exported", "base")
     configure_logging(debug=True)
     key = PLANTED["NANOSFT_API_KEY"]
     with serving(api_key=key) as server:
