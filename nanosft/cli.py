@@ -7,6 +7,8 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
 from traceback import print_exc
 from typing import Annotated
 
@@ -370,11 +372,27 @@ def demo(settings: DemoSettings) -> None:
 def main() -> None:
     """Run the command line and exit with the contract's code (nanosft/errors.py)."""
     set_library_defaults(os.environ)
+    _make_streams_usable()
     # To look for plugins, pydantic reads the entry points of all that is installed, before its first validator.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for problem in unknown_variables(StageSettings.__subclasses__(), os.environ):
         _complain(f"warning: {problem}")
     sys.exit(_run_in_job() if "JOB_MARKS_FAILURE" in os.environ else _run(_complain))
+
+
+def _make_streams_usable() -> None:
+    """Give a stream that was closed before the start a place to go, and one that is not UTF-8 escapes for its letters.
+
+    A number of columns that no terminal has would be memory for as many.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if len(os.environ.get("COLUMNS", "")) > len("9999"):
+        os.environ["COLUMNS"] = "9999"
 
 
 def _run_in_job() -> int:

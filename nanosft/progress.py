@@ -71,11 +71,16 @@ def write_json(value: object, *, indent: bool = False) -> None:
         indent: Over several lines, for people.
     """
     text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)).decode()
-    sys.stdout.write((text if text.isprintable() else _UNUSUAL.sub(_escape, text)) + "\n")
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(_UNUSUAL.sub(_escape if is_unicode else _escape_always, text) + "\n")
 
 
 def _escape(found: re.Match[str]) -> str:
-    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+    return found[0] if found[0].isprintable() else _escape_always(found)
+
+
+def _escape_always(found: re.Match[str]) -> str:
+    return "\\u007f" if found[0] == "\x7f" else json.dumps(found[0])[1:-1]
 
 
 class Bar:

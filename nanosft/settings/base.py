@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -29,6 +29,7 @@ from nanosft.errors import ConfigError
 from nanosft.foreign import parse_toml
 
 ENV_PREFIX = "NANOSFT_"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PASSWORD_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]*@")
 
 _MAX_CONFIG_BYTES: Final = 1 << 24
@@ -69,13 +70,16 @@ class StageSettings(BaseSettings):
 
     @field_validator("*")
     @classmethod
-    def _check_urls(cls, value: Any) -> Any:
-        """Refuse a password in a URL: settings go into manifests, logs and messages."""
+    def _check_urls(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a password in a URL, and what no JSON can hold: settings go into manifests, logs and messages."""
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and _PASSWORD_URL.match(text):
                 raise ValueError("holds a password: a URL of a setting is kept and shown; give the key by its variable")
             if isinstance(text, str) and "\0" in text:
                 raise ValueError("holds a NUL, which no name has")
+            if isinstance(text, str) and info.field_name != "prompt" and _SURROGATE.search(text):
+                written = Path(os.path.abspath(text)).as_uri()  # noqa: PTH100 - resolve() follows links
+                raise ValueError(f"is no UTF-8: for a file of that name write {written}")
         return value
 
     @field_validator("base_url", check_fields=False)

@@ -4,6 +4,8 @@ import errno
 import itertools
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from nanosft.conversation import parse_line
 from nanosft.data import iter_lines, list_data_objects
 from nanosft.errors import ConfigError, DataError, Interrupted, clip
 from nanosft.foreign import parse_toml, quote
+from nanosft.manifest import Manifest
 from nanosft.settings import StageSettings, load_settings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.options import kind_of
@@ -157,3 +160,24 @@ def test_a_full_disk_or_a_full_standard_output_is_no_defect():
         assert cli._tell_unexpected(exc, complain, debug=False) == 75
     assert [line.rpartition(": ")[2] for line in lines] == ["free some space and run the same command again"] * 2
     assert lines[1].startswith("error: /tmp/x: Quota exceeded")
+
+
+def test_a_name_that_is_no_utf8_is_refused_with_the_uri_that_names_it(tmp_path):
+    """`report`, `export`, `train` and `audit --json` were exit 1 at the first JSON or page that held it."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(ConfigError, match=r"--out: is no UTF-8: for a file of that name write file:///.*%FF$"):
+        load_settings(GenerateSettings, {"out": path})
+    open_store(Path(path).as_uri()).write("a", b"1")
+    assert Path(path, "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("before", ["exec <&- >&- 2>&-", "export PYTHONIOENCODING=ascii"])
+def test_a_closed_stream_and_one_of_ascii_are_no_defect(tmp_path, before):
+    """Each was exit 1: None has no flush, and box drawing and 日本 have no ASCII."""
+    manifest = Manifest(kind="mixture", name="日本", objects=(), counts={"rows": 0}).to_bytes()
+    (tmp_path / "manifest.json").write_bytes(manifest)
+    command = f"{before}; exec {sys.executable} -m nanosft describe --json {tmp_path}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if done.stdout:
+        assert orjson.loads(done.stdout)["manifest"]["name"] == "日本"
