@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from nanosft.data import (
+    DataObject,
     Origin,
     OutputPrefix,
     check_same_origins,
     find_origins_of_data,
     list_data_objects,
+    pin_objects,
     read_manifest,
 )
 from nanosft.errors import ConfigError, DataError
@@ -71,7 +73,8 @@ def export(settings: ExportSettings) -> Manifest:
         DataError: What is exported is missing or damaged, or the export is not what it was made from.
     """
     prefix = OutputPrefix(open_store(settings.out), "export", _find_content(settings))
-    origins = _find_origins(settings)
+    items = list_data_objects(settings.data) if settings.data else []
+    origins = _find_origins(settings, items)
     finished = prefix.find_finished()
     if finished is not None:
         check_same_origins(finished, origins, out=prefix.store.uri)
@@ -79,12 +82,13 @@ def export(settings: ExportSettings) -> Manifest:
         return finished
     prefix.check_apart(uri for uri in (settings.model, settings.data) if uri)
     prefix.check_free(is_own=_is_own)
-    parents = tuple(origin.to_parent() for origin in origins)
+    items = pin_objects(items)  # what is read from here on is what the parents' hashes tell of
+    parents = tuple(origin.to_parent() for origin in _find_origins(settings, items))
     with prefix.writing(parents) as finished:
         if finished is not None:
             return finished
         if settings.data:
-            manifest = _export_data(settings, prefix.store)
+            manifest = _export_data(settings, prefix.store, items)
         elif settings.to == "nanochat":
             manifest = _manifest(settings, *nanochat.write(settings, prefix.store))
         else:
@@ -105,9 +109,8 @@ def _export_model(settings: ExportSettings, store: Store) -> Manifest:
     return _manifest(settings, objects, asdict(result))
 
 
-def _export_data(settings: ExportSettings, store: Store) -> Manifest:
+def _export_data(settings: ExportSettings, store: Store, items: list[DataObject]) -> Manifest:
     assert settings.data is not None
-    items = list_data_objects(settings.data)
     counts: dict[str, Any] = {}
     if settings.to == "nanochat":
         objects, num_left_out = write_lists(store, items)
@@ -142,9 +145,9 @@ def _find_content(settings: ExportSettings) -> dict[str, Any]:
     return settings.content() | {"model": settings.model and open_store(settings.model).uri}
 
 
-def _find_origins(settings: ExportSettings) -> tuple[Origin, ...]:
+def _find_origins(settings: ExportSettings, items: list[DataObject]) -> tuple[Origin, ...]:
     if settings.data:
-        return find_origins_of_data(settings.data, list_data_objects(settings.data))
+        return find_origins_of_data(settings.data, items)
     assert settings.model is not None
     store = open_store(settings.model)
     return (find_model_origin(store, find_checkpoint(store, settings.source, settings.tag, settings.step)),)

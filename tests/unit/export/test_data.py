@@ -231,3 +231,23 @@ def test_settings_name_one_thing_and_a_form_that_goes_with_it():
             ExportSettings(out="out", **wrong)
     with pytest.raises(ValueError, match="--push"):
         ExportSettings(data="b", to="nanochat", out="out", push="me/set")
+
+
+def test_data_are_listed_once_and_only_what_was_hashed_is_exported(tmp_path, monkeypatch):
+    """They were listed for their parents and again for their rows: what came between was exported and in no parent."""
+    path = tmp_path / "data" / "a.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(b"".join(map(to_line, PLAIN[:3])))
+    listed = []
+
+    def list_and_add(uri: str) -> Any:
+        listed.append(uri)
+        items = list_data_objects(uri)
+        (path.parent / f"{len(listed)}.jsonl").write_bytes(to_line(PLAIN[3]))
+        return items
+
+    monkeypatch.setattr("nanosft.export.stage.list_data_objects", list_and_add)
+    manifest = export(ExportSettings(data=str(path.parent), out=str(tmp_path / "out")))
+    assert listed == [str(path.parent)]
+    assert [parent.uri for parent in manifest.parents] == [path.as_uri()]
+    assert manifest.counts["rows"] == {"train": 3}
