@@ -63,8 +63,9 @@ check: setup ## Run the linters, the type checker, the import contract and the s
 	.venv-audit/bin/python -m pip --disable-pip-version-check --quiet --quiet install cyclonedx-bom==7.5.0 pip-audit==2.10.1
 	@touch $@
 
-sbom: .venv-audit/.setup-done ## Write sbom.json (CycloneDX): what the run-time lock names, with hashes
+sbom: setup .venv-audit/.setup-done ## Write sbom.json (CycloneDX): what the run-time lock names, with hashes and licences
 	.venv-audit/bin/cyclonedx-py requirements requirements/runtime.lock --output-format JSON --output-file sbom.json
+	$(BIN)/python -m tests.packages sbom.json
 
 docs-check: setup ## Run every command of README.md and docs/ on a tiny base, and follow their links
 	$(BIN)/pytest -n 0 tests/e2e/test_docs.py

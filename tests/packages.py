@@ -4,6 +4,7 @@ The licences are what the installed packages say. For holes pip-audit asks a ser
 network, is not there, a line says so, and no check fails for it.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Final
 LOCK: Final = Path(__file__).parents[1] / "requirements" / "runtime.lock"
 AUDIT: Final = Path(__file__).parents[1] / ".venv-audit" / "bin" / "pip-audit"
 _TIMEOUT_S: Final = 120
+_UNKNOWN: Final = ("not installed", "not stated")
 
 
 def read_names(lock: str) -> list[str]:
@@ -27,16 +29,28 @@ def find_licence(name: str) -> str:
     try:
         told = metadata(name)
     except PackageNotFoundError:
-        return "not installed"
+        return _UNKNOWN[0]
     classes = [
         value.rpartition(" :: ")[2] for value in told.get_all("Classifier") or () if value.startswith("License ::")
     ]
     expression, text = (str((told.get_all(key) or [""])[0]) for key in ("License-Expression", "License"))
-    licence = expression or " and ".join(classes) or text or "not stated"
+    licence = expression or " and ".join(classes) or text or _UNKNOWN[1]
     return licence.splitlines()[0][:60]
 
 
+def add_licences(path: Path) -> None:
+    """Name each component's licence in a CycloneDX file: a lock file, which it is made from, says nothing of them."""
+    sbom = json.loads(path.read_text())
+    for component in sbom["components"]:
+        if (licence := find_licence(component["name"])) not in _UNKNOWN:
+            component["licenses"] = [{"license": {"name": licence, "acknowledgement": "declared"}}]
+    path.write_text(json.dumps(sbom, indent=2) + "\n")
+
+
 def main() -> None:
+    if sys.argv[1:]:
+        add_licences(Path(sys.argv[1]))
+        return
     by_licence: dict[str, list[str]] = defaultdict(list)
     for name in read_names(LOCK.read_text()):
         by_licence[find_licence(name)].append(name)
