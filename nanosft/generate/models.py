@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from nanosft.errors import ConfigError, ProviderError
+from nanosft.errors import ConfigError, CreditError, ProviderError
 from nanosft.generate.dry_run import tell_assumptions
 from nanosft.generate.estimate import PlanTokens, count_plan_tokens
 from nanosft.generate.offer_table import Quote, quote, quote_fitting, render_quotes
@@ -34,6 +34,7 @@ def run_models(settings: ModelsSettings) -> Listing:
 
     Raises:
         ConfigError: The endpoint lists no model with a price, or the knowledge base or the dimensions cannot be used.
+        CreditError: The key is refused.
         ProviderError: It does not answer.
     """
     asked = settings.plan_settings()
@@ -42,7 +43,8 @@ def run_models(settings: ModelsSettings) -> Listing:
     tokens = count_plan_tokens(asked, make_template(plan, tone=asked.tone), plan)
     offers = read_offers(asked)
     if offers.problem:
-        raise ProviderError(f"no list of models: {offers.problem}")
+        kind = CreditError if offers.key_refused else ProviderError
+        raise kind(f"no list of models: {offers.problem}")
     if not any(card.prices for card in offers.cards.values()):
         raise ConfigError(
             f"{settings.base_url}/models: lists no prices: --base-url of one that does, such as OpenRouter"

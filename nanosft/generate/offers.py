@@ -24,11 +24,13 @@ class Offers:
         date: The day on which it was read, in UTC; empty: it was not.
         cards: Every model on offer, by slug.
         problem: Why it could not be read; empty: it was, or nobody is asked.
+        key_refused: That is because of the key.
     """
 
     date: str = ""
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
     problem: str = ""
+    key_refused: bool = False
 
     def find(self, slug: str) -> ModelCard | None:
         """The card of a model; None where there is none."""
@@ -56,7 +58,7 @@ def read_endpoint(base_url: str, key: str, *, timeout_s: float = _TIMEOUT_S) -> 
     try:
         cards = catalogue.read_models()
     except (ConfigError, CreditError, ProviderError) as exc:
-        return Offers(problem=str(exc))
+        return Offers(problem=str(exc), key_refused=isinstance(exc, CreditError))
     return Offers(f"{datetime.now(UTC):%Y-%m-%d}", cards)
 
 

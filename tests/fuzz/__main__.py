@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 
+from tests.fuzz.readers import Found as OfReaders
 from tests.fuzz.readers import fuzz_readers
 from tests.fuzz.serve import fuzz
 
@@ -22,6 +23,8 @@ def main() -> None:
     for (kind, outcome), num in sorted(found.counts.items()):
         sys.stdout.write(f"{kind:<12} {outcome:<7} {num:>8,}\n")
     sys.stdout.write(f"{found.counts.total():,} of seed {options.seed}, {len(found.problems)} problems\n")
+    if isinstance(found, OfReaders):
+        sys.stdout.write(f"{found.num_kept:,} of them reached a line that none before had, and were changed in turn\n")
     for problem in found.problems[:20]:
         sys.stdout.write(f"{problem}\n")
     sys.exit(bool(found.problems))

@@ -1,7 +1,8 @@
 """Random and broken inputs for every reader: only a NanosftError may come out, in bounded time.
 
 Each reader gets values that are nearly right: a valid example with bytes changed, values swapped for others, and
-pieces repeated. What is said to a person stays within a bound too.
+pieces repeated. An input that takes a reader to a line of nanosft that none before had reached is an example too from
+then on. What is said to a person stays within a bound too.
 """
 
 import gzip
@@ -9,18 +10,22 @@ import io
 import json
 import pickle
 import random
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import CodeType, FrameType
 from typing import Any, Final
 
 import orjson
 import torch
 import zstandard
 
+import nanosft
 from nanosft.conversation import Conversation, Message, parse_line, to_line
 from nanosft.data import iter_lines, list_data_objects
 from nanosft.errors import NanosftError
@@ -37,6 +42,8 @@ from tests.fuzz.records import make_record_readers
 GOLDEN: Final = Path(__file__).parents[1] / "golden"
 MAX_SECONDS: Final = 20.0
 MAX_MESSAGE_CHARS: Final = 4000
+_MAX_KEPT_BYTES: Final = 1 << 16
+_NANOSFT: Final = str(Path(nanosft.__file__).parent)
 _ODD: Final[tuple[Any, ...]] = (
     None, True, -1, 2**63, 2**64, 1e308, float("inf"), "", "\0", "\ud7ff", "x" * 70_000, [], {}, [[[[]]]], {"": {}},
     "../../x", "<|bos|>", "\x1b[2J", [0] * 3000,
@@ -51,10 +58,12 @@ class Found:
 
     Attributes:
         counts: Inputs by reader and outcome: "read" or "refused".
+        num_kept: Inputs that reached a line that none before had.
         problems: What came out that may not.
     """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    num_kept: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -64,12 +73,49 @@ def fuzz_readers(*, seconds: float, seed: int, max_inputs: int | None = None) ->
     with TemporaryDirectory(prefix="nanosft-fuzz-") as folder, replying() as of_replies:
         readers = make_readers(Path(folder) / "inputs") | make_record_readers(Path(folder) / "records")
         readers |= {name: (EXAMPLES[name], read) for name, read in of_replies.items()}
+        corpora = {name: Corpus(example) for name, (example, _) in readers.items()}
         number = 0
         while time.monotonic() < end_s and (max_inputs is None or number < max_inputs):
-            for name, (example, read) in readers.items():
-                _try(name, change(example, draw), read, found)
+            for name, (_, read) in readers.items():
+                corpus = corpora[name]
+                data = change(draw.choice(corpus.inputs), draw)
+                with corpus.watching(data):
+                    _try(name, data, read, found)
                 number += 1
+    found.num_kept = sum(len(corpus.inputs) - 1 for corpus in corpora.values())
     return found
+
+
+class Corpus:
+    """The inputs that a reader's next ones are made from: its example, and each that reached a new line.
+
+    Lines are counted in the reader's own thread; what its processes and other threads do is not seen.
+    """
+
+    def __init__(self, example: bytes) -> None:
+        self.inputs = [example]
+        self._seen: set[tuple[CodeType, int]] = set()
+
+    @contextmanager
+    def watching(self, data: bytes) -> Iterator[None]:
+        """Note the lines that are reached in the context, and keep the input where one of them is new."""
+        num_seen, before = len(self._seen), sys.gettrace()
+        sys.settrace(self._enter)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+            if len(self._seen) > num_seen and len(data) <= _MAX_KEPT_BYTES:
+                self.inputs.append(data)
+
+    def _enter(self, frame: FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
+        """Follow a function, if it is one of nanosft's."""
+        return self._step if frame.f_code.co_filename.startswith(_NANOSFT) else None
+
+    def _step(self, frame: FrameType, event: str, _argument: object) -> Callable[..., Any]:
+        if event == "line":
+            self._seen.add((frame.f_code, frame.f_lineno))
+        return self._step
 
 
 def _try(name: str, data: bytes, read: Callable[[bytes], object], found: Found) -> None:
