@@ -27,6 +27,8 @@ from tests.chaos.tasks import Task, share_progress, try_task
 _NUM_SHOWN, _MAX_CHARS = 20, 400
 _WAYS: Final = ("rows lost", "paid twice", "manifests wrong", "another result")
 _WIDTH: Final = 150
+_JOBS_A_CORE: Final = 3
+"""Runs in batches mostly wait, and so do processes of the system for each other."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def main() -> None:
     parser.add_argument("--kill-share", type=float, default=1.0, help="of those where a process is killed (all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("simulated", "real"), help="processes; both unless given")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at a time (%(default)s)")
+    num_jobs = _JOBS_A_CORE * (os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=num_jobs, help="stages at a time (%(default)s)")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
