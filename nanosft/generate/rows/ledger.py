@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 
 from nanosft.errors import DataError
+from nanosft.generate.rows.admission import ROUND_USD
 from nanosft.store import Store
 
 BUDGET: Final = "budget/"
@@ -81,9 +82,9 @@ def _parse(data: bytes, key: str, store: Store) -> LedgerEntry:
     try:
         record = orjson.loads(data)
         sequence = int(key.removesuffix(".json").rpartition("-")[2])
-        entry = LedgerEntry(sequence, float(record["reserved_usd"]), tuple(map(str, record["attempts"])))
+        reserved_usd, attempts = float(record["reserved_usd"]), tuple(map(str, record["attempts"]))
     except (ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{store.uri_of(key)}: not a budget's ledger entry: remove it") from exc
-    if not 0 <= entry.reserved_usd < math.inf:
-        raise DataError(f"{store.uri_of(key)}: a ledger that reserves {entry.reserved_usd} dollars: remove it")
-    return entry
+    if not -ROUND_USD <= reserved_usd < math.inf:  # sums of changes may end a little below nothing
+        raise DataError(f"{store.uri_of(key)}: a ledger that reserves {reserved_usd} dollars: remove it")
+    return LedgerEntry(sequence, max(0.0, reserved_usd), attempts)

@@ -1,6 +1,7 @@
 import asyncio
 import errno
 
+import orjson
 import pytest
 
 from nanosft.errors import ConfigError, CreditError, DataError
@@ -190,3 +191,16 @@ def test_a_judges_batch_is_held_at_the_judges_mean_and_settled_on_its_account(st
     num, held_usd, num_rows = asyncio.run(scenario())
     assert (num, num_rows) == (20, 160)
     assert held_usd == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("written", "read"), [(-5.3e-18, 0.0), (0.25, 0.25)])
+def test_a_ledger_that_ends_a_rounding_below_nothing_is_read_as_nothing(store, written, read):
+    """Such a ledger, which sums of changes leave, ended every later run of the prefix with exit code 3."""
+    store.write("budget/00004/00002-000001.json", orjson.dumps({"reserved_usd": written, "attempts": ["a"]}))
+    assert read_ledgers(store)[SHARD].reserved_usd == read
+
+
+def test_a_ledger_that_gives_back_more_than_it_took_is_no_ledger(store):
+    store.write("budget/00004/00002-000001.json", b'{"reserved_usd": -0.01, "attempts": []}')
+    with pytest.raises(DataError, match=r"reserves -0\.01 dollars"):
+        read_ledgers(store)
