@@ -141,6 +141,8 @@ class Batcher:
         to_write.jobs += islice(fresh, max(0, self.policy.size - len(to_write.jobs)))
         found, self._found = self._found, []
         await self._taker.hold_again(found, runner)
+        if found:
+            await runner.flush()  # what the gates refused anew, before a batch asks for it again
 
     async def _send(self, queue: Queue) -> None:
         """Send a batch of the first rows that go to one model, as many as the budget allows; the others wait."""

@@ -10,7 +10,7 @@ from nanosft.generate.records.attempts import attempt_of, is_of_another_shard, n
 from nanosft.generate.records.by_model import ASKED_KEY
 from nanosft.generate.records.finalize import finalize_plan, lacks_shards, shard_manifest
 from nanosft.generate.records.history import RowHistory, read_history
-from nanosft.generate.records.judgements import JudgeTally, judge_meta, judgement_record
+from nanosft.generate.records.judgements import KIND_KEY, JudgeTally, judge_meta, judgement_record
 from nanosft.generate.records.money import pico_of, split_cost, usd_of
 from nanosft.generate.records.parts import (
     Part,
@@ -34,6 +34,7 @@ from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, rejec
 __all__ = [
     "ASKED_KEY",
     "BATCH_KEY",
+    "KIND_KEY",
     "JudgeTally",
     "Part",
     "PartBuffer",

@@ -26,7 +26,7 @@ class ModelTally:
     def add_row(self, meta: Mapping[str, Any], pico: int) -> None:
         """Count an accepted conversation by its meta, and what it cost in picodollars."""
         self.num_accepted += 1
-        self.add_cost(meta, pico)
+        self._add(meta, pico)
         if isinstance(judge := meta.get("judge"), dict):
             self.judge.add_row(judge)
 
@@ -36,10 +36,13 @@ class ModelTally:
         self.num_unknown += record.get("cost_usd") is None
         if isinstance(judge := record.get("judge"), dict):
             self.judge.add_reject(judge)
-        self.add_cost(record, pico)
+        self._add(record, pico)
 
-    def add_cost(self, record: Mapping[str, Any], pico: int) -> None:
-        """Count what an answer cost, and who gave it."""
+    def add_cost(self, pico: int) -> None:
+        """Count what an answer that is held cost; who gave it counts with the row or the reject that comes of it."""
+        self.pico += pico
+
+    def _add(self, record: Mapping[str, Any], pico: int) -> None:
         self.pico += pico
         self.answered_by[str(record.get("model"))] += 1
 

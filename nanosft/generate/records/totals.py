@@ -116,7 +116,7 @@ class Tally:
         if kind == HELD:  # the row or the reject that comes of it costs nothing more
             pico = pico_of(record["cost_usd"])
             self.accepted_pico += pico
-            self.models[model_of(record)].add_cost(record, pico)
+            self.models[model_of(record)].add_cost(pico)
             self._add(record, pico)
             return
         if isinstance(judge, dict):

@@ -16,7 +16,7 @@ from typing import Any, Final
 from nanosft.conversation import Conversation, to_line
 from nanosft.errors import Interrupted, NanosftError, ProviderError, StoreError
 from nanosft.generate.provider import AdaptiveLimit
-from nanosft.generate.records import Part, PartBuffer, PlanState
+from nanosft.generate.records import KIND_KEY, Part, PartBuffer, PlanState
 from nanosft.generate.rows.row import Job, OnReject, OpenSlot, ShuttingDown
 from nanosft.progress import Bar
 from nanosft.signals import calling
@@ -204,7 +204,8 @@ class Runner:
         """Keep the record of an answer that was rejected or never came."""
         self.buffer.add_reject(record)
         self.state.tally.add_reject(record)
-        self._rejects[record["reason"]] += 1
+        if KIND_KEY not in record:  # neither a judge's answer nor one that is held
+            self._rejects[record["reason"]] += 1
 
     def _leave_out(self, job: Job, because: str) -> None:
         self._unanswered.append(job)

@@ -1,3 +1,4 @@
+from nanosft.generate.records.judgements import HELD
 from nanosft.generate.records.totals import Tally
 
 TOKENS = {"prompt": 10, "cached": 0, "completion": 5}
@@ -32,6 +33,18 @@ def test_answers_and_costs_are_counted_by_the_model_that_the_plan_names():
             "rejects": {"never_received": 1, "style/too_short": 1},
         },
     }
+
+
+def test_an_answer_that_was_held_counts_once_as_its_models():
+    """`answered_by` had each twice, where a judge scored in batches."""
+    tally = Tally()
+    for model in ("a", "b"):
+        tally.add_reject(reject(model, "judge/held", 0.25, kind=HELD))
+    tally.add_row(row("a", 0.0))
+    tally.add_reject(reject("b", "judge/low_score", 0.0))
+    models = tally.counts()["models"]
+    assert {name: found["answered_by"] for name, found in models.items()} == {"a": {"a": 1}, "b": {"b": 1}}
+    assert {name: found["cost_usd"] for name, found in models.items()} == {"a": 0.25, "b": 0.25}
 
 
 def test_one_model_that_answers_by_its_own_name_is_not_counted_apart():
