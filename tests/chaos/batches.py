@@ -17,7 +17,7 @@ from nanosft.generate.batches import look
 from nanosft.generate.provider import HttpReply, LostError
 from nanosft.manifest import Manifest
 from nanosft.settings.generate import GenerateSettings
-from tests.chaos.faults import SERVICE, current
+from tests.chaos.faults import SERVICE, Process, current, running
 from tests.stub_batches import PICO, BatchStub, Faults
 from tests.stub_provider import KNOWLEDGE
 
@@ -38,7 +38,10 @@ def service_of(kind: str, out: str) -> BatchStub:
         is_gone, form = "gone" in kind, "openai" if "openai" in kind else "openrouter"
         low_score = 0.15 if "judged" in kind else 0.0
         faults = Faults(broken=0.15, doubled=0.1, gone=0.3 if is_gone else 0.0, low_score=low_score)
-        _stubs[name] = BatchStub(_NUM_ROWS + 1, form=form, faults=faults, num_polls=1, states_costs=form == "openai")
+        with running(Process()):  # what the service reads is no call of the run, which could be held there
+            _stubs[name] = BatchStub(
+                _NUM_ROWS + 1, form=form, faults=faults, num_polls=1, states_costs=form == "openai"
+            )
     return _stubs[name]
 
 
