@@ -10,6 +10,7 @@ import yaml
 
 from nanosft.errors import ConfigError, clip
 from nanosft.foreign import quote
+from nanosft.progress import printable
 from nanosft.submit.run_file import RunFile
 
 Object = dict[str, Any]
@@ -57,7 +58,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    """In double quotes where `printable` changes it on its way out: there YAML knows what is put in its place."""
+    style = '"' if printable(text) != text else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

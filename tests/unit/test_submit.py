@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from nanosft.errors import ConfigError
+from nanosft.progress import printable
 from nanosft.settings.run import SubmitSettings
 from nanosft.submit import run_submit
+from nanosft.submit.objects import read_objects, write_objects
 from nanosft.submit.run_file import parse_run
 from tests.cluster.manifests import K8S, find, pod_specs, read
 
@@ -433,3 +435,19 @@ def test_what_no_configmap_may_hold_is_refused_by_its_name(lines: str, message: 
 def test_what_only_sounds_secret_may_stand_in_a_run_file() -> None:
     env = 'NANOSFT_MAX_TOKENS = "9"\nAWS_WEB_IDENTITY_TOKEN_FILE = "/var/run/token"'
     assert len(parse_run(f'name = "x"\n[env]\n{env}', where="run.toml").env) == 2
+
+
+def test_what_is_printed_of_a_run_is_what_is_applied():
+    """Joiners, soft hyphens and new emoji were printed as six letters, which YAML took for themselves."""
+    texts = [
+        "mi\u200cro",
+        "\U0001f468\u200d\U0001f469",
+        "soft\xad",
+        "\U0001fae8",
+        "a\u200db\nc: d\n",
+        "a\u2028b\nc",
+        "plain",
+        "a\nb\n",
+    ]
+    objects = [{"kind": "ConfigMap", "data": {str(number): text for number, text in enumerate(texts)}}]
+    assert read_objects(printable(write_objects(objects))) == objects
