@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +41,8 @@ def ending() -> Iterator[None]:
         while signums := os.read(told, 1):
             if signums[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is stop:
                 time.sleep(_CLEANUP_S)
-                os.write(_STDERR, _LAST_WORDS.encode())
+                with suppress(OSError):  # nobody listens any more
+                    os.write(_STDERR, _LAST_WORDS.encode())
                 os._exit(EXIT_SIGTERM)
         os.close(told)
 
@@ -56,7 +57,8 @@ def ending() -> Iterator[None]:
         with _handling((signal.SIGTERM,), stop):
             yield
     except Terminated:
-        sys.stderr.write(_LAST_WORDS)
+        with suppress(OSError, ValueError, AttributeError):  # it is closed, or nobody listens any more
+            sys.stderr.write(_LAST_WORDS)
         raise
     finally:
         signal.set_wakeup_fd(before)
@@ -101,7 +103,7 @@ class Caught(list[int]):
     """Numbers of the signals that came.
 
     Attributes:
-        ends: While it is set a signal ends the work at once, and is not noted: nothing has to be saved yet.
+        ends: While it is set a signal ends the work at once: nothing has to be saved yet.
     """
 
     ends: bool = False
@@ -118,9 +120,9 @@ def collecting() -> Iterator[Caught]:
     def note(signum: int, _frame: FrameType | None) -> None:
         if signum == signal.SIGINT and (caught.ends or signum in caught):
             raise KeyboardInterrupt
+        caught.append(signum)  # first: what is raised in a destructor is lost
         if caught.ends:
             raise Terminated(signum)
-        caught.append(signum)
 
     try:
         with _handling(_SIGNALS, note):
