@@ -3,7 +3,8 @@
 In the order in which data meets them: `probing` (what is asked, and how), `answering` (the one place that runs
 models), `scoring` and `conduct` (what answers are worth), `second_opinion` (what a judge is asked, and says of them),
 `forgetting` (bits per byte), `tasks` (of one's own, and nanochat's ChatCORE), `statistics`, `results` (what was found,
-as it is kept), `keeping` (in the store), `report` (for people), `stage` (the order of work).
+as it is kept), `kept` (the form of that), `keeping` (in the store), `report` (for people), `stage` (the order of
+work).
 
     from nanosft.evaluate import EvalSettings, evaluate
     found = evaluate(EvalSettings(model="run", base="base"))
