@@ -141,7 +141,6 @@ async def open_batches(
     ) as send:
         http = BatchHttp(send, settings.base_url, settings.max_retries, key)
         openrouter = sends_openrouter_fields(settings)
-
         batcher = Batcher(
             api=OpenRouterBatches(http) if openrouter else OpenAiBatches(http),
             journal=batches.journal,

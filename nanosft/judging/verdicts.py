@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from nanosft.errors import Interrupted
 from nanosft.evaluate.second_opinion import AskJudge, Opinion, Opinions, make_response_format, parse_opinion
 from nanosft.generate.provider import Answer, ChatRequest
 from nanosft.judging.asking import Asker, open_asker
@@ -51,8 +50,6 @@ def _ask_verdicts(asker: Asker, prompts: Sequence[list[dict[str, str]]]) -> Opin
     bill = asker.bill
     with Bar("judge", len(prompts)) as bar:
         asyncio.run(asker.ask(write, len(prompts), take, bar=bar))
-    if isinstance(bill.stopped_by, Interrupted):
-        raise bill.stopped_by
     if bill.stopped_by is not None:
         _log.warning("the judge is asked no more: %s", bill.stopped_by)
     return Opinions(asker.model, tuple(opinions), bill.spent_usd, bill.num_requests, bill.num_unknown)

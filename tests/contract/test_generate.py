@@ -20,6 +20,7 @@ from nanosft.generate.stage import run_generate
 from nanosft.manifest import Manifest
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import Store, open_store
+from tests.batching import manifest_of, rows_of
 from tests.stub_provider import KNOWLEDGE, PRICE_USD, RunningStub, run_stub
 
 NUM = 40
@@ -38,11 +39,6 @@ def broken() -> Iterator[RunningStub]:
         yield running
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "set")
-
-
 def settings(out: str, **changes: Any) -> GenerateSettings:
     values = {"out": out, "knowledge": KNOWLEDGE, "num": NUM, "provider": "offline", **changes}
     return GenerateSettings(**values)
@@ -50,16 +46,6 @@ def settings(out: str, **changes: Any) -> GenerateSettings:
 
 def ask_stub(running: RunningStub, **changes: Any) -> dict[str, Any]:
     return {"provider": "openrouter", "base_url": running.base_url, "model": "stub", "concurrency": 8, **changes}
-
-
-def manifest_of(out: str) -> Manifest:
-    manifest = read_manifest(open_store(out))
-    assert manifest is not None
-    return manifest
-
-
-def rows_of(out: str) -> list[int]:
-    return sorted(conversation.meta["row"] for conversation in read_conversations(out))
 
 
 def rejects_of(out: str) -> list[dict[str, Any]]:

@@ -17,7 +17,6 @@ from tests.batching import (
     cost_pico,
     lines_of,
     manifest_of,
-    put_in_place_of_http,
     rows_of,
     settings,
 )
@@ -25,16 +24,6 @@ from tests.chaos.explore import explore
 from tests.chaos.stages import STAGES
 from tests.stub_batches import PICO, BatchStub, Faults
 from tests.stub_provider import PRICE_USD
-
-
-@pytest.fixture
-def out(tmp_path) -> str:
-    return str(tmp_path / "set")
-
-
-@pytest.fixture
-def use(monkeypatch):
-    return lambda stub: put_in_place_of_http(monkeypatch, stub)
 
 
 @pytest.mark.parametrize("states_costs", [False, True])

@@ -12,23 +12,13 @@ from nanosft.generate.stage import run_generate
 from nanosft.quality.scores import is_drawn
 from nanosft.settings.generate import GenerateSettings
 from nanosft.store import open_store
-from tests.batching import MANY_FAULTS, cost_pico, lines_of, manifest_of, put_in_place_of_http, rows_of, settings
+from tests.batching import MANY_FAULTS, cost_pico, lines_of, manifest_of, rows_of, settings
 from tests.chaos.explore import explore
 from tests.chaos.stages import STAGES
 from tests.stub_batches import PICO, Batch, BatchStub, Faults
 from tests.stub_provider import PRICE_USD
 
 NUM = 24
-
-
-@pytest.fixture
-def out(tmp_path) -> str:
-    return str(tmp_path / "set")
-
-
-@pytest.fixture
-def use(monkeypatch):
-    return lambda stub: put_in_place_of_http(monkeypatch, stub)
 
 
 def judged(out: str, **changes: Any) -> GenerateSettings:

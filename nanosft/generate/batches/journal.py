@@ -125,10 +125,6 @@ class Journal:
         self.store.write(BATCHES + record.name + _DONE, orjson.dumps(note))
         self.store.delete(BATCHES + record.name + _RESULTS)
 
-    def uri_of(self, record: BatchRecord) -> str:
-        """The record's, for messages."""
-        return self.store.uri_of(BATCHES + record.name + _RECORD)
-
     def _read(self, name: str, found: set[str]) -> OpenBatch:
         key = BATCHES + name + _RECORD
         record = parse_record(name, self.store.read(key), where=self.store.uri_of(key))

@@ -74,9 +74,9 @@ class Judge:
         """Whether the row is among those that are scored."""
         return is_drawn(row, seed=self.seed, share=self.share)
 
-    def refuses(self, score: Score | None) -> bool:
-        """Whether a conversation with this score is refused; one without is not."""
-        return score is not None and score.is_below(self.min_score)
+    def refuses(self, score: Score) -> bool:
+        """Whether a conversation with this score is refused."""
+        return score.is_below(self.min_score)
 
     def read(self, answer: Answer) -> Score | None:
         """The score that an answer is; None where it cannot be read."""
