@@ -158,16 +158,16 @@ class Cap(Admission):
         self._budget_usd = budget_usd
         account = self._accounts[0]
         account.known_usd, account.num_billed, account.num_unknown = spent_usd, num_billed, num_unknown
-        self._is_first = num_billed + num_unknown == 0
+        self._knows_no_cost = num_billed == 0
 
     def spend(self, cost_usd: float | None, account: int = 0) -> None:
         """As `Admission.spend`."""
-        self._is_first = False
+        self._knows_no_cost &= cost_usd is None
         super().spend(cost_usd, account)
 
     async def _reserve(self, lacking_usd: float) -> None:
         is_too_much = self._reserved_usd + lacking_usd > self._budget_usd + ROUND_USD
-        if is_too_much or (self._is_first and self._is_any_in_flight):
+        if is_too_much or (self._knows_no_cost and self._is_any_in_flight):
             raise CreditError(f"the budget of ${self._budget_usd:g} is reached")
         self._reserved_usd += lacking_usd
 

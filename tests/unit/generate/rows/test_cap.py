@@ -11,6 +11,7 @@ import pytest
 from nanosft.errors import CreditError, ProviderError
 from nanosft.generate.provider import AdaptiveLimit, Answer, ChatClient, ChatRequest, ClientOptions
 from nanosft.generate.provider.transport import HttpReply, LostError
+from nanosft.generate.rows.admission import Cap
 from nanosft.generate.rows.budget import Budget
 from nanosft.generate.rows.ledger import Share, read_ledgers
 from nanosft.store import Store, open_store
@@ -104,3 +105,23 @@ def test_processes_killed_with_requests_in_flight_do_not_pass_the_cap(tmp_path, 
     post.victim = None
     asyncio.run(ask_until_the_budget_is_reached(post, open_budget(store, "last")))
     assert BUDGET_USD / 2 < post.billed_usd <= BUDGET_USD + BUDGET_USD / 100 + NUM_IN_FLIGHT * PRICE_USD
+
+
+def test_one_request_is_in_flight_until_one_has_told_what_it_cost():
+    """Where the first answers were lost, all went at a guess of a seventh of the price: 13 were billed of 10.5."""
+
+    async def ask() -> None:
+        cap = Cap(10.5 * PRICE_USD, first_cost_usd=PRICE_USD / 7)
+        await cap.admit()
+        for _ in range(2):
+            waiting = asyncio.ensure_future(cap.admit())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            cap.spend(None)
+            cap.withdraw()
+            await waiting
+        cap.spend(PRICE_USD)
+        await cap.admit()
+        await cap.admit()
+
+    asyncio.run(ask())
