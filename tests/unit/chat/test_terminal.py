@@ -76,7 +76,10 @@ def open_terminal(state_dir: Path, *options: str) -> Iterator[Process]:
     environment = {name: value for name, value in env.items() if name not in {"COLUMNS", "LINES"}}
     streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
 
+    # Of tests in the background it would inherit that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, env=environment, start_new_session=True, **streams) as process:
+        signal.signal(signal.SIGINT, before)
         os.close(theirs)
         try:
             yield Process(process, ours)
@@ -95,7 +98,6 @@ def test_a_conversation_on_a_terminal(tmp_path: Path) -> None:
     answer = say(open_chat(max_tokens=100_000), "hi there")
     with open_terminal(tmp_path, "--model", MODEL, "--max-tokens", "100000") as terminal:
         assert "g5: base model d4, step 7" in terminal.read_until(PROMPT)
-        os.setpriority(os.PRIO_PROCESS, terminal.process.pid, 19)  # lest the answer be over before it is broken off
         terminal.type("\x1b[A\x01h\r")  # up: what an earlier session said; Ctrl-A: to the line's start
         terminal.read_until(answer.split()[0])
         terminal.process.send_signal(signal.SIGINT)  # what Ctrl-C is while nobody reads the keyboard
