@@ -1,39 +1,25 @@
-"""Local stores whose every call counts, and may be spoiled; clocks that jump.
-
-In a simulated process time does not pass: `time.sleep` returns at once, in boto's retries too.
-"""
+"""Local stores whose every call counts, and may be spoiled."""
 
 import errno
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nanosft.data import attempts
 from nanosft.errors import StoreError
 from nanosft.store import local, local_files, local_streams
 from nanosft.store.base import Directory
+from tests.chaos.clock import jumping_time, simulated_time
 from tests.chaos.faults import current
-
-
-class _Clock(datetime):
-    """The time as the running process's clock tells it."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> "_Clock":
-        """See `datetime.now`."""
-        return super().now(tz) + timedelta(seconds=current().clock_s)
 
 
 @contextmanager
 def simulated_stores(*, sleeps: bool = False) -> Iterator[None]:
     """Every local store counts its calls, clocks may jump, and no one sleeps unless they are to."""
-    tell, fsync, unlink = time.time, os.fsync, Path.unlink
+    fsync, unlink = os.fsync, Path.unlink
 
     def sync(descriptor: int) -> None:
         if current().suffers("disk full"):
@@ -46,7 +32,7 @@ def simulated_stores(*, sleeps: bool = False) -> Iterator[None]:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         unlink(path, missing_ok=missing_ok)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with jumping_time() if sleeps else simulated_time(), pytest.MonkeyPatch.context() as patch:
         for name in ("read", "read_range", "write_if_absent", "discard_unfinished", "delete", "delete_unheld", "stat"):
             patch.setattr(local.LocalStore, name, _counted(name, getattr(local.LocalStore, name)))
         patch.setattr(local.LocalStore, "list", _list(local.LocalStore.list))
@@ -57,10 +43,6 @@ def simulated_stores(*, sleeps: bool = False) -> Iterator[None]:
         patch.setattr(local_streams.LocalWriter, "__exit__", _exit(local_streams.LocalWriter.__exit__))
         for module in (local, local_streams):
             patch.setattr(module, "open_temporary", _open_temporary(local_files.open_temporary))
-        patch.setattr(attempts, "datetime", _Clock)
-        patch.setattr(time, "time", lambda: tell() + current().clock_s)
-        if not sleeps:
-            patch.setattr(time, "sleep", lambda _seconds: None)
         patch.setattr(os, "fsync", sync)
         patch.setattr(Path, "unlink", remove)
         yield

@@ -38,6 +38,8 @@ from tests.chaos.faults import CHAT, current
 BEGUN: Final = Path(__file__).parents[1] / "golden" / "begun"
 _COST_USD: Final = 0.001
 _NUM_ROWS: Final = 8
+_ANSWER_S: Final = 0.001
+"""Between a request and its answer: parts of rows are put meanwhile."""
 _ASKED: Final = "asked.txt"
 
 
@@ -100,7 +102,7 @@ async def _open_provider(settings: GenerateSettings, *arguments: Any) -> AsyncIt
             kind = process.take(f"{CHAT}row {row.row}")
             with (Path(_folder) / _ASKED).open("a") as file:
                 file.write(f"{row.row} {row.prompt_variant} {attempt}\n")
-            await asyncio.sleep(0)
+            await asyncio.sleep(_ANSWER_S)
             answer = await compose(row, attempt, rejections, on_failure)
             if kind == "kill after":
                 process.die()
