@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -105,7 +106,7 @@ class BatchStub:
         states_costs: bool = False,
         seed: int = 7,
     ) -> None:
-        self.plan: Plan = make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
+        self.plan = _make_plan()
         self.faults = faults or Faults()
         self.batches: dict[str, Batch] = {}
         self.calls: Counter[str] = Counter()
@@ -114,13 +115,17 @@ class BatchStub:
         self.num_alone = 0
         self.num_low_scores = 0
         self.on_call: Callable[[str], None] = lambda _call: None  # told of each, once it is carried out
-        self._chat = Stub(self.plan, num, 0.0, {})
+        self._num = num
         self._files: dict[str, bytes] = {}
         self.form = form
         self._num_polls = num_polls
         self._num_denied = num_denied
         self._states_costs = states_costs
         self._draw = random.Random(seed)
+
+    @cached_property
+    def _chat(self) -> Stub:
+        return Stub(self.plan, self._num, 0.0, {})
 
     @property
     def billed_pico(self) -> int:
@@ -334,6 +339,12 @@ def serve_batches(stub: BatchStub) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@cache
+def _make_plan() -> Plan:
+    """The plan of all stubs, which nobody changes."""
+    return make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
 
 
 def _reply(value: dict[str, Any], status: int = 200) -> HttpReply:

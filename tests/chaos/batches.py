@@ -1,10 +1,12 @@
 """Runs of generate in batches: their services, one an output, whose calls count as the process's own.
 
 A service breaks some of its answers and gives some twice; `gone` forgets some of its batches as well, and `judged` has
-what is accepted scored in batches too. Its bill must be the manifest's cost, to the picodollar.
+what is accepted scored in batches too. Its bill must be the manifest's cost, to the picodollar. Of answers that a row
+asked for alone those are excepted that a process had, or was to get, when it was killed: nobody knows of them.
 """
 
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -19,7 +21,7 @@ from nanosft.manifest import Manifest
 from nanosft.settings.generate import GenerateSettings
 from tests.chaos.faults import SERVICE, Process, current, running
 from tests.stub_batches import PICO, BatchStub, Faults
-from tests.stub_provider import KNOWLEDGE
+from tests.stub_provider import KNOWLEDGE, PRICE_USD
 
 KINDS: Final = ("openrouter", "openai", "gone", "judged", "judged openai")
 URL_VARIABLE: Final = "CHAOS_BATCHES"
@@ -28,7 +30,10 @@ URL_VARIABLE: Final = "CHAOS_BATCHES"
 _NUM_ROWS: Final = 24
 _BATCH_ROWS: Final = 10
 _MOST_RUNS: Final = 20
+_ALONE: Final = "/chat/completions"
 _stubs: dict[str, BatchStub] = {}
+_asked_alone: defaultdict[str, list[Process]] = defaultdict(list)
+"""By output: who has asked for each answer that came in no batch."""
 
 
 def service_of(kind: str, out: str) -> BatchStub:
@@ -48,6 +53,7 @@ def service_of(kind: str, out: str) -> BatchStub:
 def forget(out: str) -> None:
     """An output's service is not asked any more."""
     _stubs.pop(_name(out), None)
+    _asked_alone.pop(_name(out), None)
 
 
 def run(kind: str, _inputs: str, out: str, variant: int) -> None:
@@ -70,7 +76,7 @@ def run(kind: str, _inputs: str, out: str, variant: int) -> None:
     @asynccontextmanager
     async def open_http(*_: object, **__: object) -> AsyncIterator[provider.Send]:
         async def send(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> HttpReply:
-            return await _send(service_of(kind, out), method, path, body, headers)
+            return await _send(service_of(kind, out), out, method, path, body, headers)
 
         yield send
 
@@ -90,7 +96,9 @@ def run(kind: str, _inputs: str, out: str, variant: int) -> None:
                 return
 
 
-async def _send(stub: BatchStub, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> HttpReply:
+async def _send(
+    stub: BatchStub, out: str, method: str, path: str, body: bytes, headers: Mapping[str, str]
+) -> HttpReply:
     """One call of the service, which may be lost, or never answered."""
     process = current()
     kind = process.take(f"{SERVICE}{method} {path.partition('?')[0]}")
@@ -99,6 +107,8 @@ async def _send(stub: BatchStub, method: str, path: str, body: bytes, headers: M
     if kind in ("fails", "time-out", "connection lost", "stays away"):
         raise LostError("the connection broke", timed_out=kind == "time-out")
     reply = await stub.send(method, path, body, headers)
+    if path == _ALONE:
+        _asked_alone[_name(out)].append(process)
     if kind == "kill after":
         process.die()
     if kind in ("answer lost", "fails after"):
@@ -115,13 +125,24 @@ def find_paid_twice(out: str, _flushed: object) -> list[str]:
 def is_bill_stated(out: str, manifest: Manifest) -> bool:
     """Whether the manifest states what the service billed; what batches cost that are gone, nobody knows.
 
-    Not compared where a process that was held sent a batch again that its twin had sent: OpenAI's form has no key by
-    which the service could tell.
+    Of answers that came in no batch, those may be missing that a process had asked for which is dead: it may not have
+    had them, nor put them. Not compared where a process that was held sent a batch again that its twin had sent:
+    OpenAI's form has no key by which the service could tell.
     """
     stub = _stubs[_name(out)]
     if len({batch.key for batch in stub.batches.values()}) < len(stub.batches):
         return True
-    return round((manifest.cost_usd or 0) * PICO) == stub.billed_pico - stub.gone_pico
+    num_lost, rest = divmod(
+        stub.billed_pico - stub.gone_pico - round((manifest.cost_usd or 0) * PICO), round(PRICE_USD * PICO)
+    )
+    return rest == 0 and 0 <= num_lost <= _count_lost(out, stub)
+
+
+def _count_lost(out: str, stub: BatchStub) -> int:
+    """Answers that came in no batch and may not have been put, at the most."""
+    if _name(out) in _asked_alone:
+        return sum(process.is_dead for process in _asked_alone[_name(out)])
+    return stub.num_alone  # none, or processes of the system have asked, which are not seen here
 
 
 def _name(out: str) -> str:

@@ -9,10 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
+import pytest
+
 from nanosft.errors import NanosftError
+from nanosft.generate.planning import dimensions
+from nanosft.knowledge import facts
 from tests.chaos import batches, stages
 from tests.chaos.checks import Flushed, find_wrong_manifests, read_flushed
 from tests.chaos.faults import (
@@ -27,7 +32,7 @@ from tests.chaos.faults import (
     running,
 )
 from tests.chaos.local import simulated_stores
-from tests.chaos.s3 import memory_s3
+from tests.chaos.s3 import begin_process, memory_s3
 from tests.chaos.stages import Stage
 
 Backend = Literal["local", "s3"]
@@ -80,12 +85,22 @@ def simulation(backend: Backend, folder: Path) -> Iterator[Place]:
         stack.enter_context(stages.prepared(folder))
         stack.enter_context(simulated_stores())
         stack.enter_context(silence())
+        stack.enter_context(_parsed_once())
         place = Place(str(folder), lambda uri: shutil.rmtree(uri, ignore_errors=True))
         if backend == "s3":
             server = stack.enter_context(memory_s3())
             place = Place("s3://chaos", server.forget, lambda uri: server.view(uri, folder / "view"))
         stages.put_inputs(f"{place.root}/inputs")
         yield place
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Each run reads its knowledge base and dimensions; to parse them was a third of a batch run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((facts, "parse_knowledge"), (dimensions, "parse_dimensions")):
+            patch.setattr(module, name, lru_cache(getattr(module, name)))
+        yield
 
 
 @contextmanager
@@ -288,6 +303,7 @@ class Explorer:
 
     def run(self, process: Process, out: str, variant: int) -> BaseException | None:
         """How it ended: None is well."""
+        begin_process()
         try:
             with running(process):
                 self.stage.run(self.inputs, out, variant)

@@ -6,11 +6,13 @@ from unittest import mock
 
 import pytest
 
+from nanosft.data import read_manifest
 from nanosft.errors import StoreError
 from nanosft.store import open_store
 from nanosft.store.base import MissingObjectError
-from tests.chaos.explore import explore
-from tests.chaos.faults import Kind, Process, running
+from tests.chaos import batches
+from tests.chaos.explore import explore, simulation
+from tests.chaos.faults import Killed, Kind, Process, running
 from tests.chaos.local import simulated_stores
 from tests.chaos.s3 import memory_s3
 from tests.chaos.stages import STAGES, prepared, put_inputs
@@ -60,3 +62,39 @@ def test_a_batch_whose_answers_two_processes_have_put_is_billed_once(tmp_path: P
     found = explore(STAGES["batch openrouter"], "local", tmp_path, points=[("twin", 60)])
     assert found.tried["twin"] > 0
     assert found.problems == []
+
+
+class _Killed(Process):
+    """Killed at the first call whose name holds some words."""
+
+    def __init__(self, words: str, kind: Kind) -> None:
+        super().__init__()
+        self._words, self._kind = words, kind
+
+    def take(self, call: str) -> Kind | None:
+        super().take(call)
+        if self._words not in call:
+            return None
+        if self._kind == "kill before":
+            self.die()
+        return self._kind
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_answer_that_a_killed_process_never_had_is_in_nobodys_bill(tmp_path: Path) -> None:
+    """Told as another result: an answer asked for alone was billed, and the process that was to get it killed."""
+    stage, out = STAGES["batch gone"], "s3://chaos/out/set"
+    with simulation("s3", tmp_path) as place:
+        for process in (_Killed(".sent.json", "kill before"), _Killed("/chat/completions", "kill after")):
+            with running(process), pytest.raises(Killed):
+                stage.run(f"{place.root}/inputs", out, 0)
+        with running(Process()):
+            stage.run(f"{place.root}/inputs", out, 0)
+        view = place.view(out)
+        manifest = read_manifest(open_store(view))
+        assert manifest is not None
+        assert batches.is_bill_stated(view, manifest)
+
+        with mock.patch.object(batches.service_of("gone", view), "num_alone", 99):
+            assert not batches.is_bill_stated(view, manifest)
+        batches.forget(view)
