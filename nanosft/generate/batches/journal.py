@@ -69,7 +69,9 @@ class Journal:
     _next: int = field(default=0, init=False)
 
     def read_open(self) -> list[OpenBatch]:
-        """All batches of any shard that are not done, in order of their names.
+        """All batches that are not done and may hold rows of the shard, in order of their names.
+
+        A batch of another shard of as many holds none, and its record, which may have answers in it, is not read.
 
         Raises:
             DataError: An object is not one of a batch.
@@ -78,14 +80,18 @@ class Journal:
         for info in self.store.list(BATCHES):
             name, suffix = _split(info.key, self.store)
             suffixes.setdefault(name, set()).add(suffix)
-        own = f"{self.shard[0]}/{self.shard[1]:05d}-"
+        as_many = f"{self.shard[0]}/"
+        own = f"{as_many}{self.shard[1]:05d}-"
         numbers = [int(name.removeprefix(own)) for name in suffixes if name.startswith(own)]
         self._next = max(numbers, default=-1) + 1
         for name, found in suffixes.items():
             if {_DONE, _RESULTS} <= found:  # killed between the two
                 self.store.delete(BATCHES + name + _RESULTS)
-        is_open = {name: _RECORD in found and _DONE not in found for name, found in suffixes.items()}
-        return [self._read(name, suffixes[name]) for name in sorted(suffixes) if is_open[name]]
+        return [
+            self._read(name, found)
+            for name, found in sorted(suffixes.items())
+            if _RECORD in found and _DONE not in found and (name.startswith(own) or not name.startswith(as_many))
+        ]
 
     def put(self, kind: BatchKind, model: str, requests: Sequence[RowRequest], held_usd: float) -> BatchRecord | None:
         """Record a batch that is about to be sent; None where another process of the shard has recorded one."""
