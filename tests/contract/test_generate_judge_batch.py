@@ -76,6 +76,14 @@ def test_a_low_score_goes_into_the_next_batch_of_rows_with_the_judges_reason(out
     assert all("a judge gave it faithful 2 of 5: it stretches a fact" in str(item["messages"][-1]) for item in again)
     assert max(stub.answered.values()) == 1
     assert (cost_pico(out), stated_judge_pico(out)) == (stub.billed_pico, judge_pico(stub))
+    refused = {(line["row"], line["attempt"]) for line in lines_of(out, "rejects/") if "kind" not in line}
+    held = [line for line in lines_of(out, "rejects/") if line.get("kind") == "held"]
+    refused_pico = sum(
+        round(line["cost_usd"] * PICO) for line in held if (line["row"], line["held_attempt"]) in refused
+    )
+    stated = counts["cost"]["rejects_usd"]
+    assert refused_pico > 0
+    assert {name: round(usd * PICO) for name, usd in stated.items()} == {"judge/low_score": refused_pico}
 
 
 def test_whatever_fails_every_row_is_scored_once_and_every_cent_is_counted(out, use):

@@ -29,11 +29,12 @@ from nanosft.generate.records.plans import (
     register_plan,
 )
 from nanosft.generate.records.row_state import RowState
-from nanosft.generate.records.totals import BATCH_KEY, Tally, held_record, reject_record, row_meta
+from nanosft.generate.records.totals import BATCH_KEY, HELD_COST_KEY, Tally, held_record, reject_record, row_meta
 
 __all__ = [
     "ASKED_KEY",
     "BATCH_KEY",
+    "HELD_COST_KEY",
     "KIND_KEY",
     "JudgeTally",
     "Part",

@@ -16,6 +16,8 @@ PROMPT_VARIANT_KEY: Final = "fresh"
 """What stored rows and rejects call their prompt variant; sets begun by any version go on with it."""
 HELD_ATTEMPT_KEY: Final = "held_attempt"
 """What a held answer's record calls its attempt: none is lost by it."""
+HELD_COST_KEY: Final = "held_cost_usd"
+"""What the reject of an answer that was held calls its cost, which was counted as an accepted one's with its record."""
 
 
 def row_meta(answer: Answer, *, row: int, cell: str, prompt_variant: int, attempt: int, source: str) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def reject_record(
 def held_record(answer: Answer, *, row: int, cell: str, prompt_variant: int, attempt: int) -> dict[str, Any]:
     """What is kept of an accepted answer that waits for its score: whoever has it scored pays for no other.
 
-    Its cost stands here, so that the row or the reject that it becomes costs nothing.
+    Its cost stands here, so that the row or the reject that it becomes costs nothing more.
     """
     record = reject_record(
         answer,
@@ -125,8 +127,9 @@ class Tally:
         self.rejects[reason] += 1
         if record.get("cost_usd") is None:
             self.num_unknown += 1
-        pico = pico_of(record.get("cost_usd"))
-        self.rejects_pico[reason] += pico
+        pico, held_pico = pico_of(record.get("cost_usd")), pico_of(record.get(HELD_COST_KEY))
+        self.accepted_pico -= held_pico
+        self.rejects_pico[reason] += pico + held_pico
         self.models[model_of(record)].add_reject(record, pico)
         self._add(record, pico)
 

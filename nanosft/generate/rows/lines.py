@@ -8,6 +8,7 @@ from nanosft.generate.provider import Answer, Usage
 from nanosft.generate.records import (
     ASKED_KEY,
     BATCH_KEY,
+    HELD_COST_KEY,
     held_record,
     judgement_record,
     reject_record,
@@ -32,8 +33,9 @@ def reject_line(
     *,
     given_up: bool = False,
     batch: str | None = None,
+    held: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A rejected answer; `attempt` is None where the row lost none by it."""
+    """A rejected answer; `attempt` is None where the row lost none by it, and `held` the record that held it."""
     record = reject_record(
         answer,
         **_place_of(row),
@@ -44,6 +46,8 @@ def reject_line(
     )
     if rejection.judge is not None:
         record["judge"] = rejection.judge
+    if held is not None:
+        record[HELD_COST_KEY] = held["cost_usd"]
     return _named(record, row, batch)
 
 

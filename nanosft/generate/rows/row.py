@@ -267,7 +267,8 @@ class RowMaker:
         state = job.state
         is_last = state.num_rejected + 1 >= self.retries.answers_per_prompt
         given_up = is_last and state.prompt_variant >= job.last_variant
-        on_reject(reject_line(row, state.num_rejected, answer, verdict, given_up=given_up, batch=batch))
+        held, attempt = state.waiting, state.num_rejected
+        on_reject(reject_line(row, attempt, answer, verdict, given_up=given_up, batch=batch, held=held))
         state.add_rejection(verdict.detail)
         return None if given_up else AskAgain()
 

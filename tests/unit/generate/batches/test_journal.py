@@ -17,12 +17,17 @@ def put(store: Store, shard: tuple[int, int], row: int) -> None:
     assert journal.put("rows", "m", [RowRequest(row, 0, 0, 0)], 0.0) is not None
 
 
-def test_a_shard_reads_no_batch_of_another_of_as_many(store, monkeypatch):
+def test_a_shard_reads_no_batch_of_another_of_as_many(store: Store, monkeypatch):
     """Each read all their records: of batches of scores, with the answers in them."""
     for shard, row in (((2, 0), 0), ((2, 1), 1), ((2, 1), 3), ((20, 1), 1), ((1, 0), 5)):
         put(store, shard, row)
-    read, asked = store.read, []
-    monkeypatch.setattr(store, "read", lambda key: (asked.append(key), read(key))[1])
+    read, asked = store.read, list[str]()
+
+    def count_and_read(key: str) -> bytes:
+        asked.append(key)
+        return read(key)
+
+    monkeypatch.setattr(store, "read", count_and_read)
     found = Journal(store, (2, 1)).read_open()
     assert [item.record.name for item in found] == [
         "1/00000-000000",

@@ -262,3 +262,21 @@ def test_an_answer_that_is_held_is_scored_though_fewer_attempts_are_allowed_now(
     conversation, rejects = make_row(author, judge=make_judge(5), state=state, rejects=rejects)
     assert conversation is not None
     assert author.asked == []
+
+
+def test_an_answer_that_is_held_and_then_refused_by_the_judge_cost_what_is_told_of_rejects():
+    """It stood under what was accepted, and the rejects' cost was too low by it."""
+    rejects, job = list[dict[str, Any]](), Job(0, RowState(), 1)
+    maker = open_maker(make_judge())
+
+    async def scenario() -> None:
+        row = maker.next_prompt(job)
+        answer = Answer(clean(row), clean(row), "stop", "m", Usage(cost_usd=0.5))
+        await maker.hold(job, row, answer, rejects.append, batch="1/0-0")
+        assert isinstance(await maker.settle(job, row, score(2), rejects.append, batch="1/0-1"), AskAgain)
+
+    asyncio.run(scenario())
+    for lines in (rejects, rejects[::-1]):
+        cost = cost_of(None, lines).counts()["cost"]
+        assert (cost["accepted_usd"], cost["rejects_usd"]) == (0.0, {"judge/low_score": 0.5})
+        assert cost["total_usd"] == 0.5 + 0.25
