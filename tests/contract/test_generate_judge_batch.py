@@ -171,6 +171,17 @@ def test_writers_and_judges_batches_stay_under_one_budget_and_nothing_is_paid_fo
     assert last["reserved_usd"] == pytest.approx(stub.billed_pico / PICO, rel=1e-6)
 
 
+def test_a_budget_below_what_the_plan_needs_ends_with_rows_and_not_with_answers_that_wait_for_their_scores(out, use):
+    """It was spent on rows before any of them was scored, and the set had none."""
+    stub = use(BatchStub(NUM))
+    prices = {"prompt_price_usd": 0.1, "completion_price_usd": 0.2, "judge_prompt_price_usd": 0.1}
+    with pytest.raises(CreditError, match="the budget is reached"):
+        run_generate(judged(out, budget_usd=9 * PRICE_USD / 2, batch_size=4, **prices))
+    num_scores = sum(sizes_of(stub)[1])
+    assert len(lines_of(out, "rows/")) == num_scores == sum(sizes_of(stub)[0]) > 2
+    assert stub.billed_pico <= 9 * PRICE_USD / 2 * PICO
+
+
 def test_a_judge_of_whom_no_batch_is_taken_is_asked_one_by_one_and_no_row_is_written_again(out, use, caplog):
     stub = use(BatchStub(NUM))
     taken = stub.send

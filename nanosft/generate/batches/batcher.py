@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Final
 
 from nanosft.errors import BatchesPendingError, CreditError, ProviderError
@@ -24,11 +24,11 @@ from nanosft.generate.batches.journal import Journal, OpenBatch
 from nanosft.generate.batches.look import look_at
 from nanosft.generate.batches.policy import BatchPolicy
 from nanosft.generate.batches.queue import Queue, Queues, Requests
-from nanosft.generate.batches.record import RowRequest
+from nanosft.generate.batches.record import BatchKind, RowRequest
 from nanosft.generate.batches.sent import REFUSED, SentBatch
 from nanosft.generate.batches.taker import Taker
 from nanosft.generate.planning import PlanRow
-from nanosft.generate.rows import Budget, Job, RowMaker, Runner
+from nanosft.generate.rows import Budget, Job, Owed, RowMaker, Runner
 
 _MAX_OPEN: Final = 64
 """Batches of one process that are with the provider at once: their results are read one after the other."""
@@ -63,7 +63,7 @@ class Batcher:
     policy: BatchPolicy
     _open: list[SentBatch] = field(default_factory=list)
     _found: list[Job] = field(default_factory=list)  # whose answers earlier processes hold, and no batch
-    _is_out_of_money: bool = False
+    _out_of_money: CreditError | None = None  # until a batch has told what it cost
 
     def __post_init__(self) -> None:
         to_score = None if self.scoring is None else Queue(self.scoring)
@@ -86,6 +86,9 @@ class Batcher:
             await self._submit(opened, is_again=True)
         while True:
             await self._send_all(fresh, runner)
+            if not self._open and self._out_of_money is not None:
+                await runner.make_each(self._queues.held)  # for their scores there is money
+                raise self._out_of_money
             if not self._open:
                 return self._queues.rest
             num_ended = await self._take_ended(runner)
@@ -108,6 +111,7 @@ class Batcher:
             asked.update(item.row for item in own)
             opened = SentBatch(found.record, own, is_whole=len(own) == len(left), has_results=found.has_results)
             opened.endpoint = found.endpoint
+            opened.num_due = self._count_due(opened)
             if found.batch_id is not None:
                 opened.status = BatchStatus(found.batch_id, "unknown", is_ended=False)
             if own or not left:
@@ -127,7 +131,7 @@ class Batcher:
 
     async def _send_all(self, fresh: Iterator[Job], runner: Runner) -> None:
         """Send what can be sent; the others wait for more, or are a rest."""
-        while self.policy.size and len(self._open) < _MAX_OPEN and not self._is_out_of_money:
+        while self.policy.size and len(self._open) < _MAX_OPEN and self._out_of_money is None:
             await self._fill(fresh, runner)
             is_any_open = bool(self._open)
             ready = [queue for queue in self._queues.all if queue.is_ready(self.policy, is_any_open=is_any_open)]
@@ -152,11 +156,9 @@ class Batcher:
         num, held_usd = min(len(chosen), self.policy.size), 0.0
         if self.budget is not None:
             try:
-                num, held_usd = await self.budget.hold(num, requests.account)
-            except CreditError:
-                if not self._open:
-                    raise
-                self._is_out_of_money = True  # until a batch has told what it cost
+                num, held_usd = await self.budget.hold(num, requests.account, self._owed(chosen[:num], requests.kind))
+            except CreditError as exc:
+                self._out_of_money = exc
                 return
         asked = [RowRequest.of(job) for job in chosen[:num]]
         numbers = {item.row for item in asked}
@@ -170,8 +172,22 @@ class Batcher:
                 "run the same command again later"
             )
         opened = SentBatch(record, asked, is_whole=True, held_usd=held_usd)
+        opened.num_due = self._count_due(opened)
         self._open.append(opened)
         await self._submit(opened, is_again=False)
+
+    def _owed(self, jobs: Sequence[Job], kind: BatchKind) -> Owed | None:
+        """Scores that follow from what was written, and from a batch of more rows."""
+        if self.scoring is None or kind == "scores":
+            return None
+        num_due = len(self._queues.held) + sum(opened.num_due for opened in self._open)
+        due = (int(self.maker.is_due(job.row)) for job in jobs)
+        return Owed(self.scoring.account, list(accumulate(due, initial=num_due)))
+
+    def _count_due(self, opened: SentBatch) -> int:
+        """Rows of a batch that are to be scored once it has ended; of a batch of scores none is."""
+        is_of_rows = opened.record.kind == "rows"
+        return sum(self.maker.is_due(item.row) for item in opened.own) if is_of_rows else 0
 
     async def _submit(self, opened: SentBatch, *, is_again: bool) -> None:
         record, queue = opened.record, self._queues.of(opened.record.kind)
@@ -198,7 +214,7 @@ class Batcher:
             if opened.is_ready:
                 await self._taker.take(opened, runner)
                 self._open.remove(opened)
-                self._is_out_of_money = False
+                self._out_of_money = None
                 num_ended += 1
             runner.show(**self._shown())
         return num_ended

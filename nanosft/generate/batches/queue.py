@@ -107,6 +107,11 @@ class Queues:
         """Every row that waits."""
         return [*self.alone, *(job for queue in self.all for job in queue.jobs)]
 
+    @property
+    def held(self) -> list[Job]:
+        """Of the rows that wait, those with an answer that is to be scored."""
+        return [job for job in self.rest if job.state.waiting is not None]
+
     def of(self, kind: BatchKind) -> Queue:
         """The queue of a batch's rows."""
         if kind == "rows":

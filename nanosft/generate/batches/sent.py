@@ -26,6 +26,7 @@ class SentBatch:
         num_cost_polls: Looks at it since it has ended without a cost.
         sent_s: When it was sent, in seconds since 1970, or recorded where an earlier process has sent it.
         endpoint: The base URL that it was sent to; empty: not told.
+        num_due: Its rows that a judge is to score once they are written.
     """
 
     record: BatchRecord
@@ -37,6 +38,7 @@ class SentBatch:
     num_cost_polls: int = 0
     sent_s: float = 0.0
     endpoint: str = ""
+    num_due: int = 0
 
     def __post_init__(self) -> None:
         self.sent_s = self.sent_s or self.record.created_s

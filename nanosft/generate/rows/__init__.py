@@ -7,7 +7,7 @@ store.
 """
 
 from nanosft.generate.rows.admission import Cap, KindMeter
-from nanosft.generate.rows.budget import Budget
+from nanosft.generate.rows.budget import Budget, Owed
 from nanosft.generate.rows.checker import AnswerChecker, make_index
 from nanosft.generate.rows.judge import AskJudge, Judge, JudgeBatches, WriteCase
 from nanosft.generate.rows.known import filling
@@ -29,6 +29,7 @@ __all__ = [
     "JudgeBatches",
     "KindMeter",
     "MakeSome",
+    "Owed",
     "RetryPolicy",
     "RowMaker",
     "Runner",

@@ -9,14 +9,16 @@ refused before anything is spent.
 Which requests it covers, and what they are taken to cost, is told in `admission`; where no price is known it is a step.
 
 For a batch all is reserved at once, and held until the batch has ended, through the end of this process and into the
-next one.
+next one. Rows that a judge is to score are sent only as far as the share leaves money for their scores too.
 
 What other numbers of shards have reserved, and what was spent without any budget, is taken off the budget first.
 """
 
 import asyncio
 import math
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import orjson
 
@@ -24,6 +26,19 @@ from nanosft.errors import CreditError
 from nanosft.generate.rows.admission import MIN_COST_USD, ROUND_USD, Admission
 from nanosft.generate.rows.ledger import BUDGET, LedgerEntry, Share, read_ledgers
 from nanosft.store import NoConditionalPutError, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Requests of another kind that will follow those of a batch: money must be left for them.
+
+    Attributes:
+        account: Of the budget.
+        nums: How many, if the batch has none of its requests, one of them, two, and so on.
+    """
+
+    account: int
+    nums: Sequence[int]
 
 
 class Budget(Admission):
@@ -56,20 +71,28 @@ class Budget(Admission):
         self._share = share
         self._entry = entry or LedgerEntry()
 
-    async def hold(self, most: int, account: int = 0) -> tuple[int, float]:
+    async def hold(self, most: int, account: int = 0, owed: Owed | None = None) -> tuple[int, float]:
         """Reserve for a batch: how many of at most `most` requests the share allows, and the dollars held for them.
 
-        The dollars are held through the end of this process: whoever learns what the batch cost calls `settle`.
+        The dollars are held through the end of this process: whoever learns what the batch cost calls `settle`. What is
+        owed is left in the share, and not reserved: a process that is killed leaves no more reserved than it held.
 
         Raises:
             CreditError: The share allows none.
             NoConditionalPutError: The store cannot keep a budget.
         """
         cost_usd = max(self._accounts[account].mean_cost_usd, MIN_COST_USD)
+        owed_cost_usd = 0.0 if owed is None else max(self._accounts[owed.account].mean_cost_usd, MIN_COST_USD)
+
+        def needs_usd(num: int) -> float:
+            return num * cost_usd + (0.0 if owed is None else owed.nums[num] * owed_cost_usd)
+
         async with self._lock:
             while True:
                 left_usd = self._share.usd - self._entry.reserved_usd - self._lacks(account, num=0)
-                num = min(most, max(1, int((left_usd + ROUND_USD) / cost_usd)))
+                num = bisect_right(range(1, most + 1), left_usd + ROUND_USD, key=needs_usd)
+                if num == 0:
+                    raise self._reached()
                 if (lacking_usd := self._lacks(account, num)) <= ROUND_USD:
                     break
                 try:
@@ -108,15 +131,18 @@ class Budget(Admission):
         while True:
             left_usd = self._share.usd - self._entry.reserved_usd
             if left_usd + ROUND_USD < lacking_usd:
-                raise CreditError(
-                    f"{self._store.uri_of(self._key)}: the budget is reached: ${self._entry.reserved_usd:.4f} of its "
-                    f"${self._share.usd:.4f} are spent or reserved: everything is flushed; run the same command "
-                    "with a larger --budget-usd to go on"
-                )
+                raise self._reached()
             steps_usd = math.ceil((lacking_usd - ROUND_USD) / self._share.step_usd) * self._share.step_usd
             if self._put(min(left_usd, steps_usd)):
                 return
             self._entry = read_ledgers(self._store)[self._shard]
+
+    def _reached(self) -> CreditError:
+        return CreditError(
+            f"{self._store.uri_of(self._key)}: the budget is reached: ${self._entry.reserved_usd:.4f} of its "
+            f"${self._share.usd:.4f} are spent or reserved: everything is flushed; run the same command "
+            "with a larger --budget-usd to go on"
+        )
 
     def _put(self, change_usd: float) -> bool:
         """Put the next entry; False when another process was first."""

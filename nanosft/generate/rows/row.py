@@ -7,9 +7,10 @@ request may be sent, and is told at once of every answer that was paid for and r
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from nanosft.conversation import Conversation
@@ -64,9 +65,13 @@ class Job:
     last_variant: int
 
 
-def iter_jobs(state: PlanState, rows: Iterable[int], retries: RetryPolicy, *, retry_rejects: bool) -> Iterator[Job]:
-    """Those rows that are neither in nor given up, and those given up where they are to be tried again."""
-    for row in rows:
+def iter_jobs(state: PlanState, rows: Sequence[int], retries: RetryPolicy, *, retry_rejects: bool) -> Iterator[Job]:
+    """Those rows that are neither in nor given up, and those given up where they are to be tried again.
+
+    Rows with an answer that is held come first: it is paid for, and under a budget others would leave nothing for it.
+    """
+    held = {row for row, earlier in state.rows.items() if earlier.waiting is not None and row in rows}
+    for row in chain(sorted(held), (row for row in rows if row not in held)):
         if state.accepted[row] or (state.given_up[row] and not retry_rejects):
             continue
         earlier = state.rows.get(row, RowState())
@@ -165,7 +170,7 @@ class RowMaker:
         An answer that is held already is put through the gates anew, and not put down again.
         """
         verdict = await self._check(row, job.state, answer, batch)
-        if isinstance(verdict, Rejection) or not self._is_due(row):
+        if isinstance(verdict, Rejection) or not self.is_due(row.row):
             return self._end(job, row, answer, verdict, on_reject, batch)
         self._put_down(row, job.state, answer, on_reject, batch)
         self._known.add(row.row)
@@ -198,6 +203,10 @@ class RowMaker:
         """Record that a judge's batch brought the row no answer: the judge loses no try by it."""
         on_reject(judgement_line(row, judged, batch=batch))
 
+    def is_due(self, row: int) -> bool:
+        """Whether the row, once it is accepted, is to be scored."""
+        return self.judge is not None and self.judge.is_due(row)
+
     async def _check(self, row: PlanRow, state: RowState, answer: Answer, batch: str | None) -> Verdict:
         """The gates' verdict, with the meta of an accepted conversation."""
         verdict = await self.checker.check(row, answer, is_known=row.row in self._known)
@@ -205,9 +214,6 @@ class RowMaker:
         if isinstance(verdict, Rejection):
             return verdict
         return verdict.with_meta(**meta_of(row, state.num_rejected, answer, source=self.source, batch=batch))
-
-    def _is_due(self, row: PlanRow) -> bool:
-        return self.judge is not None and self.judge.is_due(row.row)
 
     async def _judge(
         self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject, batch: str | None
@@ -217,7 +223,7 @@ class RowMaker:
         An answer that was accepted and not scored, because the judge does not answer or the process ends, is held.
         """
         verdict = await self._check(row, state, answer, batch)
-        if isinstance(verdict, Rejection) or self.judge is None or not self._is_due(row):
+        if isinstance(verdict, Rejection) or self.judge is None or not self.is_due(row.row):
             return verdict
 
         def on_failure(judged: Answer) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from nanosft.errors import DataError
 from nanosft.generate.provider import Answer, Usage
-from nanosft.generate.records import reject_record, row_meta
+from nanosft.generate.records import held_record, reject_record, row_meta
 from nanosft.generate.records.parts import PartBuffer, read_state
 from nanosft.generate.records.row_state import RowState
 from nanosft.generate.rows import iter_jobs
@@ -83,6 +83,14 @@ def test_a_row_goes_on_with_the_prompt_and_the_attempts_it_had(store):
     assert (jobs[1].state, jobs[1].last_variant) == (RowState(), 1)
     retried = {job.row: job for job in iter_jobs(state, range(NUM), retries, retry_rejects=True)}
     assert (retried[4].state, retried[4].last_variant) == (RowState(1), 2)
+
+
+def test_rows_with_an_answer_that_is_held_come_first(store):
+    held = held_record(ANSWER, row=4, cell="c", prompt_variant=0, attempt=0)
+    flush(store, rejects=(reject(0, 0), held, reject(5, 0)))
+    retries = make_retries(GenerateSettings(out="x"))
+    jobs = iter_jobs(read_state(store, range(NUM), NUM), range(NUM), retries, retry_rejects=False)
+    assert [job.row for job in jobs] == [4, 0, 1, 2, 3, 5]
 
 
 def test_a_buffer_numbers_its_parts_and_gives_none_when_it_is_empty(store):

@@ -6,7 +6,7 @@ import pytest
 
 from nanosft.errors import ConfigError, CreditError, DataError
 from nanosft.generate.provider import Meter
-from nanosft.generate.rows.budget import Budget
+from nanosft.generate.rows.budget import Budget, Owed
 from nanosft.generate.rows.ledger import LedgerEntry, Share, read_ledgers, split_budget
 from nanosft.store import Store, open_store
 
@@ -191,6 +191,26 @@ def test_a_judges_batch_is_held_at_the_judges_mean_and_settled_on_its_account(st
     num, held_usd, num_rows = asyncio.run(scenario())
     assert (num, num_rows) == (20, 160)
     assert held_usd == pytest.approx(1.0)
+
+
+def test_a_batch_is_sent_of_as_many_rows_as_the_share_has_money_to_score_too(store):
+    """All was spent on rows, and what was written waited for scores that nothing was left for."""
+
+    async def scenario() -> tuple[list[int], float]:
+        budget = open_budget(store, 1.0, mean_cost_usd=0.05)
+        judge = budget.meter(0.05)
+        num, held_usd = await budget.hold(100, owed=Owed(judge.account, range(101)))
+        budget.settle(held_usd, [0.05] * num)
+        with pytest.raises(CreditError, match="the budget is reached"):
+            await budget.hold(1, owed=Owed(judge.account, range(num, num + 2)))
+        with pytest.raises(CreditError, match="the budget is reached"):
+            await budget.hold(1, owed=Owed(judge.account, [num, num]))  # not to be scored itself
+        reserved_usd = read_ledgers(store)[SHARD].reserved_usd
+        return [num, (await budget.hold(100, judge.account))[0]], reserved_usd
+
+    nums, reserved_usd = asyncio.run(scenario())
+    assert nums == [10, 10]
+    assert reserved_usd == pytest.approx(0.5)  # a process that is killed leaves no more
 
 
 @pytest.mark.parametrize(("written", "read"), [(-5.3e-18, 0.0), (0.25, 0.25)])
