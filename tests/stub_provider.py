@@ -103,14 +103,21 @@ class Stub:
 
     Args:
         plan: Whose rows are asked for.
-        num: Rows that may be asked for.
+        num: Rows of the plan.
         latency_s: Of every answer.
         rates: Of each fault, by its name; and `low_score`, of the judge's low scores.
         num_attempts: Answers to one prompt of a row that may be asked for.
+        begin: The first row that may be asked for: a long plan's others take seconds to look up.
     """
 
     def __init__(
-        self, plan: Plan, num: int, latency_s: float, rates: dict[str, float], num_attempts: int = NUM_ATTEMPTS
+        self,
+        plan: Plan,
+        num: int,
+        latency_s: float,
+        rates: dict[str, float],
+        num_attempts: int = NUM_ATTEMPTS,
+        begin: int = 0,
     ) -> None:
         self.next_latency_s = 0.0  # of the answer that was made last
         self._latency_s = latency_s
@@ -119,7 +126,7 @@ class Stub:
         self._rates = rates
         self._draw = random.Random(7)
         self._rows: dict[int, list[tuple[int, int]]] = {}  # by seed: 31 bits, so two rows may share one
-        for number in range(num):
+        for number in range(begin, num):
             for variant in range(3):  # the row's own prompt, another one, and one of --retry-rejects
                 row = plan_row(plan, number, variant)
                 for attempt in range(num_attempts):
@@ -254,9 +261,11 @@ class RunningStub:
 
 
 @contextmanager
-def run_stub(*, num: int, seed: int = 0, latency_s: float = 0.0, **rates: float) -> Iterator[RunningStub]:
+def run_stub(
+    *, num: int, seed: int = 0, latency_s: float = 0.0, begin: int = 0, **rates: float
+) -> Iterator[RunningStub]:
     """A stub in a process of its own, until the context ends."""
-    options = {"num": num, "latency_s": latency_s, "seed": seed, **rates}
+    options = {"num": num, "begin": begin, "latency_s": latency_s, "seed": seed, **rates}
     arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "tests.stub_provider", *arguments]
     root = Path(__file__).parents[1]
@@ -319,6 +328,7 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=100)
+    parser.add_argument("--begin", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--knowledge", default=KNOWLEDGE)
     parser.add_argument("--latency-s", type=float, default=0.0)
@@ -328,7 +338,8 @@ def main() -> None:
     options = parser.parse_args()
     plan = make_plan(read_dimensions(), read_knowledge(options.knowledge), seed=options.seed)
     rates = {name: getattr(options, name) for name in RATES}
-    asyncio.run(serve(Stub(plan, options.num, options.latency_s, rates, options.num_attempts)))
+    stub = Stub(plan, options.num, options.latency_s, rates, options.num_attempts, options.begin)
+    asyncio.run(serve(stub))
 
 
 if __name__ == "__main__":

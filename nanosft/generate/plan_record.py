@@ -1,12 +1,13 @@
 """What a run is asked for: its plan, and the record of all that decides the plan's rows."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from nanosft.generate.examples import Examples
 from nanosft.generate.judges import JUDGE_SETTINGS, plan_settings
-from nanosft.generate.planning import TOKENS_PER_MESSAGE, Dimensions, Plan, make_plan
+from nanosft.generate.planning import DEALING, TOKENS_PER_MESSAGE, Dimensions, Plan, make_plan
 from nanosft.generate.provider import PromptTemplate
 from nanosft.generate.records import PlanRecord
 from nanosft.generate.writers import model_name, writer_shares
@@ -16,6 +17,8 @@ from nanosft.quality.gates import GATE_SETTINGS, Gates
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.shares import DEFAULT_LANGUAGES
 
+_DEALING_KEY: Final = "dealing"
+"""How several models or languages are dealt; absent where there is one of each, and in plans of the first dealing."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -29,6 +32,14 @@ def make_run_plan(settings: GenerateSettings, dimensions: Dimensions, knowledge:
         languages=_languages(settings),
         max_messages=_max_messages(settings),
     )
+
+
+def go_on_with(plan: Plan, begun: Iterable[PlanRecord]) -> Plan:
+    """The plan, dealt as what an earlier version began of it."""
+    if all(_DEALING_KEY in record.settings for record in begun):
+        return plan
+    first = (None if deal is None else deal.as_first() for deal in (plan.models, plan.languages))
+    return replace(plan, models=next(first), languages=next(first))
 
 
 def make_record(
@@ -49,8 +60,15 @@ def make_record(
     languages = _languages(settings)
     spoken = {} if languages is None else {"languages": languages}
     long = {} if settings.max_messages is None else {"max_messages": settings.max_messages}
-    stated = content | derived | spoken | long | examples.plan_settings() | plan_settings(settings, plan)
+    dealt = {_DEALING_KEY: DEALING} if _is_balanced(plan) else {}
+    stated = content | derived | spoken | long | dealt | examples.plan_settings() | plan_settings(settings, plan)
     return PlanRecord(settings.num, stated, (*_parents(settings, plan), *examples.parents))
+
+
+def _is_balanced(plan: Plan) -> bool:
+    """Whether there is more than one model or language, dealt as new plans have them."""
+    deals = (plan.models, plan.languages)
+    return any(deal is not None and len(deal.word) > 1 and deal.dimensions for deal in deals)
 
 
 def _max_messages(settings: GenerateSettings) -> int | None:

@@ -20,7 +20,7 @@ from nanosft.generate.fill import fill_up
 from nanosft.generate.judges import estimate_judge_usd, open_judge
 from nanosft.generate.modes import ShardBatches, choose_batch, find_batches, open_batches
 from nanosft.generate.offers import Offers, model_slugs, read_offers
-from nanosft.generate.plan_record import make_record, make_run_plan
+from nanosft.generate.plan_record import go_on_with, make_record, make_run_plan
 from nanosft.generate.planning import Plan, choose_rows, plan_row, read_dimensions
 from nanosft.generate.preview import read_preview
 from nanosft.generate.provider import PromptTemplate, make_template
@@ -145,16 +145,17 @@ def _run_once(settings: GenerateSettings) -> Summary:
         check_models(settings, template, plan, offers)
         return summary
     store = open_store(settings.out)
-    num, fills = find_fills(read_plans(store).values(), settings.num)
-    settings, plan = settings.model_copy(update={"num": num}), replace(plan, fills=fills)
-    asked = make_record(settings, plan, template, gates, examples)
+    begun = read_plans(store)
+    num, fills = find_fills(begun.values(), settings.num)
     offers = Offers()
     found = read_manifest(store)
     if found is not None and found.kind != "generated":
         raise ConfigError(f"{store.uri}: holds a {found.kind} set: choose another --out")
-    if found is not None:  # a copied set may come without its plan's records
-        earlier = PlanRecord.of(found)
-        check_same_plan({earlier.num: earlier}, asked, store)
+    finished = {} if found is None else {int(found.settings["num"]): PlanRecord.of(found)}
+    settings = settings.model_copy(update={"num": num})
+    plan = replace(go_on_with(plan, (*begun.values(), *finished.values())), fills=fills)
+    asked = make_record(settings, plan, template, gates, examples)
+    check_same_plan(finished, asked, store)  # a copied set may come without its plan's records
     is_finished = found is not None and found.settings.get("num") == settings.num and not settings.retry_rejects
     if not is_finished and not settings.finalize:
         check_key(settings)

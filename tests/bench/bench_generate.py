@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,9 +12,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.stub_provider import KNOWLEDGE, run_stub
+from nanosft.conversation import parse_conversation, to_line
+from nanosft.generate.planning import make_plan, plan_row, read_dimensions
+from nanosft.generate.provider import Answer, Usage
+from nanosft.generate.records import PartBuffer, name_attempt, row_meta
+from nanosft.knowledge import read_knowledge
+from nanosft.store import open_store
+from tests.stub_provider import KNOWLEDGE, PRICE_USD, run_stub, write_conversation
 
 IN_FLIGHT = 256
+_PART_ROWS = 500
 _ROOT = Path(__file__).parents[2]
 
 
@@ -55,29 +61,50 @@ def run(console: Console, *, quick: bool) -> None:
 
 
 def measure_restart(num: int) -> tuple[float, float]:
-    """Stop a run that has made `num` rows, and start it again: seconds, and CPU's, until it asks for the next."""
-    num_planned = num + 4 * IN_FLIGHT
-    with tempfile.TemporaryDirectory() as folder, run_stub(num=num_planned) as stub:
-        command = _command(folder, num_planned, stub.base_url, IN_FLIGHT)
-
-        def start(num_asked: int) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=_ROOT)
-            while stub.count_asked() < num_asked:
-                if process.poll() is not None:
-                    raise RuntimeError(f"generate ended with {process.returncode} before it had asked")
-                time.sleep(0.02)
-            return process
-
-        first = start(num)
-        first.send_signal(signal.SIGTERM)
-        first.wait()
-        num_asked, began_s = stub.count_asked(), time.perf_counter()
-        second = start(num_asked + 1)
+    """Start a run of which `num` rows are made: seconds, and CPU's, until it asks for the next."""
+    num_planned = num + IN_FLIGHT
+    with tempfile.TemporaryDirectory() as folder, run_stub(num=num_planned, begin=num) as stub:
+        write_rows(folder, num)
+        began_s = time.perf_counter()
+        process = subprocess.Popen(
+            _command(folder, num_planned, stub.base_url, IN_FLIGHT),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=_ROOT,
+        )
+        while not stub.count_asked():
+            if process.poll() is not None:
+                raise RuntimeError(f"generate ended with {process.returncode} before it had asked")
+            time.sleep(0.02)
         wall_s = time.perf_counter() - began_s
-        times = Path(f"/proc/{second.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        second.kill()
-        second.wait()
+        times = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        process.kill()
+        process.wait()
         return wall_s, (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def write_rows(out: str, num: int) -> None:
+    """Put the first rows of the plan as one process flushes them, with the stub's answers: a tenth of a run's time."""
+    store, buffer = open_store(out), PartBuffer(0, name_attempt(1))
+    plan = make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
+    for number in range(num):
+        row = plan_row(plan, number)
+        messages = write_conversation(row, plan.knowledge.name, plan.knowledge.maker)
+        system = [{"role": "system", "content": row.system}] if row.system else []
+        usage = Usage(4000, 3800, sum(len(message["content"]) for message in messages) // 4, PRICE_USD)
+        meta = row_meta(
+            Answer("", "", "stop", "stub", usage),
+            row=number,
+            cell=row.cell,
+            prompt_variant=0,
+            attempt=0,
+            source="generate",
+        )
+        buffer.add_row(to_line(parse_conversation({"messages": [*system, *messages], "meta": meta}, where=row.cell)))
+        if buffer.num_rows == _PART_ROWS or number == num - 1:
+            part = buffer.take()
+            assert part is not None
+            buffer.put(store, part)
 
 
 def measure(num: int, latency_s: float, *, in_flight: int = IN_FLIGHT) -> Figures:

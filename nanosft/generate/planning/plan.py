@@ -18,15 +18,13 @@ else once the shifts have mixed them, after some stretches. Models and languages
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from math import gcd, lcm
 from statistics import fmean
 from typing import Final, TypeVar
 
 from nanosft.errors import ConfigError
 from nanosft.generate.planning.deals import Deal, make_deal
 from nanosft.generate.planning.dimensions import Dimensions, Dynamic, Persona, Style, Topic, bind_topics
-from nanosft.generate.planning.draws import draw, permute
+from nanosft.generate.planning.draws import choose, draw, permute
 from nanosft.generate.planning.lengths import bound_dynamics, pick_length, stretch_dynamics
 from nanosft.generate.planning.openings import Opening, Visit, count_variants, write_opening
 from nanosft.knowledge import Fact, Knowledge
@@ -175,6 +173,8 @@ def make_plan(
     ]
     dynamics = bound_dynamics(dimensions.dynamics, max_messages)
     _check_openings(dimensions, len(topics))
+    counts = {"persona": len(dimensions.personas), "dynamic": len(dynamics), "style": len(styles)}
+    writers = make_deal("model", models, turn=1, against=counts) if models else None
     return Plan(
         seed=seed,
         knowledge=knowledge,
@@ -183,8 +183,8 @@ def make_plan(
         personas=order(dimensions.personas, "personas"),
         dynamics=order(dynamics, "dynamics"),
         styles=order(styles, "styles"),
-        models=make_deal("model", models, turn=1) if models else None,
-        languages=make_deal("language", languages, turn=2) if languages else None,
+        models=writers,
+        languages=make_deal("language", languages, turn=2, against=counts, beside=writers) if languages else None,
         talks=stretch_dynamics(dynamics, max_messages),
     )
 
@@ -194,10 +194,10 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
     num_topics, num_styles = len(plan.topics), len(plan.styles)
     fact = _find_fill(plan, row)
     topic_index = row % num_topics if fact is None else _choose_topic(plan, row, fact)
-    style_index = _choose(plan, row, "style", num_styles)
+    style_index = choose(plan.seed, num_topics, row, "style", num_styles)
     topic, style = plan.topics[topic_index], plan.styles[style_index]
     dynamics = plan.dynamics if fact is None else _with_room(plan.dynamics)
-    dynamic = dynamics[_choose(plan, row, "dynamic", len(dynamics))]
+    dynamic = dynamics[choose(plan.seed, num_topics, row, "dynamic", len(dynamics))]
     if fact is None:
         dynamic = pick_length(plan.talks, dynamic, visit=row // len(dynamics), seed=plan.seed)
     seed = draw(plan.seed, "row", row, prompt_variant) >> 1
@@ -216,7 +216,7 @@ def plan_row(plan: Plan, row: int, prompt_variant: int = 0) -> PlanRow:
         user_names=plan.dimensions.user_names,
         must_ask=dynamic.num_messages <= _SHORT,
     )
-    persona = plan.personas[_choose(plan, row, "persona", len(plan.personas))]
+    persona = plan.personas[choose(plan.seed, num_topics, row, "persona", len(plan.personas))]
     model, language = (
         "" if deal is None else deal.pick(row, num_topics=num_topics, seed=plan.seed)
         for deal in (plan.models, plan.languages)
@@ -296,18 +296,3 @@ def _check_openings(dimensions: Dimensions, num_topics: int) -> None:
                 f"{share:.2%} of the rows; max_opening_share is {dimensions.max_opening_share:.2%}: "
                 "add first messages, user_names or styles, or raise it"
             )
-
-
-def _choose(plan: Plan, row: int, label: str, num_values: int) -> int:
-    """Which of `num_values` values a row has: balanced by itself and with the topic (see above)."""
-    num_topics = len(plan.topics)
-    num_stretches = gcd(num_topics, num_values)
-    block, stretch = divmod(row // lcm(num_topics, num_values), num_stretches)
-    return (row + _shifts(plan.seed, label, block, num_stretches)[stretch]) % num_values
-
-
-@lru_cache(maxsize=4096)
-def _shifts(seed: int, label: str, block: int, num_stretches: int) -> tuple[int, ...]:
-    """A shift for each stretch of a block, all different mod their number."""
-    offset = draw(seed, f"{label} offset", block)
-    return tuple(offset + index for index in permute(num_stretches, seed, f"{label} {block}"))
