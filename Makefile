@@ -97,7 +97,7 @@ fuzz: setup ## Have every reader read ten minutes of broken input, and count (FU
 fuzz-serve: setup ## Send five minutes of requests of every kind to `serve`
 	$(BIN)/python -m tests.fuzz serve --minutes 5
 
-chaos: setup ## Kill short runs at every call, and spoil what their stores answer (CHAOS="--share 1" for all of it)
+chaos: setup ## Kill short runs at every call, and spoil what their stores answer (CHAOS="--share 1 --kill-share 1" for all of it)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
 soak: setup ## Walk the road with faults, stops and kills, and again undisturbed; print one table (SOAK="--scale 0.2" for less)

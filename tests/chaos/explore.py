@@ -6,12 +6,12 @@ import logging
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import pytest
 
@@ -21,46 +21,20 @@ from nanosft.knowledge import facts
 from tests.chaos import batches, stages
 from tests.chaos.checks import Flushed, find_wrong_manifests, read_flushed
 from tests.chaos.faults import (
-    HTTP_FAULTS,
     KILLS,
-    LOCAL_FAULTS,
     PASSED_OVER,
     Killed,
     Kind,
     Process,
-    applies,
     running,
 )
 from tests.chaos.local import simulated_stores
+from tests.chaos.points import Backend, Found, count_points, draw_points, kinds_of
 from tests.chaos.s3 import begin_process, memory_s3
 from tests.chaos.stages import Stage
 
-Backend = Literal["local", "s3"]
-BACKENDS: Final[tuple[Backend, ...]] = ("local", "s3")
 _KILLED_AGAIN: Final = 0.3
 """Of the processes that follow a killed one, those that are killed as well, at any call."""
-
-
-@dataclass
-class Found:
-    """What was tried of one stage on one backend, and what went wrong.
-
-    Attributes:
-        num_calls: What the undisturbed run asks of its store, and of the services that it pays.
-        tried: How many points of each kind.
-        wrong: How many of each way to go wrong.
-        problems: Each, with its point.
-    """
-
-    num_calls: int = 0
-    tried: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, way: str, where: str, what: object) -> None:
-        """Note what went wrong."""
-        self.wrong[way] += 1
-        self.problems.append(f"{where}: {way}: {what}")
 
 
 @dataclass(frozen=True)
@@ -148,28 +122,14 @@ def explore(
                 shares |= dict.fromkeys(KILLS, kill_share)
             chosen = {kind: share for kind, share in shares.items() if not kinds or kind in kinds}
             points = draw_points(explorer.calls, chosen, draw)
+            found.possible += count_points(explorer.calls, kinds_of(backend))
+        found.chosen += Counter(kind for kind, _ in points)
         for number, point in enumerate(points):
             explorer.try_point(*point)
             on_progress(number + 1, len(points))
         del explorer
     gc.collect()  # files of processes that died are closed, and warned of, here, not in the test that comes next
     return found
-
-
-def kinds_of(backend: Backend) -> tuple[Kind, ...]:
-    """All that can happen to a process that is alone in its run."""
-    return (*KILLS, "twin", *(LOCAL_FAULTS if backend == "local" else HTTP_FAULTS))
-
-
-def draw_points(calls: Sequence[str], shares: Mapping[Kind, float], draw: random.Random) -> list[tuple[Kind, int]]:
-    """Of all that can happen at the calls of a run the share of each kind, and of each share at least one point."""
-    points: list[tuple[Kind, int]] = []
-    for share in dict.fromkeys(shares.values()):
-        alike = [kind for kind in shares if shares[kind] == share]
-        every = [(kind, number) for kind in alike for number, call in enumerate(calls) if applies(kind, call)]
-        num = min(len(every), max(1, round(share * len(every))))
-        points += [every[place] for place in sorted(draw.sample(range(len(every)), num))]
-    return points
 
 
 class Explorer:
@@ -258,7 +218,7 @@ class Explorer:
     def _check_result(self, where: str, out: str, allowed: list[object]) -> None:
         with running(Process()):
             if self.stage.digest(self._place.view(out)) not in allowed:
-                self.found.add("another result", where, out)
+                self.found.add(self.stage.differs, where, out)
 
     def _check_money(self, where: str, out: str, flushed: Flushed) -> None:
         """Nothing that was saved before the last start is lost or was asked for again."""

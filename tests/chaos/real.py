@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from nanosft.errors import NanosftError
 from nanosft.store import open_store
 from tests import ranks
 from tests.chaos import batches, stages
-from tests.chaos.explore import Backend, Explorer, Found, Place, draw_points, silence
+from tests.chaos.explore import Explorer, Place, silence
 from tests.chaos.faults import KILLS, Killed, Kind, Process, running
 from tests.chaos.local import simulated_stores
+from tests.chaos.points import Backend, Found, count_points, draw_points
 from tests.chaos.stages import STAGES, Stage
 from tests.chaos.wire import counted_requests
 from tests.servers import ACCESS_KEY, SECRET_KEY, run_moto
@@ -127,8 +129,10 @@ def explore_real(
         if stage.num_ranks > 1 and backend == "local":
             kinds = (*KILLS, *RANK_FAULTS)
         points = draw_points(explorer.calls, dict.fromkeys(kinds, 1.0), draw)
+        found.possible += count_points(explorer.calls, kinds)
         num = max(1, round(share * len(points))) if stage.num_ranks > 1 else min(num_kills, len(points))
         points = draw.sample(points, num)
+        found.chosen += Counter(kind for kind, _ in points)
         for number, point in enumerate(points):
             explorer.try_point(*point)
             on_progress(number + 1, len(points) + num_pairs)

@@ -35,6 +35,7 @@ from tests.chaos import batches
 from tests.chaos.checks import Flushed
 from tests.chaos.faults import CHAT, current
 
+WEIGHTS: Final = "weights differing"
 BEGUN: Final = Path(__file__).parents[1] / "golden" / "begun"
 _COST_USD: Final = 0.001
 _NUM_ROWS: Final = 8
@@ -55,6 +56,7 @@ class Stage:
             was saved before the last start; what was saved then is given.
         may_grow: Runs with two settings may both end well: a plan grows, a page is written anew.
         num_ranks: Processes that are one run.
+        differs: What it is called when the digest is not the same.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Stage:
     find_paid_twice: Callable[[str, Flushed], object] | None = None
     may_grow: bool = False
     num_ranks: int = 1
+    differs: str = "another result"
 
 
 def put_inputs(uri: str) -> None:
@@ -263,8 +266,8 @@ STAGES: Final = {
             for name in batches.KINDS
         ),
         Stage("mix", _mix, _hashes),
-        Stage("train", _train, _weights),
-        Stage("train 2 ranks", _train, _weights, num_ranks=2),
+        Stage("train", _train, _weights, differs=WEIGHTS),
+        Stage("train 2 ranks", _train, _weights, num_ranks=2, differs=WEIGHTS),
         Stage("eval", _eval, _hashes),
         Stage("audit", _audit, lambda out: _hashes(f"{out}/clean")),
         Stage("export", _export, _hashes),

@@ -1,17 +1,41 @@
-"""What the processes that share the work of `make chaos` do."""
+"""The parts of `make chaos`, how much of each is tried, and what the processes that share the work do."""
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from tests.chaos.explore import Backend, Found, explore
+from tests.chaos.explore import explore
+from tests.chaos.points import BACKENDS, Backend, Found
 from tests.chaos.real import explore_real
 from tests.chaos.stages import STAGES
 
-_progress: Any = None
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+SHARES: Final = {
+    "train 2 ranks": (0.1, 0.1),
+    "batch judged": (0.25, 0.04),
+    "batch judged openai": (0.25, 0.04),
+    "batch openai": (0.6, 0.1),
+    "batch gone": (0.6, 0.1),
+    "batch openrouter": (0.6, 0.1),
+    "train": (1.0, 0.15),
+    "mix": (1.0, 0.5),
+    "generate": (1.0, 0.6),
+    "eval": (1.0, 0.6),
+    "export": (1.0, 0.6),
+    "audit": (1.0, 0.6),
+    "export data": (1.0, 0.6),
+    "report": (1.0, 0.6),
+}
+"""Of the places where a process can be killed, and of all else, unless told otherwise; what takes longest is first."""
+_EXIT_SIGTERM: Final = 143
 
 
 @dataclass(frozen=True)
@@ -31,24 +55,42 @@ class Task:
     number: int
 
 
-def share_progress(progress: Any) -> None:
-    """In a process that shares the work: take what it counts in."""
-    global _progress  # noqa: PLW0603 - a shared array reaches a process of a pool by its initializer alone
-    _progress = progress
+def list_tasks(options: argparse.Namespace) -> list[Task]:
+    """All that is asked for; a run of several ranks has real processes alone, and is first because it is slow."""
+    whats: list[tuple[str, Backend, bool]] = [
+        (name, backend, is_real)
+        for is_real in (False, True)
+        for name in SHARES
+        for backend in BACKENDS
+        if name in (options.stage or STAGES) and backend in (options.backend or BACKENDS)
+        if options.only != ("simulated" if is_real else "real")
+        if is_real or STAGES[name].num_ranks == 1
+    ]
+    whats.sort(key=lambda what: STAGES[what[0]].num_ranks == 1)
+    return [Task(*what, number) for number, what in enumerate(whats)]
 
 
-def try_task(task: Task, options: argparse.Namespace) -> tuple[Found, float]:
-    """In a process that shares the work: what a task has found, and after how many seconds."""
-    started_s = time.monotonic()
+def work(task: Task, options: argparse.Namespace, progress: Any, sender: "Connection[Any, Any]") -> None:
+    """In a process of its own: send what a task has found, and after how many seconds; end in order when told to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_SIGTERM))
 
     def on_progress(done: int, total: int) -> None:
-        _progress[2 * task.number : 2 * task.number + 2] = [done, total]
+        progress[2 * task.number : 2 * task.number + 2] = [done, total]
 
-    stage, common = STAGES[task.stage], {"share": options.share, "seed": options.seed, "on_progress": on_progress}
+    started_s = time.monotonic()
+    found = _try(task, options, on_progress)
+    sender.send((found, time.monotonic() - started_s))
+
+
+def _try(task: Task, options: argparse.Namespace, on_progress: Callable[[int, int], None]) -> Found:
+    kill_share, share = SHARES[task.stage]
+    share = share if options.share is None else options.share
+    kill_share = kill_share if options.kill_share is None else options.kill_share
+    stage, seed = STAGES[task.stage], options.seed
     with tempfile.TemporaryDirectory(prefix="nanosft-chaos-") as folder:
+        place = task.backend, Path(folder)
         if task.is_real:
-            found = explore_real(stage, task.backend, Path(folder), **common)
-        else:
-            more = {"kill_share": options.kill_share, "kinds": options.kind}
-            found = explore(stage, task.backend, Path(folder), **common, **more)
-    return found, time.monotonic() - started_s
+            return explore_real(stage, *place, share=share, seed=seed, on_progress=on_progress)
+        shares = {"share": share, "kill_share": kill_share, "seed": seed}
+        return explore(stage, *place, **shares, kinds=options.kind, on_progress=on_progress)

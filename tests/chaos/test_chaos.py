@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.explore import Backend, explore
+from tests.chaos.explore import explore
+from tests.chaos.points import Backend
 from tests.chaos.real import explore_real
 from tests.chaos.stages import STAGES
 
