@@ -30,6 +30,7 @@ from nanosft.settings.report import ReportSettings
 from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings, WaitSettings
 from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
+from nanosft.signals import say_last
 from nanosft.waiting import set_library_defaults
 
 _MAX_ERROR_CHARS = 4000
@@ -425,7 +426,8 @@ def _run(complain: Callable[..., object]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_SIGINT
     except Interrupted as exc:
-        complain(str(exc))
+        line = str(exc)
+        say_last(lambda: complain(line))
         return 128 + exc.signum
     except NanosftError as exc:
         complain(f"error: {exc}", traceback=debug)

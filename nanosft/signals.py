@@ -2,6 +2,10 @@
 
 The command line begins with `ending`, whatever the command: the kernel gives the first process of a container no
 SIGTERM that it does not catch. A stage that has something to save, or to say, puts its own way in its place meanwhile.
+
+Python calls a handler between two of its own steps, and what it raises still waits for the threads of the work. So a
+thread of `ending` looks on: a way that ends the work says how long that may take, and after it the process ends,
+wherever its main thread is. Whichever of the two comes first says the last line.
 """
 
 import os
@@ -11,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -20,30 +25,83 @@ if TYPE_CHECKING:
     import asyncio
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_LAST_WORDS: Final = f"{Interrupted(signal.SIGTERM, 'what was saved is kept: the same command does the rest')}\n"
+_KEPT: Final = "what was saved is kept: the same command does the rest"
 _STDERR: Final = 2
 _CLEANUP_S: Final = 2.0
 """After SIGTERM, for files to be closed and threads to end where nothing has to be saved."""
+_UNWIND_S: Final = 15.0
+"""The same for a stage: it removes what it has on disk, and its threads may wait for a server that answers late."""
+_FLUSH_S: Final = 40.0
+"""After SIGTERM, for a flush that has begun: a container has 50 s."""
+_LOOK_S: Final = 0.2
+_MAX_TOLD: Final = 4096
+
+
+class _LastWords:
+    """The line that a process ends with after SIGTERM: one, whoever says it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._are_said = False
+
+    def say(self, write: Callable[[], object]) -> None:
+        """Call `write`, unless it was done; who comes second waits until the line is out, for a second at most."""
+        if self._lock.acquire(timeout=1.0):
+            try:
+                if not self._are_said:
+                    self._are_said = True
+                    write()
+            finally:
+                self._lock.release()
+
+
+say_last: Final = _LastWords().say
+
+
+_raised: Final[list["_Raise | _Note"]] = []
+"""The ways that have raised: what they end may have left them when the thread that looks on gets its turn."""
+
+
+@dataclass(frozen=True)
+class _Raise:
+    """Handles SIGTERM by raising Terminated.
+
+    Attributes:
+        outcome: What becomes of the work.
+        within_s: What the end may take, in seconds.
+    """
+
+    outcome: str
+    within_s: float | None
+
+    def __call__(self, signum: int, _frame: FrameType | None) -> None:
+        _raised.append(self)
+        raise Terminated(signum)
+
+
+@dataclass(frozen=True)
+class _Defer:
+    """Handles SIGTERM by keeping it for later."""
+
+    kept: list[int]
+    within_s: float | None = _UNWIND_S
+
+    def __call__(self, signum: int, _frame: FrameType | None) -> None:
+        self.kept.append(signum)
 
 
 @contextmanager
 def ending() -> Iterator[None]:
     """SIGTERM ends the process with a line and the contract's code, unless a stage has its own way at that moment.
 
-    It ends within two seconds, even where the main thread is in a library that does not come back, or waits for threads
-    that wait for a server.
+    It ends within two seconds, and where a stage says so within fifteen, even where the main thread is in a library
+    that does not come back, or waits for threads that wait for a server.
     """
 
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        raise Terminated(signum)
-
-    def end_late() -> None:
+    def look_on() -> None:
         while signums := os.read(told, 1):
-            if signums[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is stop:
-                time.sleep(_CLEANUP_S)
-                with suppress(OSError):  # nobody listens any more
-                    os.write(_STDERR, _LAST_WORDS.encode())
-                os._exit(EXIT_SIGTERM)
+            if signums[0] == signal.SIGTERM:
+                _end_late()
         os.close(told)
 
     if not _is_main_thread():
@@ -51,18 +109,41 @@ def ending() -> Iterator[None]:
         return
     told, telling = os.pipe()
     os.set_blocking(telling, False)
-    threading.Thread(target=end_late, name="nanosft-end", daemon=True).start()
+    threading.Thread(target=look_on, name="nanosft-end", daemon=True).start()
     before = signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
     try:
-        with _handling((signal.SIGTERM,), stop):
+        with _handling((signal.SIGTERM,), _Raise(_KEPT, _CLEANUP_S)):
             yield
-    except Terminated:
+    except Terminated as exc:
+        line = f"{Interrupted(exc.signum, _KEPT)}\n"
         with suppress(OSError, ValueError, AttributeError):  # it is closed, or nobody listens any more
-            sys.stderr.write(_LAST_WORDS)
+            say_last(lambda: sys.stderr.write(line))
         raise
     finally:
         signal.set_wakeup_fd(before)
         os.close(telling)
+
+
+def _end_late() -> None:
+    """End the process when the way that SIGTERM has, or had, has had its time; return where it has no end."""
+    told_s = time.monotonic()
+    now = signal.getsignal(signal.SIGTERM)
+    way = _raised[0] if _raised else now
+    if not isinstance(way, _Raise | _Note | _Defer) or way.within_s is None:
+        return
+    end_s = told_s + way.within_s
+    while (now_s := time.monotonic()) < end_s:
+        time.sleep(min(_LOOK_S, end_s - now_s))
+        now = signal.getsignal(signal.SIGTERM)
+        if isinstance(now, _Defer):
+            end_s = min(max(end_s, now_s + _CLEANUP_S), told_s + _FLUSH_S)
+        if way.within_s is None:  # it had begun to save before it came to its handler
+            return
+    outcome = _KEPT if isinstance(way, _Defer) or isinstance(now, _Defer) else way.outcome
+    line = f"{Interrupted(signal.SIGTERM, outcome)}\n"
+    with suppress(OSError):  # nobody listens any more
+        say_last(lambda: os.write(_STDERR, line.encode()))
+    os._exit(EXIT_SIGTERM)
 
 
 @contextmanager
@@ -74,15 +155,23 @@ def raising(outcome: str) -> Iterator[None]:
     Args:
         outcome: What becomes of the work; the message says it.
     """
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        raise Terminated(signum)
-
     try:
-        with _handling((signal.SIGTERM,), stop):
+        with _handling((signal.SIGTERM,), _Raise(outcome, _UNWIND_S)):
             yield
     except Terminated as exc:
         raise Interrupted(exc.signum, outcome) from None
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """SIGTERM waits until the context is left: what was paid for is being put, and what is broken off is lost."""
+    kept: list[int] = []
+    try:
+        with _handling((signal.SIGTERM,), _Defer(kept)):
+            yield
+    finally:
+        if kept:
+            signal.raise_signal(kept[0])
 
 
 @contextmanager
@@ -103,10 +192,33 @@ class Caught(list[int]):
     """Numbers of the signals that came.
 
     Attributes:
-        ends: While it is set a signal ends the work at once: nothing has to be saved yet.
+        saves: While it is not set nothing has to be saved yet, and a process that hangs may be ended.
+        ends: While it is set a signal ends the work at once.
     """
 
+    saves: bool = False
     ends: bool = False
+
+
+@dataclass(frozen=True)
+class _Note:
+    """Handles a signal by noting it."""
+
+    caught: Caught
+    outcome: str = _KEPT
+
+    @property
+    def within_s(self) -> float | None:
+        """What the end may take, in seconds; None: the loop that looks at the list ends in order, however long."""
+        return None if self.caught.saves else _UNWIND_S
+
+    def __call__(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and (self.caught.ends or signum in self.caught):
+            raise KeyboardInterrupt
+        self.caught.append(signum)  # first: what is raised in a destructor is lost
+        if self.caught.ends:
+            _raised.append(self)
+            raise Terminated(signum)
 
 
 @contextmanager
@@ -116,16 +228,8 @@ def collecting() -> Iterator[Caught]:
     A second SIGINT is raised as KeyboardInterrupt, for people who mean it.
     """
     caught = Caught()
-
-    def note(signum: int, _frame: FrameType | None) -> None:
-        if signum == signal.SIGINT and (caught.ends or signum in caught):
-            raise KeyboardInterrupt
-        caught.append(signum)  # first: what is raised in a destructor is lost
-        if caught.ends:
-            raise Terminated(signum)
-
     try:
-        with _handling(_SIGNALS, note):
+        with _handling(_SIGNALS, _Note(caught)):
             yield caught
     except Terminated as exc:
         raise Interrupted(exc.signum) from None
@@ -133,21 +237,37 @@ def collecting() -> Iterator[Caught]:
 
 @contextmanager
 def calling(loop: "asyncio.AbstractEventLoop", handle: Callable[[int], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT call `handle` with their number, between two callbacks of `loop`, which runs."""
+    """SIGTERM and SIGINT call `handle` with their number, between two callbacks of `loop`, which runs.
+
+    One that comes when the loop looks for nothing more calls it at the end.
+    """
+
+    def call() -> None:
+        with suppress(BlockingIOError):
+            for signum in os.read(told, _MAX_TOLD):
+                if signum in _SIGNALS:
+                    handle(signum)
+
     if not _is_main_thread():
         yield
         return
-    previous = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-    told = signal.set_wakeup_fd(-1)
-    for signum in _SIGNALS:
-        loop.add_signal_handler(signum, handle, signum)
+    told, telling = os.pipe()
+    os.set_blocking(told, False)
+    os.set_blocking(telling, False)
+    before = signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
+    loop.add_reader(told, call)
     try:
-        yield
+        with _handling(_SIGNALS, _ignore):  # the pipe tells of them
+            yield
     finally:
-        for signum, handler in previous.items():
-            loop.remove_signal_handler(signum)
-            signal.signal(signum, handler)  # the loop leaves none
-        signal.set_wakeup_fd(told)
+        signal.set_wakeup_fd(before)
+        loop.remove_reader(told)
+        call()
+        os.close(telling)
+        os.close(told)
+
+
+def _ignore(_signum: int, _frame: FrameType | None) -> None: ...
 
 
 @contextmanager

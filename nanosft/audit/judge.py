@@ -34,6 +34,7 @@ from nanosft.quality.scores import (
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.judge import LOCAL_JUDGE
+from nanosft.signals import saving
 from nanosft.store import Store, open_store
 
 JUDGEMENTS: Final = "judgements/"
@@ -195,8 +196,9 @@ class Judgements:
     def _put(self) -> None:
         """Put what has come as one part."""
         if self._store is not None and self._lines:
-            self._store.write(f"{JUDGEMENTS}{self._name}-{self._num_parts:05d}.jsonl", b"".join(self._lines))
-            self._num_parts += 1
+            with saving():
+                self._store.write(f"{JUDGEMENTS}{self._name}-{self._num_parts:05d}.jsonl", b"".join(self._lines))
+                self._num_parts += 1
         self._lines = []
 
     def _read(self) -> Iterator[dict[str, Any]]:

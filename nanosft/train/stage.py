@@ -118,7 +118,7 @@ def run_train(settings: TrainSettings, ask: AskModel | None = None) -> TrainSumm
             return finished
         inputs = _load(settings, store, world, ask)
         plan = _plan(inputs)
-        signals.ends = False
+        signals.saves, signals.ends = True, False
         world.run_on_all_ranks(world.stop_if_told)
         with world.enter_on_rank_zero(lambda: writing(store, inputs.manifest)) as finished:
             if finished is not None:  # by another process, since

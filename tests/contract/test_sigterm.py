@@ -6,6 +6,7 @@ ended by SIGKILL, after the whole grace. Here each command waits for a server th
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -13,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -24,9 +27,12 @@ from tests.servers import ACCESS_KEY, SECRET_KEY
 from tests.stub_provider import KNOWLEDGE
 from tests.unit.train.make import GOLDEN, talk
 
-_TIMEOUT_S: Final = 60
-_PATIENCE_S: Final = 50.0
-"""Less than the 60 s after which a client of the store gives up a read: who has ended by then has not waited for it."""
+_TIMEOUT_S: Final = 120
+_READ_TIMEOUT_S: Final = 600
+"""After it a client of the store gives up a read."""
+_PATIENCE_S: Final = 240.0
+"""Less than that, and more than busy cores take: who has ended by then has not waited for the store."""
+_NUM_AT_ONCE: Final = 6
 _OUT: Final = "s3://bucket/out"
 _MIDDLE: Final[dict[str, list[str]]] = {
     "generate": ["--provider", "offline", "--num", "3", "--out", _OUT],
@@ -53,20 +59,26 @@ _MIDDLE: Final[dict[str, list[str]]] = {
 }
 _LIBRARIES: Final = (
     "boto3 httpx nanosft.cli nanosft.generate.stage nanosft.mix.stage nanosft.train.stage nanosft.train.launch "
-    "nanosft.chat.stage nanosft.serve.stage nanosft.export.stage nanosft.evaluate.stage nanosft.demo"
+    "nanosft.chat.stage nanosft.serve.stage nanosft.export.stage nanosft.evaluate.stage nanosft.demo "
+    "nanosft.store.s3_client"
 )
 _FORK: Final = f"""
-import importlib, os, sys
+import gc, importlib, os, sys
 for name in {_LIBRARIES.split()!r}:
     importlib.import_module(name)
+sys.modules["nanosft.store.s3_client"]._READ_TIMEOUT_S = {_READ_TIMEOUT_S}
+gc.freeze()  # a copy that looks through all this at its end would have it copied
+pids = []
 for line in sys.stdin:
     if (pid := os.fork()) == 0:
         break
     print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    pids.append(pid)
 else:
+    print(*(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids))
     sys.exit()
-said, *sys.argv = line.split()
+said, server, *sys.argv = line.split()
+os.environ["AWS_ENDPOINT_URL"] = f"http://{{server}}"
 os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
 os.dup2(1, 2)
 importlib.import_module("nanosft.__main__").main()
@@ -112,13 +124,13 @@ def silent() -> Iterator[Silent]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, silent: Silent) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sigterm")
     (folder / "data.jsonl").write_bytes(b"".join(talk(f"What is {n} and one?", f"It is {n + 1}.") for n in range(9)))
     (folder / "recipe.toml").write_text('[[sources]]\nname = "a"\nuri = "data.jsonl"\n[deduplicate]\nnear = "off"\n')
     (folder / "run.toml").write_text('name = "mine"\nstore = "s3://bucket"\n[generate]\nnum = 3\n')
     (folder / "kubectl").write_text(
-        f"#!/bin/bash\nexec 3<>/dev/tcp/{silent.address.replace(':', '/')}\nexec sleep 60\n"
+        "#!/bin/bash\naddress=${AWS_ENDPOINT_URL#http://}\nexec 3<>/dev/tcp/${address/://}\nexec sleep 600\n"
     )
     (folder / "kubectl").chmod(0o755)
     return folder
@@ -138,14 +150,49 @@ def environ(silent: Silent, folder: Path) -> dict[str, str]:
     }
 
 
+class Ended(NamedTuple):
+    """How a command has ended: its code, what it has said, and after how many seconds."""
+
+    code: int
+    said: str
+    after_s: float
+
+
 @pytest.fixture(scope="module")
-def forks(folder: Path, environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", _FORK]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ, cwd=folder) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
+def ended(folder: Path, environ: dict[str, str]) -> dict[str, Ended]:
+    """Every command, some at a time, each with a server of its own, told to end as soon as it has asked that."""
+    command, pipe = [sys.executable, "-c", _FORK], subprocess.PIPE
+    starting = threading.Lock()
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ, cwd=folder) as forks,
+        ThreadPoolExecutor(_NUM_AT_ONCE) as pool,
+    ):
+        lines, told = forks.stdin, forks.stdout
+        assert lines is not None
+        assert told is not None
+        pids: list[int] = []
+
+        def run(name: str) -> tuple[int, str, float]:
+            with closing(Silent()) as server:
+                arguments = [item.format(server=server.address) for item in _MIDDLE[name]]
+                said = folder / f"{name.replace(' ', '-')}.txt"
+                words = [str(said), server.address, "nanosft", *name.partition(":")[0].split(), *arguments]
+                with starting:
+                    print(*words, file=lines, flush=True)
+                    pid = int(told.readline())
+                    pids.append(pid)
+                server.asked.wait(_TIMEOUT_S)
+                os.kill(pid, signal.SIGTERM)
+                told_s = time.monotonic()
+                process = os.pidfd_open(pid)
+                select.select([process], [], [], _PATIENCE_S)
+                os.close(process)
+                return pid, said.read_text(), time.monotonic() - told_s
+
+        runs = dict(zip(_MIDDLE, pool.map(run, _MIDDLE), strict=True))
+        lines.close()
+        codes = dict(zip(pids, map(int, told.readline().split()), strict=True))
+    return {name: Ended(codes[pid], said, after_s) for name, (pid, said, after_s) in runs.items()}
 
 
 def find_commands(group: Any, before: str = "") -> Iterator[str]:
@@ -162,23 +209,10 @@ def test_every_command_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", _MIDDLE)
-def test_a_command_that_waits_for_a_server_ends_at_once(
-    forks: subprocess.Popen[str], silent: Silent, folder: Path, name: str
-) -> None:
-    assert forks.stdin is not None
-    assert forks.stdout is not None
-    silent.asked.clear()
-    arguments = [item.format(server=silent.address) for item in _MIDDLE[name]]
-    said = folder / f"{name.replace(' ', '-')}.txt"
-    forks.stdin.write(" ".join([str(said), "nanosft", *name.partition(":")[0].split(), *arguments]) + "\n")
-    forks.stdin.flush()
-    pid = int(forks.stdout.readline())
-    assert silent.asked.wait(_TIMEOUT_S), said.read_text()
-    os.kill(pid, signal.SIGTERM)
-    told_s = time.monotonic()
-    code = int(forks.stdout.readline())
-    assert time.monotonic() - told_s < _PATIENCE_S
-    assert (code, "stopped by signal 15; " in said.read_text()) == (EXIT_SIGTERM, True), said.read_text()
+def test_a_command_that_waits_for_a_server_ends_at_once(ended: dict[str, Ended], name: str) -> None:
+    code, said, after_s = ended[name]
+    assert (code, said.count("stopped by signal 15; ")) == (EXIT_SIGTERM, 1), said
+    assert after_s < _PATIENCE_S
 
 
 def catches_sigterm(pid: int) -> bool:
@@ -213,16 +247,52 @@ def test_report_as_process_1_ends_at_once(environ: dict[str, str], folder: Path,
     assert (process.returncode, "stopped by signal 15; " in said) == (EXIT_SIGTERM, True), said
 
 
-def test_a_process_that_cannot_come_to_its_handler_ends_too() -> None:
-    """A library that does not come back kept SIGTERM waiting: Python calls handlers between two of its own steps."""
+_HANGS: Final = {
     # The kernel gives it to the other thread, and so does not wake the first one from its sleep.
-    lines = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print(flush=True); ctypes.CDLL(None).sleep(60)"
-    script = f"import ctypes, signal\nfrom nanosft.signals import ending\nwith ending():\n  {lines}\n"
-    command = [sys.executable, "-c", script]
-    pipe = subprocess.PIPE
+    "in a library": """
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        print(flush=True)
+        ctypes.CDLL(None).sleep(600)""",
+    "on a thread": """
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(time.sleep, 600)
+            print(flush=True)
+            time.sleep(600)""",
+    "on a thread at the end": """
+        threading.Thread(target=time.sleep, args=[600]).start()
+        print(flush=True)
+        time.sleep(600)""",
+}
+
+
+@pytest.mark.parametrize("way", ["nullcontext()", "signals.raising('half is left')", "signals.collecting()"])
+@pytest.mark.parametrize("hang", _HANGS)
+def test_a_process_that_hangs_at_sigterm_ends_with_one_line(way: str, hang: str) -> None:
+    """A library that does not come back, or a thread that waits for a server, kept SIGTERM waiting in every stage.
+
+    And where the command had said its last line, and then waited for its threads, it was said once more.
+    """
+    script = f"""
+import ctypes, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from nanosft import __main__, signals, wait
+
+def hang(_settings):
+    with {way} as caught:
+        if caught is not None:
+            caught.ends = True{_HANGS[hang]}
+
+wait.run_wait = hang
+signals._CLEANUP_S = signals._UNWIND_S = 0.5
+sys.argv = ["nanosft", "wait", "folder"]
+__main__.main()
+"""
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.terminate()
-        _, said = process.communicate(timeout=_TIMEOUT_S)
+        _, said = process.communicate(timeout=_PATIENCE_S)
     assert (process.returncode, said.count("stopped by signal 15; ")) == (EXIT_SIGTERM, 1), said
+    assert ("half is left" in said) == ("half is left" in way), said

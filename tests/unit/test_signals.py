@@ -8,8 +8,8 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
-from nanosft.errors import EXIT_SIGTERM, Interrupted, Terminated
-from nanosft.signals import calling, collecting, ending, raising
+from nanosft.errors import Interrupted
+from nanosft.signals import calling, collecting, raising, saving
 
 
 def test_sigterm_is_raised_with_what_became_of_the_work():
@@ -55,13 +55,37 @@ def test_after_an_event_loop_the_command_lines_own_way_is_back():
             pass
 
     def run() -> None:
-        with ending():
+        with raising("half a cup is left"):
             asyncio.run(work())
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Terminated) as caught:
+    with pytest.raises(Interrupted, match="half a cup"):
         run()
-    assert caught.value.code == EXIT_SIGTERM
+
+
+def test_a_signal_that_comes_after_an_event_loops_last_look_is_not_lost():
+    """It lay in the loop's pipe, and the run went on to its manifest as if nobody had asked it to end."""
+    told: list[int] = []
+
+    async def work() -> None:
+        with calling(asyncio.get_running_loop(), told.append):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    asyncio.run(work())
+    assert told == [signal.SIGTERM]
+
+
+def test_sigterm_waits_until_what_was_paid_for_is_saved():
+    saved = []
+
+    def save() -> None:
+        with raising(""), saving():
+            os.kill(os.getpid(), signal.SIGTERM)
+            saved.append("a judgement")
+
+    with pytest.raises(Interrupted):
+        save()
+    assert saved
 
 
 def test_sigterm_is_no_error_of_the_work_that_it_comes_in():
