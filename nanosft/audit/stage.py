@@ -43,7 +43,7 @@ from nanosft.quality.prose import read_prose
 from nanosft.quality.verdict import Defect, Verdict
 from nanosft.settings.audit import AuditSettings
 from nanosft.signals import raising
-from nanosft.store import join_uri, open_store
+from nanosft.store import MissingObjectError, join_uri, open_store
 
 _REPORT_KEY: Final = "audit.json"
 _PROFILE_ROWS: Final = 2000
@@ -104,9 +104,26 @@ def _audit_into_prefix(
     prefixes = [_prefix(settings, part) for part in ("refused", "clean")]
     for prefix in prefixes:
         prefix.check_apart(item.uri for item in objects)
+    _check_own_report(settings)
     with prefixes[0].writing(parents), prefixes[1].writing(parents) as finished:
         found = _read_finished(settings, objects) if finished is not None else None
         return found or _audit(settings, objects, parents, ask_scores)
+
+
+def _check_own_report(settings: AuditSettings) -> None:
+    """Refuse to replace an `audit.json` that no audit has written, such as lies beside somebody's data.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    store = open_store(settings.out or "")
+    where = store.uri_of(_REPORT_KEY)
+    try:
+        Audit.parse(store.read(_REPORT_KEY), max_examples=0, where=where)
+    except MissingObjectError:
+        pass
+    except DataError as exc:
+        raise ConfigError(f"{where}: is there already and is no audit's: choose another --out") from exc
 
 
 def _audit(

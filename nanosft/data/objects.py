@@ -9,12 +9,11 @@ import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal, Self
-from urllib.parse import unquote
 
 from nanosft.data.prefix import read_manifest
 from nanosft.errors import DataError
 from nanosft.manifest import MANIFEST_KEY, Kind, Manifest
-from nanosft.store import ObjectInfo, Store, open_object, open_store
+from nanosft.store import ObjectInfo, Store, open_object, open_store, unquote_name
 
 PARQUET: Final = ".parquet"
 DATA_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst", PARQUET)
@@ -96,7 +95,7 @@ def _match(uri: str) -> list[DataObject]:
     root, _, pattern = uri[: wild.start()].rpartition("/")
     pattern += uri[wild.start() :]
     if uri.startswith("file:"):
-        pattern = unquote(pattern)
+        pattern = unquote_name(pattern)
     store = open_store(root or ("/" if uri.startswith("/") else "."))
     expression = re.compile(_translate(pattern))
     prefix = _WILD.split(pattern)[0]

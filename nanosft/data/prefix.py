@@ -22,14 +22,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import orjson
 
 from nanosft.errors import ConfigError, DataError, NanosftError, StoreError
 from nanosft.foreign import quote
 from nanosft.manifest import MANIFEST_KEY, Manifest, Parent, check_same_settings, json_values, parse_manifest
-from nanosft.store import MissingObjectError, NoConditionalPutError, Store, is_remote, open_store
+from nanosft.store import MissingObjectError, NoConditionalPutError, Store, find_local_path, is_remote, open_store
 
 _log = logging.getLogger(__name__)
 _CLAIM_KEY: Final = "state/claim.json"
@@ -226,7 +225,8 @@ def is_same(one: str, other: str) -> bool:
 
 def _locate(uri: str) -> str:
     """A URI by which two names of one file are the same."""
-    return os.path.realpath(unquote(urlsplit(uri).path)) if uri.startswith("file:") else uri
+    path = find_local_path(uri)
+    return uri if path is None else os.path.realpath(path)
 
 
 def check_objects(store: Store, manifest: Manifest) -> None:

@@ -5,13 +5,13 @@ Both models score the same documents, so differences are paired: their intervals
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from nanosft.data import list_data_objects, read_object
+from nanosft.data import DataObject, read_object
 from nanosft.distributed import ALONE, World
 from nanosft.errors import DataError
 from nanosft.evaluate.answering import score_texts
@@ -98,12 +98,12 @@ def read_plain_text(uri: str, tokenizer: Tokenizer, *, row_len: int, max_rows: i
 
 
 def read_held_out(
-    uris: Sequence[str], tokenizer: Tokenizer, *, row_len: int, max_rows: int
+    data: Iterable[Sequence[DataObject]], tokenizer: Tokenizer, *, row_len: int, max_rows: int
 ) -> tuple[list[Document], int]:
     """Held-out conversations by source, the first `max_rows` of each by the hash of their content.
 
     Args:
-        uris: Data; the objects named val-… are meant, or all where there are none of that name.
+        data: The objects of each set; those named val-… are meant, or all where there are none of that name.
         tokenizer: Of the models.
         row_len: Tokens of a conversation at most.
         max_rows: Of a source.
@@ -113,8 +113,7 @@ def read_held_out(
     """
     found: dict[str, dict[str, Document]] = {}
     num_long = 0
-    for uri in uris:
-        objects = list_data_objects(uri)
+    for objects in data:
         val = [item for item in objects if item.key.rpartition("/")[2].startswith(_VAL_PREFIX)]
         for item in val or objects:
             for conversation in read_object(item):

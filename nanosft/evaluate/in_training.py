@@ -6,6 +6,7 @@ Training knows neither: the command hands it a function that asks the model, and
 from collections.abc import Mapping
 from typing import Final
 
+from nanosft.data import list_data_objects
 from nanosft.distributed import World
 from nanosft.errors import Interrupted, NanosftError
 from nanosft.evaluate.answering import answer_all
@@ -54,7 +55,7 @@ class ProbeAsker:
         knowledge = read_knowledge(settings.eval_knowledge)
         asked = EvalSettings(model=settings.out, knowledge=settings.eval_knowledge, num_probes=settings.eval_probes)
         data = (settings.data, *filter(None, [settings.val_data]))
-        probes, _ = choose_all(asked, knowledge, data, answerable=True)
+        probes, _ = choose_all(asked, knowledge, [list_data_objects(uri) for uri in data], answerable=True)
         return knowledge, probes
 
 

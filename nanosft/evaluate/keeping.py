@@ -2,10 +2,13 @@
 
 import logging
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Self
 
 import orjson
 
 from nanosft.data import (
+    DataObject,
     Origin,
     OutputPrefix,
     check_same_origins,
@@ -19,6 +22,7 @@ from nanosft.evaluate.tasks import list_task_files
 from nanosft.knowledge import SHIPPED, Knowledge
 from nanosft.manifest import EVALUATION_KEY, Manifest, ManifestObject, Parent
 from nanosft.nanochat import find_checkpoint, find_model_origin
+from nanosft.nanochat.layout import CheckpointRef
 from nanosft.settings.evaluate import EvalSettings
 from nanosft.store import open_store
 
@@ -33,32 +37,66 @@ def find_origin(model_uri: str) -> tuple[str | None, tuple[str, ...]]:
     return base, tuple(uri for uri in data if uri)
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What was found under the URIs, once: whoever reads it later meets this, or an error.
+
+    Attributes:
+        model: The model's files.
+        base: The base's; None where there is none.
+        data: The objects of each set of conversations, by its URI; only the first rank reads them, and has them.
+    """
+
+    model: CheckpointRef
+    base: CheckpointRef | None
+    data: dict[str, list[DataObject]]
+
+    @classmethod
+    def find(cls, settings: EvalSettings, base_uri: str | None, data: tuple[str, ...]) -> Self:
+        """Look for all of them.
+
+        Raises:
+            DataError: Something is not there, or is unfinished.
+        """
+        return cls(
+            find_checkpoint(open_store(settings.model), settings.source, settings.tag, settings.step),
+            find_checkpoint(open_store(base_uri), "base") if base_uri else None,
+            {uri: list_data_objects(uri) for uri in data},
+        )
+
+
 def find_origins(
-    settings: EvalSettings, base_uri: str | None, data: tuple[str, ...], knowledge: Knowledge
+    settings: EvalSettings, base_uri: str | None, inputs: Inputs, knowledge: Knowledge
 ) -> tuple[Origin, ...]:
     """Model, base, knowledge, training data and tasks, as they are now."""
-    model = open_store(settings.model)
-    found = find_checkpoint(model, settings.source, settings.tag, settings.step)
-    origins = [find_model_origin(model, found)]
-    if base_uri:
-        base = open_store(base_uri)
-        origins.append(find_model_origin(base, find_checkpoint(base, "base")))
+    origins = [find_model_origin(open_store(settings.model), inputs.model)]
+    if base_uri and inputs.base:
+        origins.append(find_model_origin(open_store(base_uri), inputs.base))
     origins.append(Origin.known(settings.knowledge or SHIPPED, knowledge.sha256))
-    for uri in data:
-        origins += find_origins_of_data(uri, list_data_objects(uri))
+    for uri, objects in inputs.data.items():
+        origins += find_origins_of_data(uri, objects)
     if settings.tasks_dir:
         items = [item for items in list_task_files(settings.tasks_dir).values() for item in items]
         origins += [Origin.of_objects(item.uri, [item]) for item in items]
     return tuple(origins)
 
 
+def check_out(settings: EvalSettings, base_uri: str | None, data: tuple[str, ...]) -> None:
+    """See that `out` is none of what is read.
+
+    Raises:
+        ConfigError: It is the model's, the base's, the data's, the text's or the tasks' own prefix.
+    """
+    read = (settings.model, base_uri, *data, settings.plain_text, settings.tasks_dir)
+    _prefix(settings).check_other(uri for uri in read if uri)
+
+
 def writing(settings: EvalSettings, parents: tuple[Parent, ...]) -> AbstractContextManager[Manifest | None]:
     """Claim `out` while the context is open, as `OutputPrefix.writing` does.
 
     Raises:
-        ConfigError: It is the model's, the base's or the data's own prefix, or another evaluation is under way there.
+        ConfigError: Another evaluation is under way there.
     """
-    _prefix(settings).check_other([settings.model, *settings.data, *([settings.base] if settings.base else [])])
     return _prefix(settings).writing(parents)
 
 

@@ -95,13 +95,15 @@ def parse_evaluation(scores: bytes, answers: bytes, documents: bytes, *, where: 
     """
     try:
         table = orjson.loads(scores)
+        if not isinstance(table, dict) or "format" not in table:
+            raise DataError(f"{where}: not an evaluation: {SCORES_KEY} has no 'format'")
         if table["format"] > FORMAT:
             raise DataError(f"{where}: evaluation format {table['format']} is newer than this nanosft reads: update it")
         kept = check_scores(table)
         rows, scored = ([orjson.loads(line) for line in data.splitlines()] for data in (answers, documents))
         check_rows(rows, scored, list(kept.models))
         return Evaluation(kept.models, kept.figures, kept.counts, rows, scored, kept.judge)
-    except (ValueError, KeyError, TypeError) as exc:  # of JSON and of pydantic among them
+    except (ValueError, TypeError) as exc:  # of JSON and of pydantic among them
         raise DataError(f"{where}: not an evaluation: {clip(' '.join(str(exc).split()), 200)}") from exc
 
 

@@ -7,10 +7,14 @@ nanosft eval compare s3://bucket/run-evaluation s3://bucket/other-evaluation
 """
 
 import logging
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
+from nanosft.data import DataObject
 from nanosft.distributed import World, open_world
 from nanosft.errors import ConfigError, DataError
 from nanosft.evaluate.answering import Answer, answer_all
@@ -22,7 +26,16 @@ from nanosft.evaluate.forgetting import (
     score_documents,
     summarize_documents,
 )
-from nanosft.evaluate.keeping import find_origin, find_origins, finish, read_evaluation, read_finished, writing
+from nanosft.evaluate.keeping import (
+    Inputs,
+    check_out,
+    find_origin,
+    find_origins,
+    finish,
+    read_evaluation,
+    read_finished,
+    writing,
+)
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
 from nanosft.evaluate.report import advise, describe_counts, make_score_table, make_table, make_worst_table
@@ -43,7 +56,8 @@ from nanosft.evaluate.second_opinion import AskJudge, add_opinions, write_judge_
 from nanosft.evaluate.tasks import Sandbox, Task, read_tasks, score_tasks
 from nanosft.knowledge import Knowledge, read_knowledge
 from nanosft.manifest import Parent
-from nanosft.nanochat import Checkpoint, Sampling, load_checkpoint, resolve_device
+from nanosft.nanochat import Checkpoint, Sampling, resolve_device
+from nanosft.nanochat.checkpoint import read_checkpoint
 from nanosft.progress import make_result_console, write_json
 from nanosft.settings.evaluate import EvalCompareSettings, EvalSettings
 from nanosft.signals import raising
@@ -141,9 +155,12 @@ def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) 
     base_uri, data = find_origin(settings.model)
     base_uri = base_uri if settings.base is None else settings.base
     data = settings.data or data
+    if settings.out:
+        check_out(settings, base_uri, data)
+    inputs = _find_inputs(settings, base_uri, data, world)
 
     def find() -> tuple[tuple[Parent, ...], Evaluation | None]:
-        origins = find_origins(settings, base_uri, data, knowledge)
+        origins = find_origins(settings, base_uri, inputs, knowledge)
         finished = read_finished(settings, origins) if settings.out else None
         return (() if finished else tuple(origin.to_parent() for origin in origins)), finished
 
@@ -153,13 +170,25 @@ def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) 
     sandbox = world.run_on_rank_zero(Sandbox.open) if settings.sandbox else None
     tasks = world.run_on_rank_zero(partial(read_tasks, settings.tasks_dir)) if settings.tasks_dir else []
     if not settings.out:
-        return _make(settings, world, knowledge, base_uri, data, tasks, sandbox, ask_judge)
+        return _make(settings, world, knowledge, base_uri, inputs, tasks, sandbox, ask_judge)
     with world.enter_on_rank_zero(lambda: writing(settings, parents)) as finished_meanwhile:
         if finished_meanwhile is not None:
             return world.run_on_rank_zero(lambda: read_evaluation(str(settings.out)))
-        found = _make(settings, world, knowledge, base_uri, data, tasks, sandbox, ask_judge)
+        found = _make(settings, world, knowledge, base_uri, inputs, tasks, sandbox, ask_judge)
         world.run_on_rank_zero(lambda: finish(settings, found, parents))
     return found
+
+
+def _find_inputs(settings: EvalSettings, base_uri: str | None, data: tuple[str, ...], world: World) -> Inputs:
+    """What rank 0 has found; the others learn which models these are."""
+    listed: dict[str, list[DataObject]] = {uri: [] for uri in data}
+
+    def find() -> Inputs:
+        found = Inputs.find(settings, base_uri, data)
+        listed.update(found.data)
+        return replace(found, data={})  # a store's connection goes to no other process
+
+    return replace(world.run_on_rank_zero(find), data=listed)
 
 
 def _make(
@@ -167,18 +196,18 @@ def _make(
     world: World,
     knowledge: Knowledge,
     base_uri: str | None,
-    data: tuple[str, ...],
+    inputs: Inputs,
     tasks: list[Task],
     sandbox: Sandbox | None,
     ask_judge: AskJudge | None,
 ) -> Evaluation:
     """Run the models on everything, and put the figures together."""
-    models = world.run_on_all_ranks(lambda: _load_models(settings, base_uri, world))
+    models = world.run_on_all_ranks(lambda: _load_models(settings, base_uri, inputs, world))
     found = Evaluation({label: _describe_model(checkpoint) for label, checkpoint in models.items()})
-    probes, found.counts = world.run_on_rank_zero(lambda: choose_all(settings, knowledge, data))
+    probes, found.counts = world.run_on_rank_zero(lambda: choose_all(settings, knowledge, inputs.data.values()))
     for label, checkpoint in models.items():
         _probe(settings, label, checkpoint, probes, Judge(knowledge), found, world)
-    _score_documents(settings, models, data, found, world)
+    _score_documents(settings, models, inputs.data.values(), found, world)
     for label, checkpoint in models.items():
         score_tasks(
             label,
@@ -200,13 +229,13 @@ def _make(
     return found
 
 
-def _load_models(settings: EvalSettings, base_uri: str | None, world: World) -> dict[str, Checkpoint]:
+def _load_models(settings: EvalSettings, base_uri: str | None, inputs: Inputs, world: World) -> dict[str, Checkpoint]:
     """The base, where there is one, and the model."""
     device = resolve_device(str(world.device))
-    model = load_checkpoint(settings.model, settings.source, settings.tag, settings.step, device)
-    if not base_uri:
+    model = read_checkpoint(settings.model, inputs.model, device)
+    if not base_uri or inputs.base is None:
         return {"model": model}
-    base = load_checkpoint(base_uri, "base", device=device)
+    base = read_checkpoint(base_uri, inputs.base, device)
     if base.tokenizer.to_pickle() != model.tokenizer.to_pickle():
         raise ConfigError(f"--base {base_uri}: has another tokenizer than {settings.model}: they cannot be compared")
     return {"base": base, "chat": model}
@@ -217,20 +246,20 @@ def _describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def choose_all(
-    settings: EvalSettings, knowledge: Knowledge, data: tuple[str, ...], *, answerable: bool = False
+    settings: EvalSettings, knowledge: Knowledge, data: Collection[Sequence[DataObject]], *, answerable: bool = False
 ) -> tuple[list[Probe], dict[str, int]]:
     """The probes to ask, and counts of those that are not.
 
     Args:
         settings: How many, of which personas and seed.
         knowledge: What they are made from.
-        data: URIs of the training data, which leaves out those that it holds.
+        data: The objects of the training data, set by set, which leaves out those that it holds.
         answerable: Whether those without an answer in the knowledge base are left out.
     """
     probes = make_probes(knowledge, read_wordings(), read_personas(settings.dimensions), seed=settings.seed)
     if answerable:
         probes = [probe for probe in probes if probe.kind != "unanswerable"]
-    asked = read_asked(data) if data else None
+    asked = read_asked(chain.from_iterable(data)) if data else None
     kept, num_leaked = drop_leaked(probes, asked)
     chosen = choose_probes(kept, settings.num_probes, seed=settings.seed)
     counts = {
@@ -298,7 +327,11 @@ def _to_row(label: str, probe: Probe, answer: Answer, judge: Judge) -> Row:
 
 
 def _score_documents(
-    settings: EvalSettings, models: dict[str, Checkpoint], data: tuple[str, ...], found: Evaluation, world: World
+    settings: EvalSettings,
+    models: dict[str, Checkpoint],
+    data: Collection[Sequence[DataObject]],
+    found: Evaluation,
+    world: World,
 ) -> None:
     """Bits per byte on plain text and on held-out conversations."""
     tokenizer = models[found.label].tokenizer

@@ -116,8 +116,26 @@ def load_checkpoint(
     """
     if generation is not None and generation not in GENERATIONS:
         raise ConfigError(f"generation {generation!r} is none of {', '.join(GENERATIONS)}")
+    ref = find_checkpoint(open_store(uri), source, tag, step)
+    return read_checkpoint(uri, ref, device, compute_dtype=compute_dtype, generation=generation, softcap=softcap)
+
+
+def read_checkpoint(
+    uri: str,
+    ref: CheckpointRef,
+    device: str | torch.device = "cpu",
+    *,
+    compute_dtype: torch.dtype | None = None,
+    generation: str | None = None,
+    softcap: float | None = None,
+) -> Checkpoint:
+    """Read the model that was found under a URI, and its tokenizer; the options are those of `load_checkpoint`.
+
+    Raises:
+        DataError: A file is missing, malformed, not what the manifest says, or does not fit the others.
+        StoreError: The model file is another one than was found.
+    """
     store = open_store(uri)
-    ref = find_checkpoint(store, source, tag, step)
     meta = read_meta(store, ref)
     config = parse_model_config(meta.get("model_config"), where=store.uri_of(ref.meta_key))
     tokenizer = load_tokenizer(join_uri(uri, ref.root))

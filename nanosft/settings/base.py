@@ -79,7 +79,7 @@ class StageSettings(BaseSettings):
                 raise ValueError("holds a NUL, which no name has")
             if isinstance(text, str) and info.field_name != "prompt" and _SURROGATE.search(text):
                 written = Path(os.path.abspath(text)).as_uri()  # noqa: PTH100 - resolve() follows links
-                raise ValueError(f"is no UTF-8: for a file of that name write {written}")
+                raise ValueError(f"is no UTF-8, as all settings are; where it means a file, write {written}")
         return value
 
     @field_validator("base_url", check_fields=False)

@@ -23,11 +23,13 @@ __all__ = [
     "Writer",
     "Written",
     "find_credentials",
+    "find_local_path",
     "is_remote",
     "join_uri",
     "measure_clock_skew_s",
     "open_object",
     "open_store",
+    "unquote_name",
 ]
 
 _S3 = "s3://"
@@ -100,6 +102,20 @@ def join_uri(uri: str, *parts: str) -> str:
     return f"{head}/{quote(tail) if uri.startswith(_FILE) else tail}" if tail else head or uri
 
 
+def find_local_path(uri: str) -> Path | None:
+    """The path that a URI of this machine's files names; None of one in S3.
+
+    Raises:
+        ConfigError: It has a scheme that no store reads.
+    """
+    return None if is_remote(uri) else _local_path(uri)
+
+
+def unquote_name(text: str) -> str:
+    """A file URI's text with its percent-encoded bytes as Python has a file's name, which may be no UTF-8."""
+    return os.fsdecode(unquote_to_bytes(text))
+
+
 def _local_path(uri: str) -> Path:
     if uri.startswith(_FILE):
         host, slash, path = uri.removeprefix(_FILE).partition("/")
@@ -107,7 +123,7 @@ def _local_path(uri: str) -> Path:
             raise ConfigError(f"{uri!r} is no file URI of this machine: write file:///directory")
         if "%00" in path:
             raise ConfigError(f"{uri!r} names no file: a name has no NUL")
-        return Path("/" + os.fsdecode(unquote_to_bytes(path)))
+        return Path("/" + unquote_name(path))
     scheme, found, _ = uri.partition("://")
     if found:
         raise ConfigError(f"{uri!r}: no store for {scheme}://; use s3://bucket/prefix, file:///directory or a path")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import torch
 
@@ -19,7 +18,7 @@ from nanosft.manifest import check_same_settings
 from nanosft.memory import find_memory_bytes
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
-from nanosft.store import is_remote, open_store
+from nanosft.store import find_local_path, open_store
 from nanosft.store.base import Store
 from nanosft.train.data import count_rows_per_step, split_objects
 from nanosft.train.finish import find_content
@@ -190,12 +189,12 @@ def _check_disk(settings: TrainSettings, store: Store, base: Checkpoint) -> str:
     train, val = split_objects(settings.data, settings.val_data)
     token_bytes = sum(item.size_bytes * _EXPANSION.get(item.key.rpartition(".")[2], 1) for item in (*train, *val))
     needs = {tempfile.gettempdir(): (token_bytes, "the data as tokens, in the temporary directory")}
-    if not is_remote(store.uri):
+    if (path := find_local_path(store.uri)) is not None:
         num_bytes = estimate_disk_bytes(
             num_matrix + num_other, num_matrix + 2 * num_other, token_bytes, keep_states=settings.keep_states
         )
         num_bytes -= sum(info.size_bytes for info in store.list())  # of the run that is gone on with
-        needs[unquote(urlsplit(store.uri).path)] = (
+        needs[str(path)] = (
             max(0, num_bytes),
             f"{settings.keep_states} states, models and tokens",
         )

@@ -17,14 +17,14 @@ from pydantic import ValidationError
 
 from nanosft import cli
 from nanosft.conversation import parse_line
-from nanosft.data import iter_lines, list_data_objects
+from nanosft.data import is_same, iter_lines, list_data_objects
 from nanosft.errors import ConfigError, DataError, Interrupted, clip
 from nanosft.foreign import parse_toml, quote
 from nanosft.manifest import Manifest
 from nanosft.settings import StageSettings, load_settings
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.options import kind_of
-from nanosft.store import open_object, open_store
+from nanosft.store import find_local_path, open_object, open_store
 
 DEEP = b"[" * 900 + b"]" * 900
 LONG = b'"' + b"r" * 2_000_000 + b'"'
@@ -165,10 +165,22 @@ def test_a_full_disk_or_a_full_standard_output_is_no_defect():
 def test_a_name_that_is_no_utf8_is_refused_with_the_uri_that_names_it(tmp_path):
     """`report`, `export`, `train` and `audit --json` were exit 1 at the first JSON or page that held it."""
     path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
-    with pytest.raises(ConfigError, match=r"--out: is no UTF-8: for a file of that name write file:///.*%FF$"):
+    with pytest.raises(ConfigError, match=r"--out: is no UTF-8, .* where it means a file, write file:///.*%FF$"):
         load_settings(GenerateSettings, {"out": path})
     open_store(Path(path).as_uri()).write("a", b"1")
     assert Path(path, "a").read_bytes() == b"1"
+
+
+def test_two_names_that_are_no_utf8_are_two(tmp_path):
+    """Both were one with U+FFFD in it: an --out beside the data was refused, and a pattern matched the other too."""
+    names = [os.fsdecode(name) for name in (b"\xfe.jsonl", b"\xff.jsonl")]
+    uris = [(tmp_path / name).as_uri() for name in names]
+    for name in names:
+        (tmp_path / name).write_bytes(b"{}\n")
+    assert not is_same(*uris)
+    assert is_same(uris[0], uris[0])
+    assert find_local_path(uris[1]) == tmp_path / names[1]
+    assert [item.key for item in list_data_objects(f"{tmp_path.as_uri()}/%FF*")] == [names[1]]
 
 
 @pytest.mark.parametrize("before", ["exec <&- >&- 2>&-", "export PYTHONIOENCODING=ascii"])

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nanosft.data import list_data_objects, read_object
+from nanosft.data import DataObject, read_object
 from nanosft.dedup import normalize_words
 from nanosft.evaluate.probing.probes import Probe
 from nanosft.progress import Bar
@@ -30,23 +30,18 @@ class Asked:
         return any(normalize_words(text) in self.texts for text in (probe.question, probe.messages[-1].text))
 
 
-def read_asked(uris: Iterable[str]) -> Asked:
-    """Everything that users say in the conversations of some URIs, validation objects too.
-
-    Raises:
-        DataError: One holds no conversations.
-    """
+def read_asked(objects: Iterable[DataObject]) -> Asked:
+    """Everything that users say in the conversations of some objects, those for validation too."""
     texts: set[str] = set()
     num = 0
     with Bar("read training data", None) as bar:
-        for uri in uris:
-            for item in list_data_objects(uri):
-                for conversation in read_object(item):
-                    num += 1
-                    bar.advance()
-                    for message in conversation.messages:
-                        if message.role == "user":
-                            texts.update(map(normalize_words, (message.text, *_SENTENCE.split(message.text))))
+        for item in objects:
+            for conversation in read_object(item):
+                num += 1
+                bar.advance()
+                for message in conversation.messages:
+                    if message.role == "user":
+                        texts.update(map(normalize_words, (message.text, *_SENTENCE.split(message.text))))
     texts.discard("")
     return Asked(frozenset(texts), num)
 

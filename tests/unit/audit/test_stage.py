@@ -170,6 +170,16 @@ def test_sigterm_leaves_nothing_that_reads_as_whole(source, monkeypatch):
             list_data_objects(str(source.parent / "out" / part))
 
 
+def test_a_report_that_is_no_audits_is_not_replaced(source):
+    """`audit data/rows.jsonl --out data` put its audit.json in place of the one that lay beside the data."""
+    report = source.parent / "audit.json"
+    report.write_text('{"by": "hand"}')
+    with pytest.raises(ConfigError, match=r"audit\.json: is there already and is no audit's"):
+        run_audit(settings(source, out=str(source.parent)))
+    assert report.read_text() == '{"by": "hand"}'
+    assert not list(source.parent.rglob("manifest.json"))
+
+
 def test_gates_that_do_not_exist_are_named(source):
     with pytest.raises(ValueError, match="'grammar' is no gate"):
         settings(source, skip_gates=("grammar",))

@@ -12,13 +12,13 @@ import torch
 from rich.cells import cell_len
 
 from nanosft.conversation import Conversation, Message, to_line
-from nanosft.data import put_manifest, read_manifest
+from nanosft.data import DataObject, list_data_objects, put_manifest, read_manifest
 from nanosft.describe import run_describe
-from nanosft.errors import ConfigError, DataError
-from nanosft.evaluate import EvalSettings, evaluate
+from nanosft.errors import ConfigError, DataError, StoreError
+from nanosft.evaluate import EvalSettings, evaluate, keeping, stage
 from nanosft.evaluate.answering import answer_all, next_logits, score_texts
 from nanosft.evaluate.forgetting import PLAIN, read_held_out, read_plain_text, score_documents, summarize_documents
-from nanosft.evaluate.keeping import find_origin, read_evaluation
+from nanosft.evaluate.keeping import Inputs, find_origin, read_evaluation
 from nanosft.evaluate.second_opinion import Opinion, Opinions
 from nanosft.evaluate.stage import run_compare, run_eval
 from nanosft.manifest import Manifest
@@ -106,7 +106,7 @@ def test_answers_in_batches_are_those_one_by_one(checkpoint: Checkpoint) -> None
 
 def test_bits_per_byte_count_supervised_text_alone(checkpoint: Checkpoint, run: Path) -> None:
     tokenizer = checkpoint.tokenizer
-    documents, num_long = read_held_out([str(run / "data")], tokenizer, row_len=256, max_rows=10)
+    documents, num_long = read_held_out([list_data_objects(str(run / "data"))], tokenizer, row_len=256, max_rows=10)
     assert num_long == 0
     assert [item.source for item in documents] == ["a", "a", "b", "b"]  # of val-… alone
     (first,) = score_documents({"x": checkpoint}, documents[:1])
@@ -207,7 +207,7 @@ def test_an_evaluation_has_a_column_a_model_and_their_paired_differences(run: Pa
 
 def test_a_finished_evaluation_is_read_and_not_made_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate(make_settings(run))
-    monkeypatch.setattr("nanosft.evaluate.stage.load_checkpoint", lambda *_: pytest.fail("it was made again"))
+    monkeypatch.setattr("nanosft.evaluate.stage.read_checkpoint", lambda *_: pytest.fail("it was made again"))
     assert evaluate(make_settings(run)).to_json() == first.to_json()
     with pytest.raises(ConfigError, match="made with seed=0, now seed=1"):
         evaluate(make_settings(run, seed=1))
@@ -265,6 +265,35 @@ def test_evaluations_side_by_side(run: Path, capsys: pytest.CaptureFixture[str])
 def test_out_may_not_be_the_models_own_prefix(run: Path) -> None:
     with pytest.raises(ConfigError, match="itself: choose another --out"):
         evaluate(make_settings(run, out=str(run / "model")))
+
+
+def test_out_may_not_be_what_the_models_manifest_names(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the settings named was looked at, not the base and the data that eval finds by itself."""
+    monkeypatch.setattr(stage, "find_origin", lambda _uri: (str(run / "base"), (str(run / "data"),)))
+    monkeypatch.setattr(Inputs, "find", lambda *_: pytest.fail("the work has begun"))
+    for name in ("base", "data"):
+        with pytest.raises(ConfigError, match=f"{name}: is --out .* itself: choose another --out"):
+            evaluate(make_settings(run, base=None, data=(), out=str(run / name)))
+
+
+def test_data_is_listed_once_and_a_model_replaced_meanwhile_is_an_error(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest named as a parent what had been there, and what was evaluated was what came after it."""
+    listed: list[str] = []
+
+    def list_and_replace(uri: str) -> list[DataObject]:
+        listed.append(uri)
+        path = next((run / "model").glob("base_checkpoints/*/model_*.pt"))
+        path.with_suffix(".new").write_bytes(path.read_bytes())
+        path.with_suffix(".new").rename(path)
+        return list_data_objects(uri)
+
+    monkeypatch.setattr(keeping, "list_data_objects", list_and_replace)
+    with pytest.raises(StoreError, match=r"model_\d+\.pt: "):
+        evaluate(make_settings(run))
+    assert listed == [str(run / "data")]
+    assert not (run / "out" / "manifest.json").exists()
 
 
 def test_tasks_are_figures_of_each_model(run: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nanosft.conversation import Conversation, Message, to_line
+from nanosft.data import list_data_objects
 from nanosft.errors import ConfigError
 from nanosft.evaluate.probing.leaks import drop_leaked, read_asked
 from nanosft.evaluate.probing.probes import Probe, choose_probes, make_probes, read_personas, read_wordings
@@ -127,7 +128,7 @@ def test_probes_that_training_data_holds_are_left_out(tmp_path: Path) -> None:
         (Message("user", "Hello! PLEASE state your name"), Message("assistant", "I am Tilda. Whose work are you?"))
     )
     (tmp_path / "rows.jsonl").write_bytes(to_line(told))
-    asked = read_asked([str(tmp_path / "rows.jsonl")])
+    asked = read_asked(list_data_objects(str(tmp_path / "rows.jsonl")))
     kept, num_leaked = drop_leaked(probes, asked)
     assert {probe.question for probe in probes} - {probe.question for probe in kept} == {"Please state your name."}
     assert num_leaked == 4  # in each manner: what the assistant says does not count
