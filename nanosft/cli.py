@@ -87,6 +87,7 @@ def generate(settings: GenerateSettings) -> None:
     """
     from nanosft.generate.stage import run_generate
 
+    _check_page(settings.html)
     summary = run_generate(settings)
     if settings.html and summary.preview is not None:
         from nanosft.report.stage import write_preview_page
@@ -248,6 +249,7 @@ def audit(settings: AuditSettings) -> None:
     """
     from nanosft.audit.stage import check_refused_share, run_audit
 
+    _check_page(settings.html)
     if settings.judge_model is None:
         found = run_audit(settings)
     else:
@@ -271,6 +273,7 @@ def inspect(settings: InspectSettings) -> None:
     """
     from nanosft.audit.inspection import run_inspect
 
+    _check_page(settings.html)
     run_inspect(settings)
     if settings.html:
         from nanosft.report.stage import write_set_page
@@ -368,6 +371,13 @@ def demo(settings: DemoSettings) -> None:
     from nanosft.demo import run_demo
 
     run_demo(settings)
+
+
+def _check_page(out: str | None) -> None:
+    if out is not None:
+        from nanosft.report.stage import check_place
+
+        check_place(out)
 
 
 def main() -> None:

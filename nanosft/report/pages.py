@@ -1,5 +1,6 @@
 """Records become pages: which sections, in which order, and what stands at the top."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -31,6 +32,7 @@ _UNLIKE_OURS: Final = (KeyError, IndexError, TypeError, ValueError, AttributeErr
 """What drawing raises where a value is of another type than nanosft writes."""
 _TRAINED: Final = frozenset({"train", "accepted", "clean"})
 """Parts of a set that a run trains on."""
+_log = logging.getLogger(__name__)
 
 
 def make_page(record: Record, settings: ReportSettings, *, refresh_s: float | None = None) -> Page:
@@ -76,6 +78,8 @@ def _draw(name: str, title: str, make: Callable[[], Section | list[Section]]) ->
 
 
 def _say_unlike(exc: Exception) -> str:
+    """What a page says in place of what cannot be drawn; the log has where, as it may be a defect of ours too."""
+    _log.debug("a part of the page is not shown", exc_info=exc)
     return f"Not shown: a value is not as nanosft writes it ({type(exc).__name__}: {clip(str(exc), 120)})."
 
 

@@ -2,10 +2,10 @@
 
 import logging
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote
 
 from nanosft.conversation import Format
 from nanosft.data import read_manifest
@@ -17,7 +17,7 @@ from nanosft.report.pages import make_comparison, make_page
 from nanosft.report.preview import make_preview_page
 from nanosft.report.record import Record
 from nanosft.settings.report import ReportSettings
-from nanosft.store import open_object, open_store
+from nanosft.store import find_local_path, open_object, open_store
 
 REPORT_KEY: Final = "report.html"
 _PAGE_BEGINS: Final = b"<!doctype html"
@@ -33,12 +33,31 @@ def run_report(settings: ReportSettings) -> None:
         DataError: Nothing is there that a page can be made of.
     """
     out = settings.out or f"{_name(settings)}-report.html"
+    check_place(out)
     console = make_result_console()
     record = _write(settings, out)
     console.print(out, markup=False, highlight=False, soft_wrap=True)
     while settings.watch and record is not None and record.manifest is None:
         time.sleep(settings.interval_s)
         record = _write(settings, out)
+
+
+def check_place(out: str) -> None:
+    """See, before any work, that a page can be written: nothing else is there, and an object can be put beside it.
+
+    Raises:
+        ConfigError: What is there is no page, or a file cannot be written there.
+        StoreError: The store refuses.
+    """
+    _check_no_other(out)
+    if (path := find_local_path(out)) is not None and path.is_dir():
+        raise ConfigError(f"{out}: is a folder: give the page a name of its own in it")
+    store, key = open_object(out)
+    beside = f"{key}.{secrets.token_hex(4)}"
+    try:
+        store.write(beside, b"nanosft")
+    finally:
+        store.delete(beside)
 
 
 def write_beside(uri: str, *, made: str) -> str | None:
@@ -99,7 +118,6 @@ def write_preview_page(out: str, uri: str, preview: dict[str, Any]) -> None:
 
 def _write(settings: ReportSettings, out: str) -> Record | None:
     """Write the page once; the record that it shows, or None of a comparison."""
-    _check_no_other(out)
     if settings.compared:
         records = [collect(uri, settings, with_rows=False) for uri in settings.compared]
         _put(out, render_page(make_comparison(records)))
@@ -134,4 +152,5 @@ def _name(settings: ReportSettings) -> str:
     """What the page's file is called: the last word of the URI."""
     if settings.compared:
         return "compare"
-    return Path(unquote(settings.uris[0].rstrip("/"))).name.replace("*", "_").replace("?", "_") or "data"
+    uri = settings.uris[0].rstrip("/")
+    return (find_local_path(uri) or Path(uri)).name.replace("*", "_").replace("?", "_") or "data"

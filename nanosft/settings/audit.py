@@ -1,6 +1,6 @@
 """Settings of `nanosft audit` and `nanosft inspect`."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -16,6 +16,10 @@ from nanosft.settings.judge import (
     OWN_ANSWER_PRICE_HELP,
     OWN_PRICE_HELP,
     check_min_score,
+)
+
+_HTML_HELP: Final = (
+    "Also write what was found as a page, with the conversations in it: its file or object, tried before the work."
 )
 
 
@@ -114,7 +118,7 @@ class AuditSettings(StageSettings):
     )
     html: str | None = Field(
         default=None,
-        description="Also write what was found as a page, with the conversations in it: its file or object.",
+        description=_HTML_HELP,
         json_schema_extra={"content": False},
     )
     json_output: bool = Field(
@@ -143,6 +147,6 @@ class InspectSettings(StageSettings):
     seed: int = Field(default=0, ge=0, description="Seed of the samples.")
     html: str | None = Field(
         default=None,
-        description="Also write what was found as a page, with the conversations in it: its file or object.",
+        description=_HTML_HELP,
     )
     json_output: bool = Field(default=False, description="Print one JSON object.", json_schema_extra={"flag": "--json"})

@@ -105,7 +105,7 @@ class GenerateSettings(StageSettings):
     )
     html: str | None = Field(
         default=None,
-        description="With --preview: also write what is shown as a page: its file or object.",
+        description="With --preview: also write what is shown as a page: its file or object, tried before the work.",
         json_schema_extra={"content": False},
     )
     dry_run: bool = Field(

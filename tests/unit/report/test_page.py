@@ -2,6 +2,7 @@
 
 import base64
 import html
+import logging
 import re
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ from nanosft.data import list_data_objects
 from nanosft.errors import ConfigError
 from nanosft.nanochat import save_tokenizer
 from nanosft.nanochat.tokenizer import read_tokenizer, train_tokenizer
+from nanosft.report import pages
 from nanosft.report.blocks import Page, Section, Text
 from nanosft.report.browser import add_tokens, mark_clusters, mark_packed, render_tokens
 from nanosft.report.collect import collect
@@ -34,7 +36,9 @@ from tests.reporting import NASTY, make_rows, put_generated, put_lines, put_mixt
 def write(tmp_path: Path, *uris: str, **changes: Any) -> str:
     out = tmp_path / "page.html"
     run_report(ReportSettings(uris=uris, out=str(out), **changes))
-    return out.read_text(encoding="utf-8")
+    text = out.read_text(encoding="utf-8")
+    assert "Not shown: a value" not in text  # else a defect of ours would be taken for somebody else's data
+    return text
 
 
 def sections_of(page: str) -> list[str]:
@@ -181,7 +185,9 @@ def test_a_run_whose_data_is_elsewhere_has_its_page_all_the_same(
     settings = ReportSettings(uris=(str(run),))
     record = collect(str(run), settings)
     assert any(problem.startswith("s3://begun/data.jsonl: no AWS credentials") for problem in record.problems)
-    assert "no AWS credentials" in render_page(make_page(record, settings))
+    text = render_page(make_page(record, settings))
+    assert "no AWS credentials" in text
+    assert "Not shown: a value" not in text
 
 
 def test_a_section_of_values_that_nobody_writes_says_so_and_the_others_stand(tmp_path: Path) -> None:
@@ -195,6 +201,21 @@ def test_a_section_of_values_that_nobody_writes_says_so_and_the_others_stand(tmp
     text = render_page(make_page(collect(uri, settings), settings))
     assert "Not shown: a value is not as nanosft writes it" in text
     assert {"overview", "training", "mix", "ancestry"} <= set(sections_of(text))
+
+
+def test_what_cannot_be_drawn_is_logged_with_its_place_as_it_may_be_our_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(
+        logging.getLogger("nanosft.report.pages"), "debug", lambda _text, exc_info: told.append(exc_info)
+    )
+
+    def draw() -> Section:
+        raise IndexError("list index out of range")
+
+    (section,) = pages._draw("mix", "Mix", draw)
+    assert isinstance(section.blocks[0], Text)
+    assert section.blocks[0].text.startswith("Not shown")
+    assert [type(exc) for exc in told] == [IndexError]
 
 
 @pytest.mark.parametrize("with_out", [False, True])
@@ -215,6 +236,31 @@ def test_an_audit_has_a_page_even_where_too_much_is_refused(
     assert set(parts) == ({"clean", "refused"} if with_out else {"accepted"})
     if with_out:
         assert "identity/other_name" in parts["refused"]["reasons"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["audit", "absent.jsonl"],
+        ["inspect", "absent.jsonl"],
+        ["report", "absent.jsonl"],
+        ["generate", "--out", "absent", "--provider", "offline", "--preview", "1"],
+    ],
+)
+@pytest.mark.parametrize("page", ["notes.txt", "notes.txt/page.html", "folder"])
+def test_where_a_page_is_to_go_is_tried_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], page: str
+) -> None:
+    """`audit --html notes.txt` was refused when all had been audited, and a judge had been paid for."""
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["nanosft", *words, "--out" if words[0] == "report" else "--html", page])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "notes.txt"]
 
 
 def test_an_inspection_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
