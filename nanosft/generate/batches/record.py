@@ -45,15 +45,15 @@ class RowRequest:
     def of(cls, job: Job) -> "RowRequest":
         """The next request of a row: to have its answer scored, where it has one."""
         state, held = job.state, job.state.waiting
-        num_tries = 0 if held is None else state.num_tries
-        rejections = tuple(state.details)
+        rejections, num_tries = tuple(state.details), state.num_tries
         return cls(job.row, state.prompt_variant, state.num_rejected, job.last_variant, rejections, held, num_tries)
 
     def to_job(self) -> Job:
         """The row as it was when the batch was made."""
         state = RowState(self.prompt_variant, self.attempt, list(self.rejections), self.held)
-        for _ in range(self.num_tries):
-            state.add_try()
+        if self.held is not None:
+            for _ in range(self.num_tries):
+                state.add_try(self.held["raw"])
         return Job(self.row, state, self.last_variant)
 
     @property

@@ -28,7 +28,7 @@ from nanosft.generate.records.plans import (
     read_plans,
     register_plan,
 )
-from nanosft.generate.records.row_state import RowState
+from nanosft.generate.records.row_state import RowState, digest_answer
 from nanosft.generate.records.totals import BATCH_KEY, HELD_COST_KEY, Tally, held_record, reject_record, row_meta
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Tally",
     "attempt_of",
     "check_same_plan",
+    "digest_answer",
     "finalize_plan",
     "find_fills",
     "find_plan",

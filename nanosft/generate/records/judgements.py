@@ -24,6 +24,8 @@ HELD: Final = "held"
 """The kind of a record that keeps an accepted answer until it is scored: by a judge's batch, or by a later run."""
 TRIED_KEY: Final = "tried_attempt"
 """What a judge's answer that counts as a try calls the attempt that it is about."""
+TRIED_ANSWER_KEY: Final = "tried_answer"
+"""What it calls the digest of the answer that it is about: two processes may have got two for one attempt."""
 UNREADABLE: Final = ("unreadable", "the judge's answer cannot be read")
 """Name and words."""
 
@@ -42,17 +44,17 @@ def judgement_record(
     row: int,
     cell: str,
     prompt_variant: int,
-    tried_attempt: int | None = None,
+    tried: tuple[int, str] | None = None,
     why: tuple[str, str] = UNREADABLE,
 ) -> dict[str, Any]:
     """What is kept of a judge's answer that is no score; the conversation that it is of is asked about again.
 
-    `tried_attempt` is None where the judge lost no try by it; `why` it is none is told where the answer itself has no
-    problem.
+    `tried` is the attempt that it is about and the digest of what was written then; None where the judge lost no try by
+    it. `why` it is none is told where the answer itself has no problem.
     """
     problem = answer.problem
     kind, detail = why if problem is None else (problem.kind, problem.detail)
-    tried = {} if tried_attempt is None else {TRIED_KEY: tried_attempt}
+    try_of = {} if tried is None else {TRIED_KEY: tried[0], TRIED_ANSWER_KEY: tried[1]}
     return {
         KIND_KEY: JUDGEMENT,
         "row": row,
@@ -64,7 +66,7 @@ def judgement_record(
         "given_up": False,
         "judge": {"model": answer.model, **usage_of(answer)},
         "raw": answer.raw,
-        **tried,
+        **try_of,
     }
 
 

@@ -150,7 +150,7 @@ def read_state(
         DataError: A part holds a row that the plan does not have, or a line that nanosft did not write.
     """
     state = PlanState(bytearray(num), bytearray(num), taken={name: set() for name in batches})
-    repeats = Repeats(partial(_read_process, store))
+    repeats = Repeats(partial(_read_own_rows, store), partial(_read_own_rejects, store))
     for prefix, take in ((ROWS, _take_rows), (REJECTS, _take_rejects)):
         for info in store.list(prefix):
             if not skip(info.key):
@@ -221,10 +221,13 @@ def read_records(store: Store, key: str) -> list[tuple[str, dict[str, Any]]]:
     return read_part(store, key).records
 
 
-def _read_process(store: Store, process: str) -> Iterator[Mapping[str, Any]]:
-    """Metas of the rows, and the rejects, that one process has put."""
+def _read_own_rows(store: Store, process: str) -> Iterator[Mapping[str, Any]]:
+    """Metas of the rows that one process has put."""
     for key in _keys_of(store, ROWS, process):
         yield from read_metas(store, key).metas
+
+
+def _read_own_rejects(store: Store, process: str) -> Iterator[Mapping[str, Any]]:
     for key in _keys_of(store, REJECTS, process):
         yield from (record for _, record in read_records(store, key))
 

@@ -1,42 +1,51 @@
-"""Answers of a batch that two processes of one shard have both put: they were billed once, and count once."""
+"""What two processes of one shard have both put of a batch: it was billed once, and counts once."""
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
-from nanosft.generate.records.totals import BATCH_KEY, HELD_ATTEMPT_KEY, PROMPT_VARIANT_KEY, Tally
+from nanosft.generate.records.totals import BATCH_KEY, Tally
+
+ReadProcess = Callable[[str], Iterable[Mapping[str, Any]]]
+"""What a process, by its name, has put."""
 
 
 class Repeats:
-    """Tells them as parts are read, process by process.
+    """Tells them as parts are read: those with rows first, then those with rejects.
+
+    A batch asks for a row once, so all that a process has put of the two came of one answer. Two processes may take the
+    answer differently, as a near-duplicate or not, and put other records of it: those of one process count, of the one
+    that has the row accepted, else of the one that was met first.
 
     Args:
-        read_process: All records that a process, by its name, has put; asked where another has put the same batch's.
+        read_rows: The metas of its rows; asked where another process has put records of the same batch.
+        read_rejects: Its rejects.
     """
 
-    def __init__(self, read_process: Callable[[str], Iterable[Mapping[str, Any]]]) -> None:
-        self._read_process = read_process
+    def __init__(self, read_rows: ReadProcess, read_rejects: ReadProcess) -> None:
+        self._read_rows = read_rows
+        self._read_rejects = read_rejects
         self._first: dict[str, str] = {}  # the process that was met first, by batch
-        self._put: dict[str, set[tuple[int, ...]]] = {}  # its answers and the others', of batches that several put
+        self._counted: dict[str, dict[int, str]] = {}  # whose records of a row count, by batches that several put
 
     def add_row(self, tally: Tally, meta: Mapping[str, Any], process: str) -> None:
-        """Count an accepted row by its meta, unless another process has put the answer too."""
-        if not self.has(meta, process):
+        """Count an accepted row by its meta, unless another process has put the row of the same answer."""
+        if not self._is_anothers(meta, process, with_rejects=False):
             tally.add_row(meta)
 
     def has(self, record: Mapping[str, Any], process: str) -> bool:
-        """Whether another process has put this answer too, and was met before; it is noted that this one has."""
+        """Whether a record among the rejects is of an answer of which another process's records count."""
+        return self._is_anothers(record, process, with_rejects=True)
+
+    def _is_anothers(self, record: Mapping[str, Any], process: str, *, with_rejects: bool) -> bool:
         batch = record.get(BATCH_KEY)
-        if batch is None or (first := self._first.setdefault(batch, process)) == process:
+        if batch is None:
             return False
-        if batch not in self._put:
-            found = self._read_process(first)
-            self._put[batch] = {_name(item) for item in found if item.get(BATCH_KEY) == batch}
-        name = _name(record)
-        is_repeat = name in self._put[batch]
-        self._put[batch].add(name)
-        return is_repeat
-
-
-def _name(record: Mapping[str, Any]) -> tuple[int, ...]:
-    attempt = record.get(HELD_ATTEMPT_KEY, record["attempt"])  # whether it was held or scored at once, it is one answer
-    return record["row"], record[PROMPT_VARIANT_KEY], -1 if attempt is None else attempt
+        first = self._first.setdefault(batch, process)
+        if (counted := self._counted.get(batch)) is None:
+            if first == process:
+                return False
+            found = chain(self._read_rows(first), self._read_rejects(first) if with_rejects else ())
+            counted = {item["row"]: first for item in found if item.get(BATCH_KEY) == batch}
+            self._counted[batch] = counted
+        return counted.setdefault(record["row"], process) != process

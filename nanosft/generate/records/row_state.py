@@ -1,10 +1,11 @@
 """What earlier answers to a row left: it goes on from there, in this process or in the next. Pure."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanosft.generate.records.judgements import HELD, KIND_KEY, TRIED_KEY
+from nanosft.generate.records.judgements import HELD, KIND_KEY, TRIED_ANSWER_KEY, TRIED_KEY
 from nanosft.generate.records.totals import HELD_ATTEMPT_KEY, PROMPT_VARIANT_KEY
 
 
@@ -17,19 +18,25 @@ class RowState:
         num_rejected: Answers to that prompt that were rejected.
         details: Why they were, latest last.
         held: The record of an accepted answer that waits for its score, of all that were held the latest.
-        tries: Prompt and attempt of each answer that the judge could not be read about, once a try.
+        tries: Of each answer of the judge that could not be read: prompt, attempt and digest of what it was about; an
+            empty digest, which earlier versions leave, is any answer's.
     """
 
     prompt_variant: int = 0
     num_rejected: int = 0
     details: list[str] = field(default_factory=list)
     held: Mapping[str, Any] | None = None
-    tries: list[tuple[int, int]] = field(default_factory=list)
+    tries: list[tuple[int, int, str]] = field(default_factory=list)
 
     @property
     def num_tries(self) -> int:
-        """Answers of the judge about the latest answer that could not be read."""
-        return self.tries.count((self.prompt_variant, self.num_rejected))
+        """Answers of the judge that could not be read about the answer that waits; 0 where none does."""
+        return 0 if self.waiting is None else self.count_tries(self.waiting["raw"])
+
+    def count_tries(self, text: str) -> int:
+        """Answers of the judge that could not be read about this answer to the latest prompt."""
+        place, digest = (self.prompt_variant, self.num_rejected), digest_answer(text)
+        return self.tries.count((*place, digest)) + self.tries.count((*place, ""))
 
     @property
     def waiting(self) -> Mapping[str, Any] | None:
@@ -46,9 +53,9 @@ class RowState:
         self.num_rejected += 1
         self.details.append(detail)
 
-    def add_try(self) -> None:
-        """Count one more answer of the judge about the latest answer that could not be read."""
-        self.tries.append((self.prompt_variant, self.num_rejected))
+    def add_try(self, text: str) -> None:
+        """Count one more answer of the judge that could not be read about this answer to the latest prompt."""
+        self.tries.append((self.prompt_variant, self.num_rejected, digest_answer(text)))
 
     def add_record(self, record: Mapping[str, Any]) -> None:
         """Take up what stands of the row among the rejects, in the order in which it came."""
@@ -58,9 +65,14 @@ class RowState:
         if record.get(KIND_KEY) == HELD:
             self.held = record if self.held is None else max(self.held, record, key=_place_of)
         elif TRIED_KEY in record:
-            self.tries.append((prompt_variant, record[TRIED_KEY]))
+            self.tries.append((prompt_variant, record[TRIED_KEY], record.get(TRIED_ANSWER_KEY, "")))
         elif prompt_variant == self.prompt_variant and record["attempt"] is not None:
             self.add_rejection(record["detail"])
+
+
+def digest_answer(text: str) -> str:
+    """16 hex digits of what was written."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _place_of(held: Mapping[str, Any]) -> tuple[int, int]:

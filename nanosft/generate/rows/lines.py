@@ -9,6 +9,7 @@ from nanosft.generate.records import (
     ASKED_KEY,
     BATCH_KEY,
     HELD_COST_KEY,
+    digest_answer,
     held_record,
     judgement_record,
     reject_record,
@@ -63,10 +64,11 @@ def held_line(row: PlanRow, attempt: int, answer: Answer, *, batch: str | None) 
 
 
 def judgement_line(
-    row: PlanRow, judged: Answer, *, tried_attempt: int | None = None, batch: str | None = None
+    row: PlanRow, judged: Answer, *, tried: tuple[int, Answer] | None = None, batch: str | None = None
 ) -> dict[str, Any]:
-    """An answer of the judge that is no score; `tried_attempt` is None where the judge lost no try by it."""
-    return _of_batch(judgement_record(judged, **_place_of(row), tried_attempt=tried_attempt), batch)
+    """An answer of the judge that is no score; `tried`: attempt and answer, None where the judge lost no try by it."""
+    try_of = None if tried is None else (tried[0], digest_answer(tried[1].raw))
+    return _of_batch(judgement_record(judged, **_place_of(row), tried=try_of), batch)
 
 
 def useless_line(row: PlanRow, judged: Answer, rejection: Rejection, *, batch: str) -> dict[str, Any]:

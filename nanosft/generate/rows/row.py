@@ -189,7 +189,7 @@ class RowMaker:
         assert self.judge is not None, "who asked has a judge"
         score = self.judge.read(judged)
         if score is None:
-            self._add_try(row, job.state, judged, on_reject, batch)
+            self._add_try(row, job.state, answer, judged, on_reject, batch)
             if job.state.num_tries < NUM_TRIES:
                 self._known.add(row.row)
                 return AwaitsScore()
@@ -230,10 +230,11 @@ class RowMaker:
             on_reject(judgement_line(row, judged))
 
         def on_unread(judged: Answer) -> None:
-            self._add_try(row, state, judged, on_reject, None)
+            self._add_try(row, state, answer, judged, on_reject, None)
 
         try:
-            judgement = await self.judge.score(row, verdict, on_failure, on_unread, num_tries=state.num_tries)
+            num_tries = state.count_tries(answer.raw)
+            judgement = await self.judge.score(row, verdict, on_failure, on_unread, num_tries=num_tries)
         except BaseException:  # a cancelled task's too: what was written is paid for
             self.checker.forget(verdict)
             self._put_down(row, state, answer, on_reject, batch)
@@ -246,9 +247,11 @@ class RowMaker:
             state.held = held_line(row, state.num_rejected, answer, batch=batch)
             on_reject(state.held)
 
-    def _add_try(self, row: PlanRow, state: RowState, judged: Answer, on_reject: OnReject, batch: str | None) -> None:
-        on_reject(judgement_line(row, judged, tried_attempt=state.num_rejected, batch=batch))
-        state.add_try()
+    def _add_try(
+        self, row: PlanRow, state: RowState, answer: Answer, judged: Answer, on_reject: OnReject, batch: str | None
+    ) -> None:
+        on_reject(judgement_line(row, judged, tried=(state.num_rejected, answer), batch=batch))
+        state.add_try(answer.raw)
 
     def _weigh(self, conversation: Conversation, score: Score | None, judged: Answer) -> Verdict:
         """The conversation with its score in the meta, or its rejection for one that is too low."""

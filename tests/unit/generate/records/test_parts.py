@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -6,7 +7,7 @@ import pytest
 
 from nanosft.errors import DataError
 from nanosft.generate.provider import Answer, Usage
-from nanosft.generate.records import held_record, reject_record, row_meta
+from nanosft.generate.records import digest_answer, held_record, judgement_record, reject_record, row_meta
 from nanosft.generate.records.parts import PartBuffer, read_state
 from nanosft.generate.records.row_state import RowState
 from nanosft.generate.rows import iter_jobs
@@ -124,7 +125,7 @@ def test_what_nanosft_did_not_write_is_named(store, key, data, message):
 
 def test_of_answers_that_are_held_the_latest_attempts_waits_whatever_the_order_of_the_parts():
     held: list[dict[str, Any]] = [
-        {"kind": "held", "fresh": 0, "held_attempt": attempt, "attempt": None} for attempt in (0, 1)
+        {"kind": "held", "fresh": 0, "held_attempt": attempt, "attempt": None, "raw": "text"} for attempt in (0, 1)
     ]
     rejected: dict[str, Any] = {"fresh": 0, "attempt": 0, "detail": "too long"}
     unread: dict[str, Any] = {"kind": "judgement", "fresh": 0, "attempt": None, "tried_attempt": 1}
@@ -133,3 +134,53 @@ def test_of_answers_that_are_held_the_latest_attempts_waits_whatever_the_order_o
         for record in records:
             state.add_record(record)
         assert (state.waiting, state.num_tries) == (held[1], 1)
+
+
+def test_tries_of_the_judge_count_for_the_answer_that_they_were_about():
+    """Two processes had got two answers for one attempt, and the second was kept unscored for tries at the first."""
+    state = RowState()
+    for raw in ("one", "two"):
+        held = held_record(replace(ANSWER, raw=raw), row=0, cell="c", prompt_variant=0, attempt=0)
+        tried = judgement_record(ANSWER, row=0, cell="c", prompt_variant=0, tried=(0, digest_answer("two")))
+        state.add_record(held)
+        state.add_record(tried)
+    assert state.waiting is not None
+    assert (state.waiting["raw"], state.num_tries, state.count_tries("two")) == ("one", 0, 2)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_score_that_two_processes_have_taken_differently_is_stated_once(store, names):
+    """One has the row with its score; in the other it repeats another row, and the score is put down as of no use."""
+    place: dict[str, Any] = {"row": 0, "cell": "c", "prompt_variant": 0}
+    meta = row_meta(ANSWER.with_cost(0.0), **place, attempt=0, source="generate")
+    scores = {"model": "j", "scores": {"natural": 5}, "reason": "so", "cost_usd": 0.25, "tokens": {}}
+    line = {"id": "x", "messages": [], "meta": {**meta, "judge": scores, "batch": "1/00000-000001"}}
+    useless = judgement_record(ANSWER, **place, why=("of_rejected", "near"))
+    refused = reject_record(ANSWER.with_cost(0.0), **place, attempt=0, reasons=("near_duplicate",), detail="near")
+    others = [{**record, "batch": "1/00000-000001"} for record in (useless, refused, reject(1, 0))]
+    with_row, without = PartBuffer(0, names[0]), PartBuffer(0, names[1])
+    with_row.add_row(orjson.dumps(line) + b"\n")
+    for record in others:
+        without.add_reject(record)
+    for buffer in (with_row, without):
+        part = buffer.take()
+        assert part is not None
+        buffer.put(store, part)
+    state = read_state(store, range(NUM), NUM)
+    tally = state.tally
+    assert (tally.judge.cost_usd, tally.num_accepted, tally.rejects) == (0.25, 1, {"r": 1})
+    assert (tally.cost_usd, state.rows[1].num_rejected) == (0.25 + 0.25, 1)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_of_a_batch_that_two_processes_have_refused_differently_one_ones_records_count(store, names):
+    place: dict[str, Any] = {"row": 0, "cell": "c", "prompt_variant": 0}
+    free = ANSWER.with_cost(0.0)
+    useless = judgement_record(ANSWER, **place, why=("of_rejected", "near"))
+    near = reject_record(free, **place, attempt=0, reasons=("near_duplicate",), detail="near")
+    low = reject_record(free, **place, attempt=0, reasons=("judge/low_score",), detail="low")
+    low["judge"] = {"model": "j", "scores": {"natural": 1}, "reason": "so", "cost_usd": 0.25, "tokens": {}}
+    for name, records in zip(names, ((useless, near), (low,)), strict=True):
+        flush(store, rejects=tuple({**record, "batch": "1/00000-000001"} for record in records), attempt=name)
+    state = read_state(store, range(NUM), NUM)
+    assert (state.tally.cost_usd, state.tally.rejects.total(), state.rows[0].num_rejected) == (0.25, 1, 1)
