@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 SHARES: Final = {
     "train 2 ranks": (0.1, 0.1),
-    "batch judged": (0.25, 0.04),
-    "batch judged openai": (0.25, 0.04),
-    "batch openai": (0.6, 0.1),
-    "batch gone": (0.6, 0.1),
-    "batch openrouter": (0.6, 0.1),
-    "train": (1.0, 0.15),
-    "mix": (1.0, 0.5),
-    "generate": (1.0, 0.6),
-    "eval": (1.0, 0.6),
-    "export": (1.0, 0.6),
-    "audit": (1.0, 0.6),
-    "export data": (1.0, 0.6),
-    "report": (1.0, 0.6),
+    "batch judged": (0.35, 0.04),
+    "batch judged openai": (0.35, 0.04),
+    "batch openai": (1.0, 0.1),
+    "batch gone": (1.0, 0.1),
+    "batch openrouter": (1.0, 0.1),
+    "train": (1.0, 0.2),
+    "mix": (1.0, 0.6),
+    "generate": (1.0, 0.8),
+    "eval": (1.0, 0.8),
+    "export": (1.0, 0.8),
+    "audit": (1.0, 0.8),
+    "export data": (1.0, 0.8),
+    "report": (1.0, 0.8),
 }
 """Of the places where a process can be killed, and of all else, unless told otherwise; what takes longest is first."""
 _EXIT_SIGTERM: Final = 143
