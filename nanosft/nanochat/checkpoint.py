@@ -204,6 +204,19 @@ def save_tokenizer(uri: str, tokenizer: Tokenizer) -> list[Written]:
     return [store.write(TOKENIZER_KEY, tokenizer.to_pickle()), write_tensors(store, TOKEN_BYTES_KEY, sizes)]
 
 
+def check_tokenizer(base: Checkpoint) -> None:
+    """See that the tokenizer that lies beside a model is still the one that was read with it.
+
+    Raises:
+        DataError: It is another one.
+    """
+    if load_tokenizer(base.tokenizer_uri).to_pickle() != base.tokenizer.to_pickle():
+        raise DataError(
+            f"{base.tokenizer.where}: was replaced while the run went on: put the tokenizer back that was there, and "
+            "run the same command again: it goes on from its newest state"
+        )
+
+
 def copy_tokenizer(source: Store, target: Store) -> list[Written]:
     """Copy the tokenizer's files byte for byte; `token_bytes.pt` only where there is one.
 

@@ -9,7 +9,7 @@ from typing import Any
 from nanosft.data import Origin, OutputPrefix, check_what_is_there, read_manifest
 from nanosft.errors import DataError
 from nanosft.manifest import Manifest, ManifestObject, sort_objects
-from nanosft.nanochat.checkpoint import Checkpoint, save_checkpoint
+from nanosft.nanochat.checkpoint import Checkpoint, check_tokenizer, save_checkpoint
 from nanosft.nanochat.layout import find_checkpoint, find_model_origin
 from nanosft.nanochat.tensors import read_tensors
 from nanosft.settings.train import TrainSettings
@@ -121,6 +121,7 @@ def finish(
         "total_batch_size": hyper.total_batch_size,
         "user_config": settings.model_dump(mode="json"),
     }
+    check_tokenizer(base)  # it is copied from there
     written = save_checkpoint(
         settings.out, base.model, meta, tag=base.tag, step=progress.step, tokenizer_from=base.tokenizer_uri
     )

@@ -23,7 +23,7 @@ from nanosft.errors import ConfigError, TrainError
 from nanosft.manifest import Manifest
 from nanosft.memory import keep_freed_memory
 from nanosft.nanochat.attention import activate_flash_attention
-from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint, read_optimizer_states
+from nanosft.nanochat.checkpoint import Checkpoint, check_tokenizer, load_checkpoint, read_optimizer_states
 from nanosft.packing import PackedRows, pack_in_order
 from nanosft.settings.train import TrainSettings
 from nanosft.signals import collecting
@@ -146,6 +146,7 @@ def _load(settings: TrainSettings, store: Store, world: World, ask: AskModel | N
     cached = world.run_on_rank_zero(
         lambda: prepare_data(settings, store, base.tokenizer_uri, capacity=hyper.capacity, look=world.stop_if_told)
     )
+    world.run_on_rank_zero(lambda: check_tokenizer(base))  # the tokens are of the one that was there just now
     data = world.run_on_all_ranks(lambda: read_data(store, cached))
     token_bytes = None
     if data.val:
