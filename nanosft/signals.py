@@ -271,6 +271,28 @@ def _ignore(_signum: int, _frame: FrameType | None) -> None: ...
 
 
 @contextmanager
+def limiting_cpu(within_s: float) -> Iterator[None]:
+    """TimeoutError where what is inside takes more of this process's CPU time; outside the main thread no limit.
+
+    For foreign regular expressions, whose search looks at signals as it goes back and forth.
+    """
+
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    if not _is_main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, within_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, previous)
+
+
+@contextmanager
 def _handling(signums: tuple[signal.Signals, ...], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if not _is_main_thread():
         yield

@@ -22,6 +22,8 @@ import orjson
 
 from nanosft.data import DATA_SUFFIXES, DataObject, iter_lines
 from nanosft.errors import DataError
+from nanosft.foreign import quote
+from nanosft.signals import limiting_cpu
 from nanosft.store import open_store
 
 Match = Literal["letter", "exact", "number", "pattern", "gsm8k", "program"]
@@ -30,6 +32,8 @@ _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _HASHES: Final = re.compile(r"#### (-?[0-9.,]+)")
 _SPLIT: Final = re.compile(r"(?P<split>[a-z]+)-\d+-of-\d+")
+_MAX_PATTERN_CHARS: Final = 1000
+_PATTERN_S: Final = 2.0
 _ORDER_SEED: Final = 42
 """Of nanochat's order of problems, which the Hub's library draws with NumPy."""
 
@@ -121,9 +125,13 @@ def read_tasks(uri: str) -> list[Task]:
 
 
 def is_right(problem: Problem, answer: str) -> bool:
-    """Whether an answer in text is the wanted one; a program's worth is not seen in its text."""
+    """Whether an answer in text is the wanted one; a program's worth is not seen in its text.
+
+    Raises:
+        DataError: The pattern takes too long over the answer.
+    """
     if problem.match == "pattern":
-        return re.search(problem.answer, answer) is not None
+        return _is_found(problem, answer)
     if problem.match == "gsm8k":
         said = _HASHES.search(answer)
         return said is not None and said[1].replace(",", "") == problem.answer
@@ -134,6 +142,17 @@ def is_right(problem: Problem, answer: str) -> bool:
     return answer.strip() == problem.answer.strip()
 
 
+def _is_found(problem: Problem, answer: str) -> bool:
+    try:
+        with limiting_cpu(_PATTERN_S):
+            return re.search(problem.answer, answer) is not None
+    except TimeoutError as exc:
+        raise DataError(
+            f"question {quote(problem.question)}: its pattern {quote(problem.answer)} takes more than {_PATTERN_S:g} s "
+            f"over an answer of {len(answer):,} characters: write it without a repeat inside a repeat"
+        ) from exc
+
+
 def _plain(number: str) -> str:
     return number.replace(",", "").rstrip(".")
 
@@ -142,7 +161,16 @@ def _read(item: DataObject) -> Iterator[Problem]:
     for number, line in iter_lines(item):
         try:
             yield _parse(orjson.loads(line))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, IndexError, re.error) as exc:
+        except (
+            orjson.JSONDecodeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            OverflowError,
+            RecursionError,
+            re.error,
+        ) as exc:
             raise DataError(
                 f"{item.place(number)}: no problem of a task: {exc!r}; it needs question, answer, and choices or match"
             ) from exc
@@ -162,6 +190,8 @@ def _parse(value: dict[str, Any]) -> Problem:
     if match not in _OWN:
         raise ValueError(f"match {match!r} is none of {', '.join(_OWN)}")
     if match == "pattern":
+        if len(answer) > _MAX_PATTERN_CHARS:
+            raise ValueError(f"a pattern of {len(answer):,} characters; {_MAX_PATTERN_CHARS:,} are allowed")
         re.compile(answer)
     return Problem(question, marked[1] if marked and match == "number" else answer, match)
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanosft.errors import DataError
-from nanosft.evaluate.tasks import Problem, Task, is_right, list_task_files, read_tasks
+from nanosft.evaluate.tasks import Problem, Task, is_right, list_task_files, problems, read_tasks
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,9 @@ def test_answers_by_exact_match_number_or_pattern(match, wanted: str, answer: st
         b'{"question": "Q?", "choices": ["x"], "answer": "B"}',
         b'{"question": "Q?", "answer": "(", "match": "pattern"}',
         b'{"question": "Q?", "answer": "1", "match": "magic"}',
+        b'{"question": "Q?", "answer": "a{99999999999999999999}", "match": "pattern"}',
+        b'{"question": "Q?", "answer": "' + b"(" * 990 + b'", "match": "pattern"}',
+        b'{"question": "Q?", "answer": "' + b"a" * 1001 + b'", "match": "pattern"}',
     ],
 )
 def test_a_line_that_is_no_problem_is_told(tmp_path: Path, line: bytes) -> None:
@@ -88,6 +91,14 @@ def test_a_line_that_is_no_problem_is_told(tmp_path: Path, line: bytes) -> None:
         read_tasks(str(tmp_path))
     with pytest.raises(DataError, match="no tasks: expected"):
         read_tasks(str(tmp_path / "nowhere"))
+
+
+def test_a_pattern_that_goes_back_and_forth_for_ever_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task's pattern `(a+)+b` held the evaluation of one answer for longer than anybody waits."""
+    monkeypatch.setattr(problems, "_PATTERN_S", 0.05)
+    with pytest.raises(DataError, match=r"its pattern '\(a\+\)\+b' takes more than 0\.05 s over an answer of 60 char"):
+        is_right(Problem("Q?", "(a+)+b", "pattern"), "a" * 60)
+    assert is_right(Problem("Q?", "(a+)+b", "pattern"), "a" * 60 + "b")
 
 
 def test_files_of_one_split_are_one_task_and_were_written_over(tmp_path: Path) -> None:

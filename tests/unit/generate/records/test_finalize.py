@@ -2,11 +2,16 @@
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from nanosft.data import put_manifest, read_manifest
 from nanosft.errors import ConfigError
+from nanosft.generate.records import finalize, finalize_plan
 from nanosft.generate.records.plans import PlanRecord, register_plan
+from nanosft.manifest import Manifest
 from nanosft.store import Store, Written, open_store
 
 
@@ -55,3 +60,27 @@ def test_a_plan_that_is_put_over_ours_is_met_when_ours_is_read_back(
     monkeypatch.setattr(store, "write", write_and_be_replaced)
     with pytest.raises(ConfigError, match="seed=1, now seed=0"):
         register_plan(store, record())
+
+
+def test_the_manifest_of_a_larger_plan_begun_meanwhile_counts_its_facts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was put by who finished the smaller plan, and said nothing of the facts that answers state."""
+    store = open_store(str(tmp_path))
+    register_plan(store, record())
+    every_row_given_up = SimpleNamespace(
+        count=lambda rows: (0, len(rows)), objects={}, tally=SimpleNamespace(counts=dict, cost_usd=0.0)
+    )
+    monkeypatch.setattr(finalize, "read_state", lambda *_: every_row_given_up)
+
+    def put_and_begin(store: Store, manifest: Manifest) -> None:
+        put_manifest(store, manifest)
+        register_plan(store, record(20))
+
+    monkeypatch.setattr(finalize, "put_manifest", put_and_begin)
+    stated: Any = SimpleNamespace(count=lambda _: {"a fact": 0})
+    with pytest.raises(ConfigError):
+        finalize_plan(store, record(), name="x", threshold=None, stated=stated)
+    manifest = read_manifest(store)
+    assert manifest is not None
+    assert (manifest.counts["rows"]["planned"], manifest.counts["facts"]) == (20, {"a fact": 0})
