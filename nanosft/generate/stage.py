@@ -235,7 +235,9 @@ async def _run_shard(
         with Bar("generate", len(rows)) as bar:
             bar.update(sum(state.count(rows)), per_s=0.0, cost_usd=state.tally.cost_usd)
             buffer = PartBuffer(settings.shard_index, attempt)
-            runner = Runner(maker.make, work.store, buffer, limit, timing, bar, state)
+            runner = Runner(
+                maker.make, work.store, buffer, limit, timing, bar, state, on_signal=maker.checker.stop_waiting
+            )
             try:
                 async with open_batches(
                     settings, work.template, work.offers, batches, state.taken, maker, budget

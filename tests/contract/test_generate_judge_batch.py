@@ -213,7 +213,7 @@ def test_a_judges_batch_that_is_gone_releases_its_answers_and_counts_as_unknown(
     assert sizes_of(stub) == ([10], [10, 10])
     assert cost_pico(out) == stub.billed_pico - stub.gone_pico
     assert counts["judge"]["unknown_usd"] * PICO == pytest.approx(stub.gone_pico, rel=0.01)
-    assert {line["reason"] for line in lines_of(out, "rejects/")} == {"judge/held", "judge/batch_gone"}
+    assert {line["reason"] for line in lines_of(out, "rejects/")} == {"held", "judge/batch_gone"}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a dead process closes no files

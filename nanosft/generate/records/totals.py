@@ -66,8 +66,9 @@ def reject_record(
 
 
 def held_record(answer: Answer, *, row: int, cell: str, prompt_variant: int, attempt: int) -> dict[str, Any]:
-    """What is kept of an accepted answer that waits for its score: whoever has it scored pays for no other.
+    """What is kept of an answer that the gates accept and that waits: whoever goes on with it pays for no other.
 
+    It waits for its score; or, where its process had to end, to be compared with what earlier ones have accepted.
     Its cost stands here, so that the row or the reject that it becomes costs nothing more.
     """
     record = reject_record(
@@ -76,8 +77,8 @@ def held_record(answer: Answer, *, row: int, cell: str, prompt_variant: int, att
         cell=cell,
         prompt_variant=prompt_variant,
         attempt=None,
-        reasons=("judge/held",),
-        detail="accepted, and to be scored",
+        reasons=("held",),
+        detail="accepted by the gates, and to be compared with other rows or scored",
     )
     return {**record, KIND_KEY: HELD, HELD_ATTEMPT_KEY: attempt}
 

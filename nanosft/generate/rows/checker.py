@@ -35,6 +35,10 @@ class Rejection:
     judge: Mapping[str, Any] | None = None
 
 
+class NotComparedError(Exception):
+    """The process ends before it could compare an answer, which the gates accept, with what earlier ones accepted."""
+
+
 Verdict = Conversation | Rejection
 _Waiting = tuple[PlanRow, Answer, bool, asyncio.Future[Verdict]]
 
@@ -62,6 +66,7 @@ class AnswerChecker:
         self._num_examples = num_examples
         self._filled = filled
         self._waits_for_index = False
+        self._is_ending = False
         self._waiting: deque[_Waiting] = deque()
 
     async def check(self, row: PlanRow, answer: Answer, *, is_known: bool = False) -> Verdict:
@@ -71,6 +76,9 @@ class AnswerChecker:
             row: Its row.
             answer: The answer.
             is_known: It was accepted before, and not forgotten since: it is not compared with itself.
+
+        Raises:
+            NotComparedError: `stop_waiting` was called before the index was filled.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Verdict] = loop.create_future()
@@ -81,6 +89,12 @@ class AnswerChecker:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             return await future  # the process ends, but the answer is paid for: a moment, and it is kept
+
+    def stop_waiting(self) -> None:
+        """Have no answer wait for the index any longer: the process is to end soon."""
+        self._is_ending = True
+        if self._waits_for_index:
+            self._go_on()
 
     def read(self, row: PlanRow, answer: Answer) -> Conversation:
         """The conversation of an answer that `check` has accepted, by this process or an earlier one."""
@@ -94,7 +108,8 @@ class AnswerChecker:
     def _check_some(self) -> None:
         if self._waits_for_index:
             return
-        if self._filled is not None and not self._filled.done():
+        is_filled = self._filled is None or self._filled.done()
+        if self._filled is not None and not is_filled and not self._is_ending:
             self._waits_for_index = True
             loop = asyncio.get_running_loop()
             self._filled.add_done_callback(lambda _: loop.call_soon_threadsafe(self._go_on))
@@ -104,15 +119,15 @@ class AnswerChecker:
             asyncio.get_running_loop().call_soon(self._check_some)
         try:
             verdicts = [check_answer(row, answer, self._context) for row, answer, _, _ in batch]
-            self._compare(verdicts, [is_known for _, _, is_known, _ in batch])
+            if is_filled:
+                self._compare(verdicts, [is_known for _, _, is_known, _ in batch])
         except BaseException as exc:  # noqa: BLE001 - a defect of a gate or of a read: it ends the run that awaits
             for *_, future in batch:
                 if not future.done():
                     future.set_exception(exc)
             return
-        for (*_, future), verdict in zip(batch, verdicts, strict=True):
-            if not future.done():
-                future.set_result(verdict)
+        for (_, _, is_known, future), verdict in zip(batch, verdicts, strict=True):
+            _tell(future, verdict, is_final=is_filled or is_known or isinstance(verdict, Rejection))
 
     def _go_on(self) -> None:
         self._waits_for_index = False
@@ -135,6 +150,13 @@ class AnswerChecker:
                 verdicts[place] = Rejection(("near_duplicate/example",), _NEAR_EXAMPLE)
             elif found is not None:
                 verdicts[place] = Rejection(("near_duplicate/shard",), _NEAR_DUPLICATE)
+
+
+def _tell(future: asyncio.Future[Verdict], verdict: Verdict, *, is_final: bool) -> None:
+    if not future.done() and is_final:
+        future.set_result(verdict)
+    elif not future.done():
+        future.set_exception(NotComparedError)
 
 
 def make_index(threshold: float, examples: Sequence[Conversation]) -> NearDuplicateIndex:

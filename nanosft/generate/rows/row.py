@@ -18,7 +18,7 @@ from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow
 from nanosft.generate.provider import Answer
 from nanosft.generate.records import PlanState, RowState, judge_meta
-from nanosft.generate.rows.checker import AnswerChecker, Rejection, Verdict
+from nanosft.generate.rows.checker import AnswerChecker, NotComparedError, Rejection, Verdict
 from nanosft.generate.rows.judge import Judge
 from nanosft.generate.rows.lines import (
     failure_line,
@@ -169,7 +169,7 @@ class RowMaker:
 
         An answer that is held already is put through the gates anew, and not put down again.
         """
-        verdict = await self._check(row, job.state, answer, batch)
+        verdict = await self._check(row, job.state, answer, on_reject, batch)
         if isinstance(verdict, Rejection) or not self.is_due(row.row):
             return self._end(job, row, answer, verdict, on_reject, batch)
         self._put_down(row, job.state, answer, on_reject, batch)
@@ -182,7 +182,7 @@ class RowMaker:
         """What becomes of a held answer by what the judge's batch brought of it; AwaitsScore: it cannot be read."""
         assert job.state.held is not None, "what is scored in a batch was held before"
         answer = held_answer(job.state.held)
-        verdict = await self._check(row, job.state, answer, batch)
+        verdict = await self._check(row, job.state, answer, on_reject, batch)
         if isinstance(verdict, Rejection):  # nearly repeats what was accepted meanwhile: the score is of no use
             on_reject(useless_line(row, judged, verdict, batch=batch))
             return self._end(job, row, answer, verdict, on_reject, batch)
@@ -207,9 +207,15 @@ class RowMaker:
         """Whether the row, once it is accepted, is to be scored."""
         return self.judge is not None and self.judge.is_due(row)
 
-    async def _check(self, row: PlanRow, state: RowState, answer: Answer, batch: str | None) -> Verdict:
-        """The gates' verdict, with the meta of an accepted conversation."""
-        verdict = await self.checker.check(row, answer, is_known=row.row in self._known)
+    async def _check(
+        self, row: PlanRow, state: RowState, answer: Answer, on_reject: OnReject, batch: str | None
+    ) -> Verdict:
+        """The gates' verdict, with the meta of an accepted conversation; one that cannot be compared now is held."""
+        try:
+            verdict = await self.checker.check(row, answer, is_known=row.row in self._known)
+        except NotComparedError as exc:
+            self._put_down(row, state, answer, on_reject, batch)
+            raise ShuttingDown from exc
         self._known.discard(row.row)
         if isinstance(verdict, Rejection):
             return verdict
@@ -222,7 +228,7 @@ class RowMaker:
 
         An answer that was accepted and not scored, because the judge does not answer or the process ends, is held.
         """
-        verdict = await self._check(row, state, answer, batch)
+        verdict = await self._check(row, state, answer, on_reject, batch)
         if isinstance(verdict, Rejection) or self.judge is None or not self.is_due(row.row):
             return verdict
 

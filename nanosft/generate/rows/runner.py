@@ -63,6 +63,7 @@ class Runner:
         bar: Shows the progress.
         state: What the parts say, counts and costs among it; kept up to date.
         num_made: Rows accepted by this run.
+        on_signal: Called when a signal ends the run: what need not be waited for is given up.
     """
 
     make_row: MakeRow
@@ -73,6 +74,7 @@ class Runner:
     bar: Bar
     state: PlanState
     num_made: int = 0
+    on_signal: Callable[[], None] = lambda: None
     _ended_by: BaseException | None = None
     _is_stopping: bool = False
     _num_unanswered_in_a_row: int = 0
@@ -135,6 +137,7 @@ class Runner:
             for task in self._tasks:
                 task.cancel()
         self.stop(Interrupted(signum))
+        self.on_signal()
 
     async def _make_all(self, jobs: Iterable[Job], first: MakeSome | None) -> None:
         await self.make_each(await first(jobs, self) if first is not None else jobs)

@@ -39,7 +39,7 @@ def test_an_answer_that_was_held_counts_once_as_its_models():
     """`answered_by` had each twice, where a judge scored in batches."""
     tally = Tally()
     for model in ("a", "b"):
-        tally.add_reject(reject(model, "judge/held", 0.25, kind=HELD))
+        tally.add_reject(reject(model, "held", 0.25, kind=HELD))
     tally.add_row(row("a", 0.0))
     tally.add_reject(reject("b", "judge/low_score", 0.0))
     models = tally.counts()["models"]

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,13 +12,15 @@ import orjson
 import pytest
 
 from nanosft.conversation import Conversation
-from nanosft.dedup import NearDuplicateIndex
+from nanosft.dedup import NearDuplicateIndex, normalize_text
 from nanosft.errors import ProviderError
 from nanosft.generate.planning import PlanRow, make_plan, plan_row, read_dimensions
 from nanosft.generate.provider import AdaptiveLimit, Answer, Usage
 from nanosft.generate.records import RowState, Tally
 from nanosft.generate.rows import AnswerChecker, AskAgain, AwaitsScore, Job, Judge, RetryPolicy, RowMaker
+from nanosft.generate.rows.checker import Rejection
 from nanosft.generate.rows.lines import held_line
+from nanosft.generate.rows.row import ShuttingDown
 from nanosft.knowledge import read_knowledge
 from nanosft.quality.gates import Context, Gates
 from nanosft.quality.scores import list_criteria, parse_score
@@ -203,7 +207,7 @@ def test_rows_that_are_not_drawn_are_not_scored():
     assert "judge" not in conversation.meta
 
 
-def open_maker(judge: Judge, index: NearDuplicateIndex | None = None) -> RowMaker:
+def open_maker(judge: Judge | None, index: NearDuplicateIndex | None = None) -> RowMaker:
     plan = make_plan(read_dimensions(), read_knowledge(KNOWLEDGE), seed=0)
     checker = AnswerChecker(Context(Gates()), index)
     return RowMaker(partial(plan_row, plan), Author(clean), RetryPolicy(2, 2), checker, judge, 60, "generate")
@@ -280,3 +284,32 @@ def test_an_answer_that_is_held_and_then_refused_by_the_judge_cost_what_is_told_
         cost = cost_of(None, lines).counts()["cost"]
         assert (cost["accepted_usd"], cost["rejects_usd"]) == (0.0, {"judge/low_score": 0.5})
         assert cost["total_usd"] == 0.5 + 0.25
+
+
+def test_an_answer_does_not_wait_for_the_index_where_the_process_ends_and_the_next_one_compares_it():
+    """SIGTERM right after a restart waited until what earlier runs had accepted was read and signed."""
+    rejects, state, filled = list[dict[str, Any]](), RowState(), Future[None]()
+    maker = replace(open_maker(None), checker=AnswerChecker(Context(Gates()), NearDuplicateIndex(), filled=filled))
+
+    async def stop_while_it_waits() -> None:
+        task = asyncio.create_task(maker.make(Job(0, state, 1), open_slot, rejects.append))
+        assert (await asyncio.wait({task}, timeout=0.05))[1] == {task}
+        maker.checker.stop_waiting()
+        with pytest.raises(ShuttingDown):
+            await task
+
+    asyncio.run(asyncio.wait_for(stop_while_it_waits(), 60))
+    assert [(line["kind"], line["cost_usd"]) for line in rejects] == [("held", 0.5)]
+    author, index = Author(clean), NearDuplicateIndex()
+    conversation, rejects = make_row(author, state=state, index=index)
+    assert conversation is not None
+    assert (author.asked, rejects, conversation.meta["cost_usd"]) == ([], [], 0.0)
+    assert index.query(normalize_text(conversation)) is not None
+
+
+def test_what_the_gates_refuse_is_refused_although_the_index_is_not_filled():
+    filled = Future[None]()
+    maker = replace(open_maker(None), checker=AnswerChecker(Context(Gates()), NearDuplicateIndex(), filled=filled))
+    maker.checker.stop_waiting()
+    verdict = asyncio.run(maker.checker.check(maker.plan_row(0, 0), says("prose")))
+    assert isinstance(verdict, Rejection)
