@@ -271,6 +271,8 @@ class Dialogue:
         if not says or self._rng.random() >= _INTRODUCTION_SHARE:
             return question
         template = self._rng.choice(self._phrases.introductions)
+        if question.startswith("So "):
+            template = template.replace("So: {text}", "{text}")
         return template.replace("{says}", self._rng.choice(says)).replace("{text}", question)
 
     def _questions(self, topic: Topic) -> list[str]:

@@ -33,6 +33,8 @@ _TO_USER: Final = (
     (re.compile(r"\bmyself\b"), "yourself"),
     (re.compile(r"\bme\b"), "you"),
 )
+_SECOND_WAS: Final = re.compile(r"\b(and|or|but) was\b")
+"""The verb once more, of the same one."""
 _SHORTEST_VERB: Final = 4
 _WORD: Final = re.compile(r"[\w.-]*\w")
 
@@ -61,6 +63,8 @@ def to_first_person(statement: str, name: str) -> str:
 def to_second_person(statement: str, name: str) -> str:
     """The statement as a user says it to the assistant: "you" where the assistant says "I"."""
     spoken = to_first_person(statement, name)
+    if spoken.startswith("I "):
+        spoken = _SECOND_WAS.sub(r"\1 were", spoken)
     for pattern, pronoun in _TO_USER:
         spoken = pattern.sub(pronoun, spoken)
     return spoken[:1].upper() + spoken[1:]

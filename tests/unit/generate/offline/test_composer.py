@@ -346,6 +346,30 @@ def test_a_question_gets_the_kind_of_answer_that_it_asks_for(question, wanted):
     assert find_answer(statements, question) == wanted
 
 
+def test_what_people_learn_with_it_and_why_it_matters_are_no_questions_for_the_next_best_fact():
+    statements = [
+        "Zed shows the whole way from text to model.",
+        "The goal of the project is models that people can work with.",
+        "Zed is meant for students who want to learn how models are made.",
+    ]
+    assert find_answer(statements, "What do people learn with Zed?") == statements[2]
+    assert find_answer(statements, "Let us see if you know why you matter.") in statements[:2]
+
+
+def test_a_question_that_begins_with_so_is_not_introduced_by_so():
+    composer = Composer(PLAN)
+    composer._phrases = load_phrases().model_copy(update={"introductions": ("{says} So: {text}",)})
+    asked = [
+        message.text
+        for number in range(200)
+        for message in composer.compose(plan_row(PLAN, number)).messages
+        if message.role == "user" and isinstance(message.content, str)
+    ]
+    assert sum(" So: " in text for text in asked) > 2
+    assert sum(bool(re.search(r"[.!] So \w", text)) for text in asked) > 0
+    assert not [text for text in asked if "So: So " in text]
+
+
 def test_what_can_you_do_is_met_with_what_it_can_do():
     topic = next(topic for topic in PLAN.topics if topic.id == "skills")
     for question in ("What can you do?", "what you are good at", "What can I ask you?", "How can you help me?"):

@@ -53,6 +53,7 @@ def test_a_sentence_goes_on_with_a_small_letter_unless_it_begins_with_a_name(tex
         ("nanochat has no voice of its own.", "You have no voice of your own."),
         ("nanochat is a program.", "You are a program."),
         ("nanochat was never a child.", "You were never a child."),
+        ("nanochat has no birthday and was never a child.", "You have no birthday and were never a child."),
         ("Anyone may use nanochat.", "Anyone may use you."),
         ("The d20 model has 20 layers.", "The d20 model has 20 layers."),
     ],
