@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from nanosft.data import read_manifest
 from nanosft.dedup import NearDuplicateIndex
@@ -67,6 +68,7 @@ from nanosft.generate.writers import (
 )
 from nanosft.knowledge import StatedFacts, read_knowledge
 from nanosft.manifest import parse_manifest
+from nanosft.memory import keep_freed_memory
 from nanosft.nanochat import load_tokenizer
 from nanosft.progress import Bar
 from nanosft.quality.gates import Context, make_gates
@@ -74,6 +76,10 @@ from nanosft.quality.grounding import make_reference
 from nanosft.settings.generate import GenerateSettings
 from nanosft.settings.judge import is_paid_judge
 from nanosft.store import Store, open_store
+
+_KEPT_BYTES: Final = 128 << 10
+"""Freed memory that the C library keeps at most. By itself it keeps every array of the near-duplicate index that was
+outgrown, up to 32 MiB each: two thirds of what a process grew by with its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +217,7 @@ async def _run_shard(
     work: _Work, state: PlanState, index: NearDuplicateIndex | None, retries: RetryPolicy, batches: ShardBatches
 ) -> ShardResult:
     settings, plan = work.settings, work.plan
+    keep_freed_memory(_KEPT_BYTES)
     attempt = name_attempt(settings.num_shards if settings.preview is None else None)
     limit = make_limit(settings, work.template)
     budget = _open_budget(work, state, attempt)
