@@ -97,6 +97,7 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
     )
     num_workers = settings.workers or choose_workers(recipe, num_bytes)
     tuning = tuning or Tuning.within(settings.memory_limit * _MIB, num_workers)
+    tokenizer_pickle = _read_tokenizer(recipe.tokenizer) if recipe.tokenizer is not None else None
     with open_workspace(settings.work_dir, out.uri if out else None) as directory:
         reader = SourceReader(
             recipe, inputs, directory, on_bad_row=settings.on_bad_row, max_bad_share=settings.max_bad_share
@@ -105,7 +106,7 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
             reader.read_held_out(found)
         is_small = num_bytes <= settings.memory_limit * _MIB // 2
         with (
-            Workers(num_workers, start_reader, recipe, directory, tuning) as workers,
+            Workers(num_workers, start_reader, recipe, directory, tuning, tokenizer_pickle) as workers,
             closing(Database(directory, tuning, in_memory=is_small)) as db,
         ):
             report, selection = select_rows(recipe, reader, db, workers, directory, tuning)
@@ -128,6 +129,13 @@ def make_mixture(settings: MixSettings, tuning: Tuning | None = None) -> Report 
                 stale = {f"refused/{source.name}.jsonl" for source in recipe.sources} - refused
                 prefix.commit(manifest, is_own=lambda key: _PART_KEY.fullmatch(key) is not None or key in stale)
     return report
+
+
+def _read_tokenizer(uri: str) -> bytes:
+    """The tokenizer's bytes, read once: one that is replaced meanwhile is not met by some of the workers."""
+    from nanosft.nanochat.tokenizer import read_tokenizer  # noqa: PLC0415 - 0.1 s that only counting tokens needs
+
+    return read_tokenizer(uri)[0]
 
 
 def select_rows(

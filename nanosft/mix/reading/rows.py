@@ -81,13 +81,14 @@ class RowReader:
         recipe: The recipe.
         spill: For the rows, and for the keys of near duplicates.
         held_out: The held-out sets' n-grams, or None without decontamination.
+        tokenizer_pickle: The recipe's tokenizer, the same for all workers; None where it names none.
     """
 
-    def __init__(self, recipe: Recipe, spill: Spill, held_out: HeldOut | None) -> None:
+    def __init__(self, recipe: Recipe, spill: Spill, held_out: HeldOut | None, tokenizer_pickle: bytes | None) -> None:
         self._recipe = recipe
         self._spill = spill
         self._held_out = held_out
-        self._tokenizer = _load_tokenizer(recipe.tokenizer) if recipe.tokenizer is not None else None
+        self._tokenizer = _parse_tokenizer(recipe.tokenizer, tokenizer_pickle)
         self._refusals = [self._make_refusal(source.filter.over(recipe.filter)) for source in recipe.sources]
 
     def read(self, number: int, batch: Batch) -> RowBatch:
@@ -182,11 +183,12 @@ class RowReader:
 _readers: dict[str, RowReader] = {}
 
 
-def start_reader(process: int, recipe: Recipe, directory: Path, tuning: Tuning) -> None:
+def start_reader(process: int, recipe: Recipe, directory: Path, tuning: Tuning, tokenizer_pickle: bytes | None) -> None:
     """Make this process's reader: the set-up of a worker."""
     wanted = recipe.decontaminate
     held_out = load_held_out(directory, wanted.ngram, wanted.max_overlap) if wanted is not None else None
-    _readers["reader"] = RowReader(recipe, Spill(directory, process, tuning.spilled_keys), held_out)
+    spill = Spill(directory, process, tuning.spilled_keys)
+    _readers["reader"] = RowReader(recipe, spill, held_out, tokenizer_pickle)
 
 
 def read_batch(number: int, batch: Batch) -> RowBatch:
@@ -235,10 +237,12 @@ def _make_gate(names: Collection[Gate], tokenizer: "Tokenizer | None") -> Callab
     return lambda conversation: next(iter(check(conversation, context).reasons), None)
 
 
-def _load_tokenizer(uri: str) -> "Tokenizer":
-    from nanosft.nanochat.tokenizer import load_tokenizer  # noqa: PLC0415 - 0.1 s that only counting tokens needs
+def _parse_tokenizer(uri: str | None, pickle: bytes | None) -> "Tokenizer | None":
+    if uri is None or pickle is None:
+        return None
+    from nanosft.nanochat.tokenizer import parse_tokenizer  # noqa: PLC0415 - 0.1 s that only counting tokens needs
 
-    return load_tokenizer(uri)
+    return parse_tokenizer(pickle, where=uri)
 
 
 def _hash_64(data: bytes) -> bytes:

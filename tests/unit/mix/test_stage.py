@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import random
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -566,6 +567,25 @@ def test_without_across_duplicates_of_a_source_are_found_behind_one_of_another(m
     report = mix(f"{recipe}\n[deduplicate]\nacross = false", None, dry_run=True)
     assert report is not None
     assert [source.funnel.num_near for source in report.sources] == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_tokenizer_that_is_replaced_meanwhile_is_met_by_no_worker(
+    mix: Mix, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+):
+    """Each worker read it for itself: some could count a row's tokens by another one than the others."""
+    write(tmp_path / "a.jsonl", map(talk, range(20)))
+    shutil.copytree(shared / "nanochat_base" / "tokenizer", tmp_path / "base" / "tokenizer")
+    read = stage._read_tokenizer
+
+    def read_and_remove(uri: str) -> bytes:
+        found = read(uri)
+        shutil.rmtree(tmp_path / "base")
+        return found
+
+    monkeypatch.setattr(stage, "_read_tokenizer", read_and_remove)
+    report = mix(f'tokenizer = "{tmp_path}/base"\n{BAD}', None, dry_run=True, workers=workers)
+    assert report is not None
 
 
 def test_a_wrong_tokenizer_is_named_though_workers_load_it(mix: Mix, tmp_path: Path):
