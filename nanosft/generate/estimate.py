@@ -147,7 +147,8 @@ def check_models(settings: GenerateSettings, template: PromptTemplate, plan: Pla
 def price_modes(settings: GenerateSettings, template: PromptTemplate, plan: Plan, offers: Offers) -> ModePrices:
     """What the plan costs one by one with the prompt cache, and in batches, its scores among it.
 
-    A judge without a batch price is taken to be asked one by one in both; one without any price changes nothing.
+    A judge without a batch price is taken to cost in batches what it costs one by one; one that has no price one by one
+    is left out of both.
     """
     estimate = estimate_plan(settings, count_plan_tokens(settings, template, plan), offers)
     scores_usd, batch_scores_usd = estimate_scores_usd(settings, plan, offers)

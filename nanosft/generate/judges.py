@@ -84,14 +84,16 @@ def estimate_judge_tokens(settings: GenerateSettings, plan: Plan) -> tuple[int, 
 
 
 def estimate_judge_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -> float:
-    """What one score is taken to cost before any is paid for; 0 where no price is known."""
+    """What one score costs, asked for alone and without any cache, by estimate; 0 where no price is known."""
     fixed, varying, answer = estimate_judge_tokens(settings, plan)
     prices = _judge_prices(settings, offers).values()
     return float(sum(item.cost_usd(prompt=fixed + varying, completion=answer) for item in prices))
 
 
 def estimate_scores_usd(settings: GenerateSettings, plan: Plan, offers: Offers) -> tuple[float | None, float | None]:
-    """Dollars of scoring the plan one by one, and in batches; None where that has no price.
+    """Dollars of scoring the plan one by one, by the prices given or listed, and in batches, by those listed alone.
+
+    Either is None where it has no price.
 
     The fixed part of the prompt is taken to come from the prompt cache as far as that has a price, in all requests but
     the first `concurrency` ones.
@@ -116,7 +118,9 @@ def tell_judge(settings: GenerateSettings, plan: Plan, offers: Offers) -> str:
     num = _num_scores(settings)
     cost_usd = num * estimate_judge_usd(settings, plan, offers)
     _, batch_usd = estimate_scores_usd(settings, plan, offers)
-    in_batches = "" if batch_usd is None or settings.provider != "openrouter" else f", ${batch_usd:,.2f} in batches"
+    in_batches = (
+        "" if batch_usd is None or settings.provider != "openrouter" else f", ${batch_usd:,.2f} with it in batches"
+    )
     listed = f" of {offers.date}" if offers.date and settings.judge_prompt_price_usd is None else ""
     told = "; ".join(f"{item.per_million()}{listed}" for item in _judge_prices(settings, offers).values())
     cost = f"about ${cost_usd:,.2f} without prompt caching{in_batches} ({told})" if told else "no price of it is known"

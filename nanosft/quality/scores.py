@@ -24,7 +24,7 @@ HIGHEST: Final = 5
 MAX_TOKENS: Final = 512
 """Of the judge's answer."""
 NUM_TRIES: Final = 3
-"""Answers that a judge is asked for until one can be read."""
+"""Most answers about one conversation that a judge is asked for until one can be read."""
 JUDGE_TEMPERATURES: Final = (0.0, 0.7)
 """Of the first try and of the others: a model that was asked the same at 0 would say the same."""
 LOCAL_REASON_CHARS: Final = 160

@@ -76,7 +76,7 @@ class Batcher:
         Raises:
             BatchesPendingError: Batches are with the provider, and nobody waits for them.
             CreditError: No credit, or the budget allows no more.
-            ConfigError: The provider takes no batch.
+            ConfigError: The provider takes no batch of rows, or a batch that it does not find was sent elsewhere.
             ProviderError: It fails, or batch after batch does.
         """
         fresh = self._adopt(jobs)

@@ -17,6 +17,7 @@ from nanosft.generate.provider import (
     LostError,
     NotSentError,
     Send,
+    draw_wait_s,
     error_message,
     match_secret,
     message_of,
@@ -27,7 +28,6 @@ from nanosft.generate.provider import (
 GONE_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 _WAIT_BASE_S: Final = 0.5
-_WAIT_MAX_S: Final = 60.0
 
 
 class PassingError(Exception):
@@ -91,15 +91,15 @@ class BatchHttp:
         return reply
 
     async def wait(self, num_tries: int, exc: PassingError) -> None:
-        """Wait before another try: full jitter up to a minute, and never less than the provider asks for.
+        """Wait before another try, as `draw_wait_s` has it.
 
         Raises:
             ProviderError: It was tried often enough.
         """
         if num_tries >= self.max_retries:
             raise ProviderError(f"{self.endpoint}: {exc}: run the same command again later") from exc
-        jitter_s = self.random_uniform(0.0, min(_WAIT_MAX_S, _WAIT_BASE_S * 2.0**num_tries))
-        await asyncio.sleep(max(jitter_s, exc.retry_after_s))
+        draw = self.random_uniform
+        await asyncio.sleep(draw_wait_s(num_tries, exc.retry_after_s, base_s=_WAIT_BASE_S, random_uniform=draw))
 
     def refusal(self, path: str, reply: HttpReply) -> str:
         """What a request that is refused for good is told with."""

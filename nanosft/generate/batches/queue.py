@@ -94,7 +94,7 @@ class Queues:
 
     @property
     def all(self) -> list[Queue]:
-        """Scores first: what was written is of no use without them."""
+        """Of those that are ready the first is sent: scores, as what was written is of no use without them."""
         return [self.to_write] if self.to_score is None else [self.to_score, self.to_write]
 
     @property

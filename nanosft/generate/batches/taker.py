@@ -46,7 +46,7 @@ class Taker:
         """Take a batch that is ready; its lines are in parts when it returns.
 
         Raises:
-            ConfigError: The provider takes no batch.
+            ConfigError: The provider takes no batch of rows.
             ProviderError: Batch after batch brings nothing, or its results cannot be read.
         """
         record, results = opened.record, await self._read_results(opened)
@@ -112,7 +112,7 @@ class Taker:
             opened.held_usd = 0.0
 
     def _check_failures(self, record: BatchRecord, results: list[RowResult]) -> None:
-        """End the run where batches bring nothing, lest they be sent for ever."""
+        """End the run where batches bring nothing, lest they be sent for ever; of a judge's refused ones it is told."""
         queue = self.queues.of(record.kind)
         if not results or any(item.body for item in results):
             queue.num_failed_in_a_row = 0

@@ -32,6 +32,7 @@ from nanosft.generate.provider.transport import (
     LostError,
     NotSentError,
     Post,
+    draw_wait_s,
     find_generation_id,
     match_secret,
     parse_retry_after,
@@ -42,7 +43,6 @@ _RETRIED_STATUSES: Final = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUSES: Final = frozenset({408, 429})
 _RETRIED_KINDS: Final = frozenset({"body_empty", "body_unreadable", "finish_error"})
 _WAIT_BASE_S: Final = 0.25
-_WAIT_MAX_S: Final = 60.0
 
 # stamina tells every retry to its logger; without a handler that would go to standard error.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
@@ -160,8 +160,8 @@ class ChatClient:
         def wait_s(exc: Exception) -> bool | float:
             if not isinstance(exc, _RetryableError) or exc.retry_after_s > self._options.max_wait_s:
                 return False
-            jitter_s = self._random_uniform(0.0, min(_WAIT_MAX_S, _WAIT_BASE_S * 2.0 ** (num_tries - 1)))
-            return max(jitter_s, exc.retry_after_s)
+            draw = self._random_uniform
+            return draw_wait_s(num_tries - 1, exc.retry_after_s, base_s=_WAIT_BASE_S, random_uniform=draw)
 
         async for attempt in stamina.retry_context(
             on=wait_s, attempts=self._options.max_retries + 1, timeout=None, wait_jitter=0

@@ -13,7 +13,22 @@ from nanosft.errors import ConfigError
 
 CREDIT_STATUSES: Final = frozenset({401, 402, 403})
 """No credit, or the key is refused: no other request of this key would fare better."""
+_WAIT_MAX_S: Final = 60.0
 _GENERATION_ID: Final = re.compile(rb'"id"\s*:\s*"(gen-[\w-]{1,100})"')
+
+
+def draw_wait_s(
+    num_tries: int, retry_after_s: float, *, base_s: float, random_uniform: Callable[[float, float], float]
+) -> float:
+    """Seconds before another try: full jitter up to a minute, and never less than the provider asks for.
+
+    Args:
+        num_tries: Tries before the one that has failed: each doubles the most that is drawn.
+        retry_after_s: What the provider asks for.
+        base_s: The most that is drawn after the first.
+        random_uniform: Draws.
+    """
+    return max(random_uniform(0.0, min(_WAIT_MAX_S, base_s * 2.0**num_tries)), retry_after_s)
 
 
 @dataclass(frozen=True, slots=True)

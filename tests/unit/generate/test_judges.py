@@ -69,7 +69,7 @@ def test_scores_in_batches_are_told_and_compared_by_the_judges_own_batch_price()
     alone_usd, batch_usd = estimate_scores_usd(asked, PLAN, found)
     assert batch_usd
     assert batch_usd == pytest.approx((alone_usd or 0) / 2)
-    assert f", ${batch_usd:,.2f} in batches (0.30" in tell_judge(asked, PLAN, found)
+    assert f", ${batch_usd:,.2f} with it in batches (0.30" in tell_judge(asked, PLAN, found)
     assert "in batches" not in tell_judge(settings(), PLAN, found)  # nobody is asked in batches there
     template = make_template(PLAN)
     prices = price_modes(asked, template, PLAN, found)
