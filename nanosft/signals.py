@@ -257,7 +257,7 @@ def calling(loop: "asyncio.AbstractEventLoop", handle: Callable[[int], None]) ->
     before = signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
     loop.add_reader(told, call)
     try:
-        with _handling(_SIGNALS, _ignore):  # the pipe tells of them
+        with _handling(_SIGNALS, lambda _signum, _frame: None):  # the pipe tells of them
             yield
     finally:
         signal.set_wakeup_fd(before)
@@ -265,9 +265,6 @@ def calling(loop: "asyncio.AbstractEventLoop", handle: Callable[[int], None]) ->
         call()
         os.close(telling)
         os.close(told)
-
-
-def _ignore(_signum: int, _frame: FrameType | None) -> None: ...
 
 
 @contextmanager
@@ -283,13 +280,12 @@ def limiting_cpu(within_s: float) -> Iterator[None]:
     if not _is_main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, within_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
+    with _handling((signal.SIGVTALRM,), stop):
+        signal.setitimer(signal.ITIMER_VIRTUAL, within_s)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 @contextmanager

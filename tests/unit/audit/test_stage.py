@@ -2,17 +2,21 @@ import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 
 from nanosft.audit import stage as audit_module
+from nanosft.audit.judge import Judgements
 from nanosft.audit.stage import check_refused_share, run_audit
 from nanosft.conversation import Conversation, Message, to_line
 from nanosft.data import list_data_objects, read_conversations, read_manifest
 from nanosft.errors import ConfigError, DataError, Interrupted
 from nanosft.settings.audit import AuditSettings
-from nanosft.store import open_store
+from nanosft.signals import raising
+from nanosft.store import Written, open_store
+from nanosft.store.local import LocalStore
 
 KNOWLEDGE = """# nanochat
 - Name: nanochat
@@ -168,6 +172,27 @@ def test_sigterm_leaves_nothing_that_reads_as_whole(source, monkeypatch):
     for part in ("clean", "refused"):
         with pytest.raises(DataError, match="unfinished"):
             list_data_objects(str(source.parent / "out" / part))
+
+
+def test_sigterm_while_judgements_are_put_waits_until_they_are(source, monkeypatch):
+    """The put was broken off, and what the judge had been paid for was in no part."""
+    store = open_store(str(source.parent / "out"))
+    judgements = Judgements(settings(source, out=store.uri, judge_model="m"), SimpleNamespace(count_earlier=list), None)
+    judgements._lines.append(b"{}\n")
+    write = LocalStore.write
+
+    def be_told_and_write(self, key: str, data: bytes) -> Written:
+        signal.raise_signal(signal.SIGTERM)
+        return write(self, key, data)
+
+    def put() -> None:
+        with raising(""):
+            judgements._put()
+
+    monkeypatch.setattr(LocalStore, "write", be_told_and_write)
+    with pytest.raises(Interrupted):
+        put()
+    assert [store.read(info.key) for info in store.list("judgements/")] == [b"{}\n"]
 
 
 def test_a_report_that_is_no_audits_is_not_replaced(source):
