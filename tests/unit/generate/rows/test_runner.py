@@ -42,6 +42,7 @@ def run_rows(
     *,
     num_slots: int = 8,
     stop_grace_s: float = 5.0,
+    on_signal: Callable[[], None] = lambda: None,
 ) -> tuple[ShardResult | Exception, Runner]:
     """Run `NUM` rows, flushed one by one; what the run returned or raised."""
 
@@ -50,6 +51,7 @@ def run_rows(
         with Bar("generate", NUM, quiet=True) as bar:
             timing = Timing(1, 60.0, stop_grace_s)
             runner = Runner(make_row, store, PartBuffer(0, "a"), AdaptiveLimit(num_slots), timing, bar, state)
+            runner.on_signal = on_signal
             try:
                 return await runner.run(Job(row, RowState(), 0) for row in range(NUM)), runner
             except (StoreError, ProviderError, Interrupted) as exc:
@@ -101,6 +103,22 @@ def test_a_signal_does_not_hide_that_the_store_lost_rows(tmp_path, monkeypatch):
     (rescued,) = tmp_path.glob("nanosft-rescue-*")
     assert f"what is not saved lies in {rescued.as_uri()}: copy its folders into --out" in str(result)
     assert len(flushed_lines(open_store(str(rescued)))) == runner.num_made > 0
+
+
+def test_a_signal_frees_rows_that_wait_for_something_else_than_an_answer(tmp_path):
+    """They used up the grace."""
+    freed = asyncio.Event()
+
+    async def wait_and_signal(job: Job, open_slot: OpenSlot, on_reject: OnReject) -> Conversation:
+        if job.row == 0:
+            signal.raise_signal(signal.SIGTERM)
+        await freed.wait()
+        return await make_row(job, open_slot, on_reject)
+
+    store = open_store(str(tmp_path))
+    result, runner = run_rows(store, wait_and_signal, stop_grace_s=60.0, on_signal=freed.set)
+    assert isinstance(result, Interrupted)
+    assert len(flushed_lines(store)) == runner.num_made > 0
 
 
 def test_the_last_flush_keeps_trying_within_the_grace(tmp_path, monkeypatch):
