@@ -7,9 +7,6 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from io import TextIOWrapper
-from pathlib import Path
-from traceback import print_exc
 from typing import Annotated
 
 import typer
@@ -31,9 +28,9 @@ from nanosft.settings.run import DemoSettings, DescribeSettings, SubmitSettings,
 from nanosft.settings.serve import ServeSettings
 from nanosft.settings.train import LaunchSettings, TrainSettings
 from nanosft.signals import say_last
+from nanosft.streams import complain, make_streams_usable
 from nanosft.waiting import set_library_defaults
 
-_MAX_ERROR_CHARS = 4000
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 app = typer.Typer(
@@ -383,27 +380,12 @@ def _check_page(out: str | None) -> None:
 def main() -> None:
     """Run the command line and exit with the contract's code (nanosft/errors.py)."""
     set_library_defaults(os.environ)
-    _make_streams_usable()
+    make_streams_usable()
     # To look for plugins, pydantic reads the entry points of all that is installed, before its first validator.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for problem in unknown_variables(StageSettings.__subclasses__(), os.environ):
-        _complain(f"warning: {problem}")
-    sys.exit(_run_in_job() if "JOB_MARKS_FAILURE" in os.environ else _run(_complain))
-
-
-def _make_streams_usable() -> None:
-    """Give a stream that was closed before the start a place to go, and one that is not UTF-8 escapes for its letters.
-
-    A number of columns that no terminal has would be memory for as many.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
-        elif isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if len(os.environ.get("COLUMNS", "")) > len("9999"):
-        os.environ["COLUMNS"] = "9999"
+        complain(f"warning: {problem}")
+    sys.exit(_run_in_job() if "JOB_MARKS_FAILURE" in os.environ else _run(complain))
 
 
 def _run_in_job() -> int:
@@ -412,14 +394,14 @@ def _run_in_job() -> int:
 
     lines: list[str] = []
 
-    def complain(message: str, *, traceback: bool = False) -> None:
-        lines.append(_complain(message, traceback=traceback))
+    def complain_and_keep(message: str, *, traceback: bool = False) -> None:
+        lines.append(complain(message, traceback=traceback))
 
     process = JobProcess.find(sys.argv[1:], os.environ)
     if process is None:
-        return _run(_complain)
+        return _run(complain)
     process.clear()
-    code = _run(complain)
+    code = _run(complain_and_keep)
     process.mark(code, lines[-1] if lines else "")
     return code
 
@@ -456,17 +438,3 @@ def _tell_unexpected(exc: Exception, complain: Callable[..., object], *, debug: 
     hint = "" if debug else "; this is a defect of nanosft: run again with --debug for the traceback"
     complain(f"unexpected error: {type(exc).__name__}: {exc}{hint}", traceback=debug)
     return EXIT_UNEXPECTED
-
-
-def _complain(message: str, *, traceback: bool = False) -> str:
-    from nanosft.progress import printable
-
-    if traceback:
-        print_exc()
-    line = " ".join(message.split("\n"))
-    if len(line) > _MAX_ERROR_CHARS:  # it quotes what somebody else wrote
-        half = _MAX_ERROR_CHARS // 2
-        line = f"{line[:half]} … {line[-half:]}"
-    line = printable(line)
-    print(line, file=sys.stderr)  # noqa: T201 - the error line is this program's output
-    return line

@@ -1,7 +1,8 @@
-"""Values that others wrote: shown in a message within a bound, and read from TOML within Python's own."""
+"""What others wrote: shown without effect on a terminal, quoted within a bound, read from TOML within Python's."""
 
 import reprlib
 import tomllib
+import unicodedata
 from typing import Any, Final
 
 from nanosft.errors import ConfigError, clip
@@ -20,6 +21,16 @@ def quote(value: object) -> str:
     short = reprlib.Repr()
     vars(short).update(_LIMITS)
     return clip(short.repr(value), _MAX_CHARS)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters shown, as none may steer the terminal."""
+    return "".join(
+        letter
+        if letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"  # spaces of any width
+        else repr(letter)[1:-1]
+        for letter in text
+    )
 
 
 def parse_toml(data: bytes | str, *, where: str) -> dict[str, Any]:

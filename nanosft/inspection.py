@@ -13,8 +13,8 @@ from rich.text import Text
 
 from nanosft.conversation import Conversation
 from nanosft.dedup import NearDuplicateIndex, normalize_text, normalize_words
+from nanosft.foreign import printable
 from nanosft.nanochat.tokenizer import Tokenizer
-from nanosft.progress import printable
 
 BINS_CHARS: Final = (0, 100, 200, 400, 800, 1600, 3200, 6400, 12800)
 _MAX_COMPARED: Final = 200_000

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final, Self
 
@@ -20,6 +19,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Column
+
+from nanosft.foreign import printable
 
 LOG_INTERVAL_S: Final = 15.0
 _RESULT_WIDTH: Final = 160
@@ -46,16 +47,6 @@ def make_result_console() -> Console:
     """Standard output for tables: as wide as the terminal, and elsewhere as any table needs to be."""
     stdout = SafeConsole()
     return stdout if stdout.is_terminal or "COLUMNS" in os.environ else SafeConsole(width=_RESULT_WIDTH)
-
-
-def printable(text: str) -> str:
-    """The text with its control characters shown, as none may steer the terminal."""
-    return "".join(
-        letter
-        if letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"  # spaces of any width
-        else repr(letter)[1:-1]
-        for letter in text
-    )
 
 
 def write_result(text: str) -> None:

@@ -7,9 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nanosft.data import list_data_objects, read_object
+from nanosft.foreign import printable
 from nanosft.inspection import BINS_CHARS, Inspection, inspect_conversations, render_message
 from nanosft.nanochat.tokenizer import load_tokenizer
-from nanosft.progress import make_result_console, printable, write_json
+from nanosft.progress import make_result_console, write_json
 from nanosft.settings.audit import InspectSettings
 
 _BAR_WIDTH: Final = 30

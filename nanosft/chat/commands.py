@@ -11,7 +11,7 @@ from nanosft.chat.dialogue import Answer, Chat, open_chats
 from nanosft.chat.session import Session, describe_model
 from nanosft.conversation import Conversation, parse_line, role_problem, to_line
 from nanosft.errors import ConfigError, DataError, Interrupted, NanosftError
-from nanosft.progress import printable
+from nanosft.foreign import printable
 from nanosft.settings.models import name_models
 from nanosft.store import MissingObjectError, open_object
 

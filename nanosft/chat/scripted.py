@@ -12,7 +12,8 @@ from rich.text import Text
 
 from nanosft.chat.dialogue import Answer, Chat
 from nanosft.chat.session import Session, describe_end
-from nanosft.progress import console, printable
+from nanosft.foreign import printable
+from nanosft.progress import console
 
 
 class Scripted:

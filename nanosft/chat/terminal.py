@@ -21,7 +21,7 @@ from nanosft.chat.commands import COMMANDS
 from nanosft.chat.dialogue import Chat
 from nanosft.chat.session import NOT_SAVED, Session, describe_end, describe_model
 from nanosft.errors import Interrupted
-from nanosft.progress import printable
+from nanosft.foreign import printable
 from nanosft.signals import diverting
 from nanosft.user_directories import find_state_dir
 

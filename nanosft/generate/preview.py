@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from nanosft.foreign import printable
 from nanosft.generate.planning import Plan, plan_row
 from nanosft.generate.provider import BadAnswerError, parse_messages
 from nanosft.generate.records import RowHistory, read_history, usd_of
 from nanosft.inspection import render_message
-from nanosft.progress import printable
 from nanosft.quality.scores import list_numbers
 from nanosft.store import Store
 

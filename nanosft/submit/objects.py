@@ -9,8 +9,7 @@ import orjson
 import yaml
 
 from nanosft.errors import ConfigError, clip
-from nanosft.foreign import quote
-from nanosft.progress import printable
+from nanosft.foreign import printable, quote
 from nanosft.submit.run_file import RunFile
 
 Object = dict[str, Any]

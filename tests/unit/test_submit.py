@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nanosft.errors import ConfigError
-from nanosft.progress import printable
+from nanosft.foreign import printable
 from nanosft.settings.run import SubmitSettings
 from nanosft.submit import run_submit
 from nanosft.submit.objects import read_objects, write_objects

@@ -9,11 +9,12 @@ store.
 from nanosft.generate.rows.admission import Cap, KindMeter
 from nanosft.generate.rows.budget import Budget, Owed
 from nanosft.generate.rows.checker import AnswerChecker, make_index
+from nanosft.generate.rows.jobs import Job, RetryPolicy, iter_jobs
 from nanosft.generate.rows.judge import AskJudge, Judge, JudgeBatches, WriteCase
 from nanosft.generate.rows.known import filling
 from nanosft.generate.rows.ledger import read_ledgers, split_budget
 from nanosft.generate.rows.lines import held_answer
-from nanosft.generate.rows.row import Ask, AskAgain, AwaitsScore, Job, RetryPolicy, RowMaker, iter_jobs
+from nanosft.generate.rows.row import Ask, AskAgain, AwaitsScore, RowMaker
 from nanosft.generate.rows.runner import MakeSome, Runner, ShardResult, Timing
 
 __all__ = [

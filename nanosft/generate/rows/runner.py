@@ -17,7 +17,8 @@ from nanosft.conversation import Conversation, to_line
 from nanosft.errors import Interrupted, NanosftError, ProviderError, StoreError
 from nanosft.generate.provider import AdaptiveLimit
 from nanosft.generate.records import KIND_KEY, Part, PartBuffer, PlanState
-from nanosft.generate.rows.row import Job, OnReject, OpenSlot, ShuttingDown
+from nanosft.generate.rows.jobs import Job
+from nanosft.generate.rows.row import OnReject, OpenSlot, ShuttingDown
 from nanosft.progress import Bar
 from nanosft.signals import calling
 from nanosft.store import Store

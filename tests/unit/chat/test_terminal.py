@@ -29,8 +29,8 @@ from nanosft.chat.dialogue import open_chats
 from nanosft.chat.session import Session
 from nanosft.chat.terminal import Terminal
 from nanosft.errors import EXIT_OK, Interrupted
+from nanosft.foreign import printable
 from nanosft.nanochat import TextStream
-from nanosft.progress import printable
 from nanosft.user_directories import find_state_dir
 from tests.unit.chat.chats import MODEL, OTHER, make_settings, open_chat, say
 
