@@ -7,9 +7,9 @@ from typing import Final
 from nanosft.conversation import Message, Part
 from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import decapitalize
-from nanosft.generate.offline.intents import find_intent, is_greeting
+from nanosft.generate.offline.intents import asks_how_it_is, find_intent, is_greeting
 from nanosft.generate.offline.phrases import Intent, Phrases, Pool, Task
-from nanosft.generate.offline.quiz import Quiz
+from nanosft.generate.offline.quiz import Quiz, introduce
 from nanosft.generate.offline.retelling import Reteller
 from nanosft.generate.offline.speaker import Speaker, join
 from nanosft.generate.planning import Move, Plan, PlanRow, Topic, rewrite_message
@@ -63,9 +63,10 @@ class Dialogue:
                 self._speaker.identify(intent), self._speaker.maybe(_INVITATION_SHARE, self._phrases.invitations)
             )
         else:
-            answer = join(
-                self._speaker.greet(text), self._speaker.identify("who"), self._speaker.pick(self._phrases.invitations)
-            )
+            greeting = self._speaker.greet(text)
+            if asks_how_it_is(self._row.opening.text):
+                greeting = join(greeting, self._speaker.pick(self._phrases.well))
+            answer = join(greeting, self._speaker.identify("who"), self._speaker.pick(self._phrases.invitations))
         self.messages += [Message("user", text), Message("assistant", answer)]
 
     def take_turn(self, move: Move) -> None:
@@ -271,9 +272,7 @@ class Dialogue:
         if not says or self._rng.random() >= _INTRODUCTION_SHARE:
             return question
         template = self._rng.choice(self._phrases.introductions)
-        if question.startswith("So "):
-            template = template.replace("So: {text}", "{text}")
-        return template.replace("{says}", self._rng.choice(says)).replace("{text}", question)
+        return introduce(template, self._rng.choice(says), question)
 
     def _questions(self, topic: Topic) -> list[str]:
         knowledge = self._plan.knowledge

@@ -42,7 +42,7 @@ _NAMED: Final = re.compile(
     re.IGNORECASE,
 )
 _NUMBER_OF: Final = re.compile(r"\d[\d,.]*(?: (?:million|billion|thousand))? (?:[a-z-]+ )??([a-z]+)")
-_WEAK: Final = frozenset({"use", "using"})
+_WEAK: Final = frozenset({"use", "using", "els"})
 """Stems of words that ask for nothing."""
 _FIRST: Final = re.compile(r"^(?:(?:the|a|an|one) )?([a-z]+) ", re.IGNORECASE)
 

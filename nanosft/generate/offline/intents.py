@@ -36,11 +36,21 @@ _ABILITIES: Final = re.compile(
     re.IGNORECASE,
 )
 
+_HOW_IT_IS: Final = re.compile(
+    r"\bhow (?:are|r) (?:you|u)(?: today| doing)?\W*$|\bhow is it going\b|\bhru\b|\b(?:was)?sup\b|\bwhat'?s up\b",
+    re.IGNORECASE,
+)
+
 
 def is_greeting(text: str, foreign: Collection[str]) -> bool:
     """Whether a text begins with a greeting, in English or one of these words."""
     words = text.lower().replace("!", " ").replace(",", " ").replace(".", " ").split()
     return bool(words) and (words[0] in _GREETINGS or words[0] in foreign)
+
+
+def asks_how_it_is(text: str) -> bool:
+    """Whether a greeting asks how the assistant is."""
+    return _HOW_IT_IS.search(text) is not None
 
 
 def asks_for_abilities(text: str) -> bool:

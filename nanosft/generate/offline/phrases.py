@@ -93,6 +93,7 @@ class Phrases(BaseModel):
     follow_ups: Pool
     greetings: Pool
     named_greetings: Pool
+    well: Pool
     invitations: Pool
     name_too: Pool
     links: Pool

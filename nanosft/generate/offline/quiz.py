@@ -5,6 +5,7 @@ of its section. A set that asks for a fact in one way teaches a sentence; in sev
 """
 
 import random
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +24,8 @@ _WAYS_WITHOUT_KEY: Final = ("true", "rest")
 _START_SHARE: Final = 0.6
 _MIN_START_WORDS: Final = 3
 _SPOKEN_SHARE: Final = 0.5
+_IS_LED_IN: Final = re.compile(r"(?:so|and|by the way|sorry|before|one thing|remind me|now|i forgot)\b", re.IGNORECASE)
+"""Beginnings of questions before which no "So:" stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,15 @@ class Quiz:
         clause = decapitalize(statement.rstrip("."), keep=self._keep)
         template = rng.choice(self._phrases.ask_whether)
         return Question(template.replace("{statement}", statement).replace("{clause}", clause), reply)
+
+
+def introduce(template: str, saying: str, question: str) -> str:
+    """A question with a sentence on who asks: a wish is nothing one should know, and what is led in is not so twice."""
+    if _IS_LED_IN.match(question):
+        template = template.replace("So: {text}", "{text}")
+    if saying.startswith("Please "):
+        template = template.replace("You should know: {says}", "{says}")
+    return template.replace("{says}", saying).replace("{text}", question)
 
 
 def _small(title: str) -> str:

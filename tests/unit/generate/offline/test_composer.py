@@ -17,8 +17,9 @@ from nanosft.generate.offline.explaining import Explainer
 from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import to_first_person
 from nanosft.generate.offline.fit import decide
-from nanosft.generate.offline.intents import find_intent
+from nanosft.generate.offline.intents import asks_how_it_is, find_intent
 from nanosft.generate.offline.phrases import load_phrases
+from nanosft.generate.offline.quiz import introduce
 from nanosft.generate.offline.retelling import Reteller
 from nanosft.generate.offline.speaker import Speaker
 from nanosft.generate.planning import make_plan, plan_row, read_dimensions
@@ -368,6 +369,51 @@ def test_a_question_that_begins_with_so_is_not_introduced_by_so():
     assert sum(" So: " in text for text in asked) > 2
     assert sum(bool(re.search(r"[.!] So \w", text)) for text in asked) > 0
     assert not [text for text in asked if "So: So " in text]
+
+
+def test_the_word_else_of_a_question_makes_no_fact_its_answer():
+    statements = [
+        "A copy at home sends words nowhere else.",
+        "Who hosts Zed for other people decides what is stored here.",
+    ]
+    assert find_answer(statements, "What happens when someone else hosts you?") == statements[1]
+
+
+@pytest.mark.parametrize(
+    ("template", "saying", "question", "wanted"),
+    [
+        (
+            "{says} So: {text}",
+            "I have little time.",
+            "By the way, who are you?",
+            "I have little time. By the way, who are you?",
+        ),
+        ("{says} So: {text}", "I have little time.", "Who made you?", "I have little time. So: Who made you?"),
+        (
+            "You should know: {says} {text}",
+            "Please use easy words.",
+            "Who are you?",
+            "Please use easy words. Who are you?",
+        ),
+        ("You should know: {says} {text}", "I am ten.", "Who are you?", "You should know: I am ten. Who are you?"),
+    ],
+)
+def test_an_introduction_fits_what_it_introduces(template, saying, question, wanted):
+    assert introduce(template, saying, question) == wanted
+
+
+def test_one_who_asks_how_it_is_is_told(composed):
+    well = load_phrases().well
+    asked = set()
+    for number, conversation in enumerate(composed):
+        opening = plan_row(PLAN, number).opening
+        if not opening.asks_at_once:
+            answer = next(message.text for message in conversation.messages if message.role == "assistant")
+            assert any(text in answer for text in well) == asks_how_it_is(opening.text), opening.text
+            asked |= {opening.text} if asks_how_it_is(opening.text) else set()
+    assert len(asked) > 2
+    assert not asks_how_it_is("How are you trained?")
+    assert not asks_how_it_is("Who are you?")
 
 
 def test_what_can_you_do_is_met_with_what_it_can_do():
