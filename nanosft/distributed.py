@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _ERROR_LEAVE_TIMEOUT_S: Final = 3.0
 """The same when something failed: they may never come."""
 _LET_GO_S: Final = 0.1
 """How long gloo's threads get to let go of the last tensors, for which they need the interpreter's lock."""
+_stores: Final[dict[tuple[str, ...], Meeting]] = {}
+_num_meetings: Final = Counter[tuple[str, ...]]()
 
 
 class LostRankError(TrainError):
@@ -158,7 +161,7 @@ def open_world(
         device: "auto", "cpu" or "cuda"; for a single rank any that torch has.
         timeout_s: After which a collective that waits for another rank fails.
         num_threads: CPU threads of this rank; None: OMP_NUM_THREADS, or the cores shared evenly.
-        name: Of what the ranks meet for; a process that meets the others twice has two.
+        name: Of what the ranks meet for.
         signals: Where the numbers of caught signals are noted (`signals.collecting`); none where they raise.
 
     Raises:
@@ -180,10 +183,7 @@ def open_world(
             "or unset WORLD_SIZE"
         )
     with lost_ranks():
-        store, rank, size = next(rendezvous("env://", timeout=timeout))
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            # The agent's store outlives a restart in place, and its keys would send us to ranks that are gone
-            store = PrefixStore(f"nanosft/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        store = _meet(name, timeout)
         is_cuda = chosen.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
@@ -204,6 +204,22 @@ def open_world(
         raise
     _leave(store, rank, size, timeout_s=_LEAVE_TIMEOUT_S)
     dist.destroy_process_group()
+
+
+def _meet(name: str, timeout: timedelta) -> Meeting:
+    """The ranks' store, with keys of this meeting alone.
+
+    A process has one store for all its meetings: rank 0 may host it, and another rank that came to the next meeting
+    first was sent to the store of the one before. The agent's outlives a restart in place, and so its number is a key.
+    """
+    place = tuple(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"))
+    if place not in _stores:
+        _stores[place] = next(rendezvous("env://", timeout=timeout))[0]
+    _num_meetings[place] += 1
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"nanosft/{name}/{restart}/{_num_meetings[place]}", _stores[place])
+    store.set_timeout(timeout)
+    return store
 
 
 @contextmanager

@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for all numbers, written anew when a part is done")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"  # ranks that lose a killed one: their stack traces bury the table
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tasks, parts, started_s = list_tasks(options), list[Part](), time.monotonic()
     is_cut_off = False
