@@ -150,7 +150,6 @@ def open_world(
     *,
     timeout_s: float,
     num_threads: int | None = None,
-    name: str = "train",
     signals: Sequence[int] = (),
 ) -> Iterator[World]:
     """Join the other ranks, as torchrun's variables tell, and leave them in order: rank 0 last.
@@ -161,7 +160,6 @@ def open_world(
         device: "auto", "cpu" or "cuda"; for a single rank any that torch has.
         timeout_s: After which a collective that waits for another rank fails.
         num_threads: CPU threads of this rank; None: OMP_NUM_THREADS, or the cores shared evenly.
-        name: Of what the ranks meet for.
         signals: Where the numbers of caught signals are noted (`signals.collecting`); none where they raise.
 
     Raises:
@@ -183,7 +181,7 @@ def open_world(
             "or unset WORLD_SIZE"
         )
     with lost_ranks():
-        store = _meet(name, timeout)
+        store = _meet(timeout)
         is_cuda = chosen.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
@@ -206,7 +204,7 @@ def open_world(
     dist.destroy_process_group()
 
 
-def _meet(name: str, timeout: timedelta) -> Meeting:
+def _meet(timeout: timedelta) -> Meeting:
     """The ranks' store, with keys of this meeting alone.
 
     A process has one store for all its meetings: rank 0 may host it, and another rank that came to the next meeting
@@ -217,7 +215,7 @@ def _meet(name: str, timeout: timedelta) -> Meeting:
         _stores[place] = next(rendezvous("env://", timeout=timeout))[0]
     _num_meetings[place] += 1
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = PrefixStore(f"nanosft/{name}/{restart}/{_num_meetings[place]}", _stores[place])
+    store = PrefixStore(f"nanosft/{restart}/{_num_meetings[place]}", _stores[place])
     store.set_timeout(timeout)
     return store
 

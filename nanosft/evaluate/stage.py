@@ -144,7 +144,7 @@ def evaluate(settings: EvalSettings, ask_judge: AskJudge | None = None) -> Evalu
 
 
 def _open_ranks(settings: EvalSettings) -> AbstractContextManager[World]:
-    return open_world(settings.device, timeout_s=_RANKS_TIMEOUT_S, name="eval")
+    return open_world(settings.device, timeout_s=_RANKS_TIMEOUT_S)
 
 
 def _evaluate(settings: EvalSettings, world: World, ask_judge: AskJudge | None) -> Evaluation:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from nanosft.report.pages import make_comparison, make_page
 from nanosft.report.preview import make_preview_page
 from nanosft.report.record import Record
 from nanosft.settings.report import ReportSettings
-from nanosft.store import find_local_path, open_object, open_store
+from nanosft.store import check_writable, find_local_path, open_object, open_store
 
 REPORT_KEY: Final = "report.html"
 _PAGE_BEGINS: Final = b"<!doctype html"
@@ -52,12 +51,7 @@ def check_place(out: str) -> None:
     _check_no_other(out)
     if (path := find_local_path(out)) is not None and path.is_dir():
         raise ConfigError(f"{out}: is a folder: give the page a name of its own in it")
-    store, key = open_object(out)
-    beside = f"{key}.{secrets.token_hex(4)}"
-    try:
-        store.write(beside, b"nanosft")
-    finally:
-        store.delete(beside)
+    check_writable(*open_object(out))
 
 
 def write_beside(uri: str, *, made: str) -> str | None:

@@ -7,6 +7,7 @@ Credentials, region and endpoint of S3 come from the standard `AWS_…` variable
 """
 
 import os
+import secrets
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
@@ -22,6 +23,7 @@ __all__ = [
     "Store",
     "Writer",
     "Written",
+    "check_writable",
     "find_credentials",
     "find_local_path",
     "is_remote",
@@ -100,6 +102,22 @@ def join_uri(uri: str, *parts: str) -> str:
     if not head or head.endswith(":"):  # the root, `/` or `file:///`, is nothing but its slashes
         head = uri.removesuffix("/")
     return f"{head}/{quote(tail) if uri.startswith(_FILE) else tail}" if tail else head or uri
+
+
+def check_writable(store: Store, name: str) -> None:
+    """Put, read and delete an object whose name begins so.
+
+    Raises:
+        ConfigError: What is read is not what was written, or a file cannot be written there.
+        StoreError: The store refuses.
+    """
+    key = f"{name}-{secrets.token_hex(4)}"
+    store.write(key, b"nanosft")
+    try:
+        if store.read(key) != b"nanosft":
+            raise ConfigError(f"{store.uri_of(key)}: what is read is not what was written")
+    finally:
+        store.delete(key)
 
 
 def find_local_path(uri: str) -> Path | None:

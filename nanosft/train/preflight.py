@@ -1,7 +1,6 @@
 """`nanosft train --preflight`: what would not work, found before any GPU time is spent."""
 
 import logging
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from nanosft.manifest import check_same_settings
 from nanosft.memory import find_memory_bytes
 from nanosft.nanochat.checkpoint import Checkpoint, load_checkpoint
 from nanosft.settings.train import TrainSettings
-from nanosft.store import find_local_path, open_store
+from nanosft.store import check_writable, find_local_path, open_store
 from nanosft.store.base import Store
 from nanosft.train.data import count_rows_per_step, split_objects
 from nanosft.train.finish import find_content
@@ -103,13 +102,7 @@ def estimate_memory_bytes(groups: list[Group], base: Checkpoint, hyper: HyperPar
 
 def _check_store(store: Store, content: dict[str, Any]) -> str:
     """Written, read and deleted; and nothing there of a run with other settings."""
-    key = f"preflight-{secrets.token_hex(4)}"
-    store.write(key, b"nanosft")
-    try:
-        if store.read(key) != b"nanosft":
-            raise ConfigError(f"{store.uri_of(key)}: what is read is not what was written")
-    finally:
-        store.delete(key)
+    check_writable(store, "preflight")
     if OutputPrefix(store, "train", content).find_finished() is not None:
         return f"{store.uri}: written, read and deleted an object; holds a finished run"
     states = list_states(store)

@@ -1,8 +1,13 @@
+import multiprocessing
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from nanosft.distributed import LostRankError, World, lost_ranks, open_world
 from nanosft.errors import EXIT_RETRY, ConfigError, DataError
+from tests import ranks
 
 
 def fail() -> None:
@@ -49,3 +54,26 @@ def test_a_world_size_without_a_meeting_place_is_a_config_error(monkeypatch):
         open_world("cpu", timeout_s=1.0, num_threads=torch.get_num_threads()),
     ):
         pass
+
+
+def test_ranks_that_meet_again_are_not_sent_to_the_meeting_before(tmp_path):
+    """Without an agent rank 0 hosts the store, and an evaluation after training waited for ever."""
+    num, port = 8, ranks.find_free_port()
+    context = multiprocessing.get_context("forkserver")
+    processes = []
+    for rank in range(2):
+        environ = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes.append(context.Process(target=_meet_often, args=(environ, tmp_path, num)))
+        processes[-1].start()
+    assert ranks.wait_for(processes, timeout_s=90.0) == [0, 0]
+    found = (tmp_path / "0.txt").read_text()
+    assert found == repr([[(meeting, 0), (meeting, 1)] for meeting in range(num)])
+
+
+def _meet_often(environ: dict[str, str], folder: Path, num: int) -> None:
+    os.environ |= environ
+    kept = []
+    for meeting in range(num):
+        with open_world("cpu", timeout_s=30.0, num_threads=1) as world:
+            kept.append(world.gather((meeting, world.rank)))
+    (folder / f"{world.rank}.txt").write_text(repr(kept))
