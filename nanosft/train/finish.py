@@ -19,7 +19,7 @@ from nanosft.train.data import Data, find_origins
 from nanosft.train.metrics import MetricsLog, is_final_metrics
 from nanosft.train.optim import HyperParameters
 from nanosft.train.progress import Progress, describe_rise
-from nanosft.train.state import BEST_PREFIX
+from nanosft.train.state import BEST_PREFIX, TOKENIZER_COUNT
 
 _log = logging.getLogger(__name__)
 
@@ -84,10 +84,11 @@ def writing(store: Store, manifest: Manifest) -> Iterator[TrainSummary | None]:
 
 
 def describe_run(settings: TrainSettings, store: Store, base: Checkpoint, data: Data) -> Manifest:
-    """A state's manifest without its objects and counts; the model's is made of it too."""
+    """A state's manifest without its objects and the counts of its step; the model's is made of it too."""
     parents = (find_model_origin(open_store(settings.base), base.ref).to_parent(), *data.cached.parents)
     name = store.uri.rpartition("/")[2]
-    return Manifest(kind="state", name=name, objects=(), parents=parents, settings=find_content(settings))
+    manifest = Manifest(kind="state", name=name, objects=(), parents=parents, settings=find_content(settings))
+    return manifest.model_copy(update={"counts": {TOKENIZER_COUNT: data.cached.tokenizer_sha256}})
 
 
 def finish(

@@ -27,6 +27,9 @@ from nanosft.train.progress import Progress
 from nanosft.train.snapshot import Snapshot, open_copy_stream, take_snapshot
 
 BEST_PREFIX: Final = "best/"
+TOKENIZER_COUNT: Final = "tokenizer_sha256"
+"""What the counts of a state's manifest call the SHA-256 of the tokenizer.pkl that it was trained with."""
+
 _PREFIX: Final = "state/"
 _NAME = re.compile(r"step_(\d+)-(\w+)")
 _log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ class StateSaver:
         optimizer: It knows which parameters and moments are this rank's.
         keep: How many of the newest states to keep.
         attempt: Unique to this start of the run; a zombie's objects never meet ours.
-        manifest: What the manifests say beside objects and counts.
+        manifest: What the manifests say beside objects and the counts of their step.
     """
 
     def __init__(
@@ -157,7 +160,8 @@ class StateSaver:
             raise errors[0]
         if self._world.is_first:
             objects = tuple(found for found in outcomes if isinstance(found, ManifestObject))
-            counts = {**asdict(progress), "world_size": self._world.size, "num_threads": torch.get_num_threads()}
+            own = {"world_size": self._world.size, "num_threads": torch.get_num_threads()}
+            counts = {**self._manifest.counts, **asdict(progress), **own}
             manifest = self._manifest.model_copy(update={"objects": objects, "counts": counts})
             self._store.write(f"{directory}/{MANIFEST_KEY}", manifest.to_bytes())  # the directory is this attempt's own
             self._check_there(directory, objects)
@@ -235,19 +239,20 @@ def restore(store: Store, world: World, optimizer: MuonAdamW, *, expected: Manif
         store: The run's store.
         world: This rank among all; another number of ranks than saved the state will do.
         optimizer: It and its parameters are overwritten.
-        expected: Settings and parents that the state must have been made with.
+        expected: Settings, parents and tokenizer that the state must have been made with.
 
     Returns:
         Where the run goes on, or None when there is no state.
 
     Raises:
         ConfigError: The state was made with other settings.
-        DataError: It was made from other data or another base.
+        DataError: It was made from other data, another base or with another tokenizer.
     """
     for state in world.run_on_rank_zero(lambda: list_states(store)):
         where = store.uri_of(f"{_PREFIX}{state.directory}")
         check_same_settings(state.manifest, expected.settings, where=where)
         _check_same_parents(state.manifest.parents, expected.parents, where)
+        _check_same_tokenizer(state.manifest, expected, where)
         try:
             files = world.run_on_all_ranks(partial(_read_files, store, state, world))
         except DataError as exc:
@@ -297,3 +302,12 @@ def _check_same_parents(found: Sequence[Parent], expected: Sequence[Parent], whe
     for item in expected:
         if item.sha256 not in before:
             raise DataError(f"{where}: {item.uri} has changed since: choose another --out")
+
+
+def _check_same_tokenizer(found: Manifest, expected: Manifest, where: str) -> None:
+    """A base that has no manifest names no tokenizer: any may lie beside its weights."""
+    if found.counts.get(TOKENIZER_COUNT) != expected.counts.get(TOKENIZER_COUNT):
+        raise DataError(
+            f"{where}: was trained with another tokenizer than the one that lies beside the base now: "
+            "put that one back, or choose another --out"
+        )

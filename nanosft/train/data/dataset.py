@@ -1,5 +1,6 @@
 """From the URIs of the settings to tokens: which objects train and which validate, tokenised once for all ranks."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -28,11 +29,13 @@ class CachedTokens:
         train_key: Object of the conversations to train on.
         val_key: Object of those to evaluate on; None where there are none.
         parents: What the run's manifest names as its origin: the data, and the validation data where it has its own.
+        tokenizer_sha256: Of the tokenizer.pkl that made them.
     """
 
     train_key: str
     val_key: str | None
     parents: tuple[Parent, ...]
+    tokenizer_sha256: str
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -101,17 +104,18 @@ def prepare_data(
         DataError: The data is missing, damaged, or holds a line that cannot be trained on.
     """
     tokenizer_pickle, _ = read_tokenizer(tokenizer_uri)
+    tokenizer_sha256 = hashlib.sha256(tokenizer_pickle).hexdigest()
     train, val = (pin_objects(items, look=look) for items in split_objects(settings.data, settings.val_data))
     train_sha256 = hash_objects(train)
     parents = [_find_origin(settings.data, train).to_parent()]
     train_key = _ensure(train, train_sha256, settings, store, tokenizer_pickle, capacity, look)
     if not val:
-        return CachedTokens(train_key, None, tuple(parents))
+        return CachedTokens(train_key, None, tuple(parents), tokenizer_sha256)
     val_sha256 = hash_objects(val)
     if settings.val_data is not None:
         parents.append(_find_origin(settings.val_data, val).to_parent())
     val_key = _ensure(val, val_sha256, settings, store, tokenizer_pickle, capacity, look)
-    return CachedTokens(train_key, val_key, tuple(parents))
+    return CachedTokens(train_key, val_key, tuple(parents), tokenizer_sha256)
 
 
 def read_data(store: Store, cached: CachedTokens) -> Data:

@@ -1,10 +1,11 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
-from nanosft.errors import ConfigError, DataError
+from nanosft.errors import ConfigError, DataError, Interrupted
 from nanosft.nanochat import save_tokenizer
-from nanosft.nanochat.tokenizer import train_tokenizer
+from nanosft.nanochat.tokenizer import load_tokenizer, train_tokenizer
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
 from nanosft.train import stage
@@ -38,3 +39,27 @@ def test_a_tokenizer_that_is_replaced_while_a_run_goes_on_is_an_error(tmp_path, 
     with pytest.raises(DataError, match=r"tokenizer\.pkl: was replaced while the run went on: put the tokenizer back"):
         run_train(settings)
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_run_resumed_beside_another_tokenizer_is_refused_before_a_step(tmp_path, monkeypatch):
+    """The states of a base without a manifest said nothing of it: rows of both tokenizers trained one model."""
+    base, data, out = tmp_path / "base", tmp_path / "data.jsonl", tmp_path / "out"
+    shutil.copytree(GOLDEN / "g5", base)
+    data.write_bytes(b"".join(talk(f"What is {n} and one?", f"It is {n + 1}.") for n in range(9)))
+    settings = TrainSettings(base=str(base), data=str(data), out=str(out), device="cpu", max_steps=2, save_every=1)
+
+    def stop(*_args: object) -> None:
+        raise Interrupted(15)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_finish", stop)
+        with pytest.raises(Interrupted):
+            run_train(settings)
+    own = (base / "tokenizer" / "tokenizer.pkl").read_bytes()
+    other = train_tokenizer([Path(__file__).read_text()], load_tokenizer(str(base)).vocab_size)
+    save_tokenizer(str(base), other)
+    with pytest.raises(DataError, match=r"step_000001-\w+: was trained with another tokenizer .*: put that one back"):
+        run_train(settings)
+    assert not (out / "manifest.json").exists()
+    (base / "tokenizer" / "tokenizer.pkl").write_bytes(own)
+    assert run_train(settings).step == 2
