@@ -43,9 +43,9 @@ _HOW_IT_IS: Final = re.compile(
 
 
 def is_greeting(text: str, foreign: Collection[str]) -> bool:
-    """Whether a text begins with a greeting, in English or one of these words."""
+    """Whether a text begins with a greeting, in English or in one of these words or pairs of words."""
     words = text.lower().replace("!", " ").replace(",", " ").replace(".", " ").split()
-    return bool(words) and (words[0] in _GREETINGS or words[0] in foreign)
+    return bool(words) and (words[0] in _GREETINGS or words[0] in foreign or " ".join(words[:2]) in foreign)
 
 
 def asks_how_it_is(text: str) -> bool:

@@ -87,8 +87,8 @@ def write_opening(
     has_user = "user" in slots_of(template)
     user = user_names[(at.start + at.visit + cycle) % len(user_names)]
     slots = {"name": knowledge.name, "maker": knowledge.maker, "user": user}
-    wanted = wanted.format_map(slots)
     text = _insert(template, wanted).format_map(slots)
+    wanted = wanted.format_map(slots)
     is_signed = cycle > 0 and not style.verbatim and not has_user
     if is_signed:
         number = cycle - 1 + at.visit % num_unused
@@ -139,7 +139,10 @@ def _combinations(templates: tuple[str, ...], num_questions: int, num_asks: int)
 
 
 def _insert(template: str, wanted: str) -> str:
-    """The template with the topic's text in its slot, its first letter as the place demands."""
+    """The template with the topic's text in its slot, its first letter as the place demands.
+
+    A clause and a subject are written as they stand within a sentence: a capital there begins a name.
+    """
     match = _TOPIC_SLOT.search(template)
     if not match:
         return template
@@ -148,7 +151,7 @@ def _insert(template: str, wanted: str) -> str:
     last = before.rstrip()[-1:]
     if last in {"", ".", "!", "?"}:
         wanted = wanted[:1].upper() + wanted[1:]
-    elif last != ":" and first[1:].islower():
+    elif last != ":" and match[0] == "{question}" and first[1:].islower():
         wanted = wanted[:1].lower() + wanted[1:]
     return before + wanted + after
 
@@ -166,6 +169,8 @@ def _lowercase(text: str, _rng: random.Random, _name: str) -> str:
 
 
 def _loosen_end(text: str, rng: random.Random, _name: str) -> str:
+    if text.endswith("..."):
+        return text  # the user asks for what comes next
     bare = text.rstrip("?.! ")
     return bare + rng.choice(_LOOSE_ENDS) if text.endswith("?") else bare + rng.choice(("", ".", "!", " ..."))
 

@@ -17,7 +17,7 @@ from nanosft.generate.offline.explaining import Explainer
 from nanosft.generate.offline.fact_index import FactIndex
 from nanosft.generate.offline.first_person import to_first_person
 from nanosft.generate.offline.fit import decide
-from nanosft.generate.offline.intents import asks_how_it_is, find_intent
+from nanosft.generate.offline.intents import asks_how_it_is, find_intent, is_greeting
 from nanosft.generate.offline.phrases import load_phrases
 from nanosft.generate.offline.quiz import introduce
 from nanosft.generate.offline.retelling import Reteller
@@ -414,6 +414,16 @@ def test_one_who_asks_how_it_is_is_told(composed):
     assert len(asked) > 2
     assert not asks_how_it_is("How are you trained?")
     assert not asks_how_it_is("Who are you?")
+
+
+@pytest.mark.parametrize("text", ["Ni hao!", "Hola, what is this?", "Good morning", "hey"])
+def test_a_greeting_of_one_word_or_two_is_known_as_one(text):
+    assert is_greeting(text, load_phrases().foreign_greetings)
+
+
+@pytest.mark.parametrize("text", ["", "What is new?", "ni", "Say ni hao to me."])
+def test_what_greets_nobody_is_no_greeting(text):
+    assert not is_greeting(text, load_phrases().foreign_greetings)
 
 
 def test_what_can_you_do_is_met_with_what_it_can_do():

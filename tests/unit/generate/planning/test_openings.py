@@ -84,6 +84,19 @@ def test_slots_are_filled_as_their_place_demands(template, text):
     assert opening.text == text
 
 
+@pytest.mark.parametrize("subject", ["{maker}", "Eureka Labs"])
+def test_a_name_that_is_the_subject_keeps_its_capital(subject):
+    topic = TOPIC.model_copy(update={"subject": subject})
+    name = subject.format(maker=KNOWLEDGE.maker)
+    assert write(style_of("A word on {subject}."), 0, topic=topic) == f"A word on {name}."
+
+
+def test_what_the_assistant_is_to_continue_keeps_its_dots():
+    style = style_of("{question}", rewrites=["loose-end"])
+    topic = TOPIC.model_copy(update={"questions": ("Go on: Zed is a ...",)})
+    assert write(style, 0, topic=topic) == "Go on: Zed is a ..."
+
+
 def test_the_name_the_user_gives_is_told():
     at = Visit(start=0, visit=0, topic_visit=0, prompt_variant=0, seed=1)
     opening = write_opening(
