@@ -131,8 +131,8 @@ class Dialogue:
         return join(self._speaker.identify("other"), fact)
 
     def close(self) -> None:
-        """Now and then the last answer ends in a question or an offer."""
-        if not isinstance(self.messages[-1].content, str):
+        """Now and then the last answer ends in a question or an offer, where it is one."""
+        if not (isinstance(self.messages[-1].content, str) and self._speaker.has_answered):
             return
         if closer := self._speaker.maybe(_CLOSER_SHARE, self._phrases.closers):
             self.messages[-1] = Message("assistant", join(self.messages[-1].text, closer))
@@ -220,9 +220,11 @@ class Dialogue:
         if not untold:
             return False
         fact = self._rng.choice(untold)
-        if self._rng.random() < _SECTION_SHARE:
+        section = [other for other in untold if other.topic == fact.topic]
+        opens = section[:1] == list(self._facts.in_section(fact.topic)[:1])  # what it begins with is what it is about
+        if opens and self._rng.random() < _SECTION_SHARE:
             question = self._quiz.ask_for_section(fact.topic, self._rng)
-            answer = speaker.tell_section([other for other in untold if other.topic == fact.topic])
+            answer = speaker.tell_section(section)
         else:
             question = self._quiz.ask(fact, self._rng)
             answer = speaker.tell(fact, question.reply)

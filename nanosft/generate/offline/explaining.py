@@ -16,6 +16,7 @@ _ASKS_FOR_TIME: Final = re.compile(r"\bhow (?:long|fast|old)\b", re.IGNORECASE)
 _ASKS_FOR_COUNT: Final = re.compile(r"\bhow many ([a-z]+)", re.IGNORECASE)
 _ASKS_FOR_SIZE: Final = re.compile(r"\bhow (?:much|big|large|wide|far|deep|high)\b", re.IGNORECASE)
 _SIDE_CLAUSE: Final = re.compile(r"(?:[;:] |, (?:which|so that|where|whatever|because|in which|if|but)\b).*$")
+_DIGITS: Final = re.compile(r"\d+")
 _SHORTEST_CLAUSE: Final = 5
 _NUM_TRIES: Final = 4
 _MAX_MEANINGS: Final = 2
@@ -63,7 +64,7 @@ class Explainer:
     def boil_down(self, fact: Fact, question: str, rng: random.Random) -> str:
         """What to remember of a fact: the number or address in it, where the question asked for one; else empty."""
         key = self._reteller.find_key(fact)
-        if key is None or not _is_asked_for(key, question):
+        if key is None or _is_said(key, question) or not _is_asked_for(key, question):
             return ""
         return rng.choice(self._phrases.gist[key.kind]).format(key=key.text)
 
@@ -79,6 +80,11 @@ def _cut_side_clause(sentence: str) -> str:
     if match is None or "," in match[0][1:] or len(sentence[: match.start()].split()) < _SHORTEST_CLAUSE:
         return sentence
     return sentence[: match.start()] + "."
+
+
+def _is_said(key: Key, question: str) -> bool:
+    """Whether the question names the number itself, so that it asks for something else: "What would $1000 buy?"."""
+    return bool(_DIGITS.findall(key.text)) and _DIGITS.findall(key.text) == _DIGITS.findall(question)
 
 
 def _is_asked_for(key: Key, question: str) -> bool:

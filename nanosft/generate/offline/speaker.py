@@ -108,6 +108,11 @@ class Speaker:
         share = (1.0 if intent == "other" else _MADE_SHARE) if needs_maker else 0.0
         return join(text, self.maybe(share, self._phrases.identity["made"]))
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether what was said last is a fact, or who it is."""
+        return bool(self._last_told)
+
     def forget_last(self) -> None:
         """What is said next is no fact: a doubt is not met with an older one."""
         self._last_told, self._last_fact, self._last_question = "", None, ""

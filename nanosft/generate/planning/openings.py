@@ -19,6 +19,7 @@ _SIGNED: Final = (
 _SIGNED_GREETING: Final = ("{text} I'm {user}.", "{text} {user} here.", "{text} My name is {user}.", "{text} - {user}")
 _LOOSE_ENDS: Final = ("", "?", "??", " ...", " :)", " pls", "!", "?!")
 _TOPIC_SLOT = re.compile(r"\{(?:question|ask|subject)\}")
+_ASKS = re.compile(r"\b(?:who|what|whats|are|how|hru)\b", re.IGNORECASE)
 _SHORTEST_TYPO: Final = 4
 _TYPOS_PER_WORDS: Final = 7
 
@@ -96,7 +97,7 @@ def write_opening(
         text = _sign(text, user, (cycle - 1) // len(user_names), is_greeting=not style.is_about_topic)
     joined = not style.is_about_topic and must_ask
     if joined:
-        text = f"{text}{'' if text[-1] in '.!?' else '.'} {wanted}"
+        text = f"{text}{'' if text[-1] in '.!?' else '?' if _ASKS.search(text) else '.'} {wanted}"
     text = rewrite_message(text, style, rng, knowledge.name)
     return Opening(text, wanted, style.is_about_topic or joined, user if has_user or is_signed else "")
 

@@ -293,6 +293,7 @@ def test_the_time_of_a_fact_changes_places(statement, rest):
         ("The context length of Zed is 2,048 tokens.", "Why is your context like that?", ""),
         ("Training took 168 hours and cost $43.", "How much did it cost to train?", ""),
         ("Training took 168 hours and cost $43.", "How many hours did it take?", "168 hours"),
+        ("A $1000 tier would train for a day.", "What would 1000 dollars buy?", ""),
     ],
 )
 def test_what_is_put_simply_is_the_number_that_was_asked_for(statement, question, wanted):
@@ -362,7 +363,7 @@ def test_a_question_that_begins_with_so_is_not_introduced_by_so():
     composer._phrases = load_phrases().model_copy(update={"introductions": ("{says} So: {text}",)})
     asked = [
         message.text
-        for number in range(200)
+        for number in range(600)
         for message in composer.compose(plan_row(PLAN, number)).messages
         if message.role == "user" and isinstance(message.content, str)
     ]
@@ -414,6 +415,30 @@ def test_one_who_asks_how_it_is_is_told(composed):
     assert len(asked) > 2
     assert not asks_how_it_is("How are you trained?")
     assert not asks_how_it_is("Who are you?")
+
+
+def test_what_there_is_to_say_of_a_section_begins_with_what_it_is_about(monkeypatch):
+    """One who asked for something about the cost heard how many hours it took: the rest of the section."""
+    first, told = {topic.id: topic.facts[0] for topic in PLAN.knowledge.topics if topic.facts}, []
+    tell = Speaker.tell_section
+
+    def record(speaker, facts):
+        told.append(facts[0])
+        return tell(speaker, facts)
+
+    monkeypatch.setattr(Speaker, "tell_section", record)
+    for number in range(600):
+        COMPOSER.compose(plan_row(PLAN, number))
+    assert len(told) > 20
+    assert [fact.statement for fact in told if fact != first[fact.topic]] == []
+
+
+def test_no_answer_that_it_does_not_know_ends_in_the_hope_that_it_helps(composed):
+    phrases = load_phrases()
+    last = [conversation.messages[-1].text for conversation in composed]
+    unknown = [text for text in last if text.startswith(tuple(phrases.do_not_know))]
+    assert len(unknown) > 5
+    assert not [text for text in unknown if text.endswith(tuple(phrases.closers))]
 
 
 @pytest.mark.parametrize("text", ["Ni hao!", "Hola, what is this?", "Good morning", "hey"])
