@@ -18,7 +18,7 @@ import pytest
 from nanosft.errors import NanosftError
 from nanosft.generate.planning import dimensions
 from nanosft.knowledge import facts
-from tests.chaos import batches, stages
+from tests.chaos import batches, chat, stages
 from tests.chaos.checks import Flushed, find_wrong_manifests, read_flushed
 from tests.chaos.faults import (
     KILLS,
@@ -180,7 +180,7 @@ class Explorer:
 
     def _disturb(self, kind: Kind, point: int, out: str) -> None:
         process = Process(kind, point)
-        stages.forget_asked()
+        chat.forget_asked()
         error = self.run(process, out, 0)
         if not process.met:
             return
@@ -191,14 +191,14 @@ class Explorer:
         flushed = self._look(f"{where}, before the rerun", out)
         if kind in KILLS and self._draw.random() < _KILLED_AGAIN:
             again = Process(self._draw.choice(KILLS), self._draw.randrange(self.found.num_calls))
-            stages.forget_asked()
+            chat.forget_asked()
             self.run(again, out, 0)
             if again.met:
                 self.found.tried[kind] += 1
                 where = f"{where}, then {again.kind} at {again.point} ({again.met})"
                 self._check_money(where, out, flushed)
                 flushed = self._look(f"{where}, before the last run", out)
-        stages.forget_asked()
+        chat.forget_asked()
         error = self.run(Process(), out, 0)
         if error is not None:
             self.found.add("does not end well", where, error)

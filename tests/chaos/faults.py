@@ -90,6 +90,8 @@ _APPLIES: Final[dict[Kind, re.Pattern[str]]] = {
 }
 CHAT: Final = "chat "
 """What a call of the simulated chat API begins with: its faults are the client's tests' concern."""
+JUDGE: Final = "judge "
+"""What a call of the simulated judge begins with: it may stay without an answer, which ends the run."""
 SERVICE: Final = "service "
 """What a call of the simulated batch service begins with."""
 _SERVICE_FAULTS: Final = frozenset(
@@ -99,8 +101,9 @@ _SERVICE_FAULTS: Final = frozenset(
 
 def applies(kind: Kind, call: str) -> bool:
     """Whether a call can have this happen to it."""
-    if call.startswith((CHAT, SERVICE)):
-        return kind in (*KILLS, "twin") or (call.startswith(SERVICE) and kind in _SERVICE_FAULTS)
+    if call.startswith((CHAT, JUDGE, SERVICE)):
+        faults = _SERVICE_FAULTS if call.startswith(SERVICE) else {"stays away"} if call.startswith(JUDGE) else ()
+        return kind in (*KILLS, "twin", *faults)
     return kind not in _APPLIES or _APPLIES[kind].match(call) is not None
 
 

@@ -1,15 +1,14 @@
 """The short runs: what each is started with, and what must be the same whatever happened on the way."""
 
-import asyncio
 import itertools
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from unittest import mock
 
 import orjson
@@ -20,8 +19,6 @@ from nanosft.data import read_manifest
 from nanosft.generate import estimate
 from nanosft.generate import stage as generate_stage
 from nanosft.generate.offers import Offers
-from nanosft.generate.provider import Answer, Usage
-from nanosft.generate.writers import open_provider
 from nanosft.manifest import Manifest
 from nanosft.settings.audit import AuditSettings
 from nanosft.settings.evaluate import EvalSettings
@@ -31,17 +28,12 @@ from nanosft.settings.mix import MixSettings
 from nanosft.settings.report import ReportSettings
 from nanosft.settings.train import TrainSettings
 from nanosft.store import open_store
-from tests.chaos import batches
+from tests.chaos import batches, chat
 from tests.chaos.checks import Flushed
-from tests.chaos.faults import CHAT, current
 
 WEIGHTS: Final = "weights differing"
 BEGUN: Final = Path(__file__).parents[1] / "golden" / "begun"
-_COST_USD: Final = 0.001
 _NUM_ROWS: Final = 8
-_ANSWER_S: Final = 0.001
-"""Between a request and its answer: parts of rows are put meanwhile."""
-_ASKED: Final = "asked.txt"
 
 
 @dataclass(frozen=True)
@@ -87,35 +79,7 @@ def put_inputs(uri: str) -> None:
     store.write("run/manifest.json", Manifest(kind="mixture", name="run", objects=()).to_bytes())
 
 
-@asynccontextmanager
-async def _open_provider(settings: GenerateSettings, *arguments: Any) -> AsyncIterator[Any]:
-    """The composer, called by way of a chat API that bills each answer and breaks every fifth row's first one.
-
-    Runs in batches have their own service.
-    """
-    if settings.mode == "batch":
-        async with open_provider(settings, *arguments) as ask:
-            yield ask
-        return
-    offline = settings.model_copy(update={"provider": "offline"})
-    async with open_provider(offline, *arguments) as compose:
-
-        async def ask_one(row: Any, attempt: int, rejections: Any, on_failure: Any) -> Answer:
-            process = current()
-            kind = process.take(f"{CHAT}row {row.row}")
-            with (Path(_folder) / _ASKED).open("a") as file:
-                file.write(f"{row.row} {row.prompt_variant} {attempt}\n")
-            await asyncio.sleep(_ANSWER_S)
-            answer = await compose(row, attempt, rejections, on_failure)
-            if kind == "kill after":
-                process.die()
-            text = "No." if row.row % 5 == 0 and attempt == 0 else answer.text
-            return replace(answer, text=text, raw=text, model="chaos", usage=Usage(7, 0, 9, _COST_USD))
-
-        yield ask_one
-
-
-def _generate(inputs: str, out: str, variant: int) -> None:
+def _generate(inputs: str, out: str, variant: int, *, judge_model: str | None = None) -> None:
     settings = GenerateSettings(
         out=out,
         knowledge=f"{inputs}/knowledge.md",
@@ -127,6 +91,8 @@ def _generate(inputs: str, out: str, variant: int) -> None:
         concurrency=1,
         flush_rows=2,
         stop_grace_s=0.01,
+        judge_model=judge_model,
+        min_score=chat.LOWEST if judge_model else None,
     )
     generate_stage.run_generate(settings)
 
@@ -221,6 +187,15 @@ def _rows(out: str) -> tuple[object, list[tuple[int, bytes]]]:
     return manifest.settings, sorted((orjson.loads(line)["meta"]["row"], line) for line in lines)
 
 
+def _judged_rows(out: str) -> object:
+    """`_rows` but for costs: of an answer that waited for a judge, the record that held it has them."""
+    settings, lines = _rows(out)
+    metas = [(row, orjson.loads(line)) for row, line in lines]
+    for _, value in metas:
+        value["meta"] = {name: item for name, item in value["meta"].items() if name not in ("cost_usd", "tokens")}
+    return settings, metas
+
+
 def _row_numbers(out: str) -> object:
     """That each row is in once or given up: what a service that draws its faults answers differs with its calls."""
     settings, rows = _rows(out)
@@ -246,21 +221,17 @@ def _manifest(out: str) -> Manifest:
     return manifest
 
 
-def forget_asked() -> None:
-    """What is asked from now on is another start's."""
-    (Path(_folder) / _ASKED).unlink(missing_ok=True)
-
-
-def _find_paid_twice(_out: str, flushed: Flushed) -> list[tuple[int, ...]]:
-    path = Path(_folder) / _ASKED
-    lines = path.read_text().splitlines() if path.exists() else []
-    return sorted(flushed.requests.intersection(tuple(map(int, line.split())) for line in lines))
-
-
 STAGES: Final = {
     stage.name: stage
     for stage in (
-        Stage("generate", _generate, _rows, _find_paid_twice, may_grow=True),
+        Stage("generate", _generate, _rows, chat.find_paid_twice, may_grow=True),
+        Stage(
+            "generate judged",
+            partial(_generate, judge_model="judge"),
+            _judged_rows,
+            chat.find_judged_twice,
+            may_grow=True,
+        ),
         *(
             Stage(f"batch {name}", partial(batches.run, name), _row_numbers, batches.find_paid_twice, may_grow=True)
             for name in batches.KINDS
@@ -285,8 +256,10 @@ def prepared(folder: Path) -> Iterator[None]:
     """The chat API is a simulated one, and work directories lie in a folder."""
     global _folder  # noqa: PLW0603 - where this run of the exploration works
     _folder = str(folder)
+    chat.work_in(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate_stage, "open_provider", _open_provider)
+        patch.setattr(generate_stage, "open_provider", chat.open_simulated)
+        patch.setattr(generate_stage, "open_judge", chat.open_simulated_judge)
         patch.setattr(estimate, "read_offers", lambda _settings: Offers(problem="no catalogue in a simulation"))
         patch.setenv("OPENROUTER_API_KEY", "chaos")
         patch.setattr("tempfile.tempdir", str(folder))

@@ -28,6 +28,7 @@ SHARES: Final = {
     "train": (1.0, 0.2),
     "mix": (1.0, 0.6),
     "generate": (1.0, 0.8),
+    "generate judged": (1.0, 0.8),
     "eval": (1.0, 0.8),
     "export": (1.0, 0.8),
     "audit": (1.0, 0.8),

@@ -9,7 +9,7 @@ from tests.chaos.points import Backend
 from tests.chaos.real import explore_real
 from tests.chaos.stages import STAGES
 
-SHARES = {"generate": 0.015, "mix": 0.015, "train": 0.002, "export data": 0.03}
+SHARES = {"generate": 0.015, "generate judged": 0.01, "mix": 0.015, "train": 0.002, "export data": 0.03}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a dead process closes no files
