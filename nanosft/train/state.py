@@ -305,8 +305,9 @@ def _check_same_parents(found: Sequence[Parent], expected: Sequence[Parent], whe
 
 
 def _check_same_tokenizer(found: Manifest, expected: Manifest, where: str) -> None:
-    """A base that has no manifest names no tokenizer: any may lie beside its weights."""
-    if found.counts.get(TOKENIZER_COUNT) != expected.counts.get(TOKENIZER_COUNT):
+    """A base that has no manifest names no tokenizer: any may lie beside its weights. Older states do not tell."""
+    now = expected.counts.get(TOKENIZER_COUNT)
+    if found.counts.get(TOKENIZER_COUNT, now) != now:
         raise DataError(
             f"{where}: was trained with another tokenizer than the one that lies beside the base now: "
             "put that one back, or choose another --out"
