@@ -18,6 +18,10 @@ from tests.conftest import open_raw_client, use_endpoint
 BEGUN = Path(__file__).parents[1] / "golden" / "begun"
 BUCKET = "begun"  # the name under which the prefixes were begun: manifests hold URIs
 
+MOST_ROUNDING = 1e-3
+"""Of a tensor's difference, relative to its norm. Other instruction sets came to 7e-5 (AMX); one moment lost, or the
+count of updates off by one, to 3e-2 and more."""
+
 
 @pytest.fixture
 def begun(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -107,4 +111,4 @@ def test_a_resumable_state_ends_with_the_weights_of_an_uninterrupted_run(begun: 
     found = load_checkpoint(f"{begun}/run").model.state_dict()
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():  # equal bit for bit where the instruction set is the same
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6)
+        assert float((found[name] - tensor).norm() / tensor.norm()) < MOST_ROUNDING, name
