@@ -217,9 +217,9 @@ def _read(found: _Object | None, asked: dict[str, str], *, is_head: bool) -> Ans
 
 
 def begin_process() -> None:
-    """What a process has found out about the other side, the next one does not know."""
-    for endpoint in s3_endpoint._endpoints.values():
-        endpoint._has_conditions = endpoint._has_checksums = None
+    """What a process has found out about the other side, the next one does not know; nor do they wait for one lock."""
+    for identity, endpoint in s3_endpoint._endpoints.items():
+        s3_endpoint._endpoints[identity] = s3_endpoint.Endpoint(endpoint.client)
 
 
 @contextmanager

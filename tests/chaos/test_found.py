@@ -1,5 +1,6 @@
 """What `make chaos` has found: a test each."""
 
+import random
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,12 +12,24 @@ from nanosft.errors import StoreError
 from nanosft.store import open_store
 from nanosft.store.base import MissingObjectError
 from tests.chaos import batches
-from tests.chaos.explore import explore, simulation
+from tests.chaos.explore import Explorer, explore, simulation
 from tests.chaos.faults import Killed, Kind, Process, running
 from tests.chaos.local import simulated_stores
+from tests.chaos.points import Found
 from tests.chaos.s3 import memory_s3
 from tests.chaos.stages import STAGES, prepared, put_inputs
 from tests.chaos.wire import Answer
+
+
+def test_a_twin_does_not_wait_for_the_lock_of_the_process_that_is_held(tmp_path: Path) -> None:
+    """Both had one endpoint, whose first conditional put is made under its lock: two parts of a run waited for ever."""
+    with simulation("s3", tmp_path) as place:
+        explorer = Explorer(STAGES["audit"], place, Found(), random.Random(0))
+        first_put = next(number for number, call in enumerate(explorer.calls) if call.startswith("PUT "))
+        for point in (first_put - 1, first_put, first_put + 1):
+            explorer.try_point("twin", point)
+    assert explorer.found.tried["twin"] > 3
+    assert explorer.found.problems == []
 
 
 @pytest.mark.parametrize("kind", ["body cut", "body short"])
