@@ -70,7 +70,8 @@ async def read_results(api: BatchApi, opened: SentBatch) -> list[BatchResult]:
 
 
 def _is_young(opened: SentBatch) -> bool:
-    return time.time() - opened.sent_s < _GONE_AFTER_S
+    """Whether it was sent just now. One that was sent long after now is not: the clock was set back since."""
+    return abs(time.time() - opened.sent_s) < _GONE_AFTER_S
 
 
 def _tell(opened: SentBatch, why: str) -> None:
