@@ -68,7 +68,7 @@ class TrainSettings(StageSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Compute dtype; the weights stay float32. auto: what this machine multiplies faster, measured.",
+        description="Compute dtype; the weights stay float32. auto on a CPU: bfloat16 if measured 1.5 times as fast.",
     )
     overlong: Literal["turns", "drop", "error"] = Field(
         default="turns",

@@ -1,4 +1,4 @@
-"""What a run computes in: what is asked for, what its states were made in, or what this machine multiplies faster."""
+"""What a run computes in: what is asked for, what its states were made in, or what pays on this machine."""
 
 import logging
 import time
@@ -14,6 +14,8 @@ from nanosft.nanochat.generations import ModelConfig
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NUM_TOKENS: Final = 256
 _MEASURE_S: Final = 0.1
+_WORTH: Final = 1.5
+"""How many times as fast bfloat16 has to be. Nearer to one, chance would choose, and two runs alike would differ."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,9 +37,10 @@ def choose_dtype(name: str, config: ModelConfig, device: torch.device, *, kept: 
     if device.type != "cpu":
         return choose_compute_dtype(device)
     seconds = measure_products(config)
-    fast, slow = sorted(seconds, key=seconds.__getitem__)
-    _log.info("%s: this CPU multiplies it %.1f times as fast as %s", fast, seconds[slow] / seconds[fast], slow)
-    return DTYPES[fast]
+    ratio = seconds["float32"] / seconds["bfloat16"]
+    chosen = "bfloat16" if ratio >= _WORTH else "float32"
+    _log.info("%s: this CPU multiplies bfloat16 %.1f times as fast as float32", chosen, ratio)
+    return DTYPES[chosen]
 
 
 def measure_products(config: ModelConfig) -> dict[str, float]:

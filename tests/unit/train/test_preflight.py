@@ -102,7 +102,7 @@ def test_free_space_is_looked_at_before_the_first_step(tmp_path, monkeypatch, fr
 
 
 def make_short(tmp_path, **changes):
-    rows = {"total_batch_size": 64, "max_seq_len": 64, "sample_tokens": 0, "max_steps": 4}
+    rows = {"total_batch_size": 64, "max_seq_len": 64, "sample_tokens": 0, "max_steps": 4, "dtype": "float32"}
     return make(tmp_path, save_every=1, eval_every=1, val_data=str(tmp_path / "data.jsonl"), **rows, **changes)
 
 
