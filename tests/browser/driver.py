@@ -81,12 +81,14 @@ class Browser:
         return list(self.call("POST", "/se/log", type=kind))
 
     def requested_urls(self) -> set[str]:
+        """What was asked for since this was called last, but for the browser's own pages, such as that of a new tab."""
         messages = [json.loads(entry["message"])["message"] for entry in self.read_log("performance")]
-        return {
+        urls = {
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         }
+        return {url for url in urls if not url.startswith(("chrome://", "chrome-untrusted://"))}
 
 
 @contextmanager

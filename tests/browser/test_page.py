@@ -30,7 +30,7 @@ def browser(chromium: Browser, server: Serving) -> Iterator[Browser]:
     yield chromium
     errors = [entry for entry in chromium.read_log("browser") if entry["level"] == "SEVERE"]
     assert errors == []
-    foreign = {url for url in chromium.requested_urls() if not url.startswith((server.url, "data:", "chrome://"))}
+    foreign = {url for url in chromium.requested_urls() if not url.startswith((server.url, "data:"))}
     assert foreign == set()
 
 
