@@ -87,8 +87,9 @@ def describe_run(settings: TrainSettings, store: Store, base: Checkpoint, data: 
     """A state's manifest without its objects and the counts of its step; the model's is made of it too."""
     parents = (find_model_origin(open_store(settings.base), base.ref).to_parent(), *data.cached.parents)
     name = store.uri.rpartition("/")[2]
-    manifest = Manifest(kind="state", name=name, objects=(), parents=parents, settings=find_content(settings))
-    return manifest.model_copy(update={"counts": {TOKENIZER_COUNT: data.cached.tokenizer_sha256}})
+    counts = {TOKENIZER_COUNT: data.cached.tokenizer_sha256}
+    content = find_content(settings)
+    return Manifest(kind="state", name=name, objects=(), counts=counts, parents=parents, settings=content)
 
 
 def finish(

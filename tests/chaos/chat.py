@@ -5,6 +5,7 @@ Their answers cost something, and are a function of what is asked. Runs in batch
 
 import asyncio
 import hashlib
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,8 +32,6 @@ _ANSWER_S: Final = 0.001
 """Between a request and its answer: parts of rows are put meanwhile."""
 _ASKED: Final = "asked.txt"
 _JUDGED: Final = "judged.txt"
-
-_folder = Path()
 
 
 @asynccontextmanager
@@ -91,13 +90,6 @@ async def open_simulated_judge(settings: GenerateSettings, *arguments: Any) -> A
         yield replace(judge, ask=ask_one)
 
 
-def work_in(folder: Path) -> None:
-    """What is asked is written down in a folder, whichever process of the system asks."""
-    global _folder  # noqa: PLW0603 - where this run of the exploration works
-    _folder = folder
-    forget_asked()
-
-
 def forget_asked() -> None:
     """What is asked from now on is another start's."""
     for name in (_ASKED, _JUDGED):
@@ -120,7 +112,8 @@ def _digest_of(conversation: Conversation) -> str:
 
 
 def _place(name: str) -> Path:
-    return _folder / name
+    """In the folder of this exploration, where all of its processes have their temporary files (`stages.prepared`)."""
+    return Path(tempfile.gettempdir()) / name
 
 
 def _read(name: str) -> list[str]:

@@ -94,16 +94,21 @@ JUDGE: Final = "judge "
 """What a call of the simulated judge begins with: it may stay without an answer, which ends the run."""
 SERVICE: Final = "service "
 """What a call of the simulated batch service begins with."""
-_SERVICE_FAULTS: Final = frozenset(
-    {"fails", "fails after", "stays away", "500", "503", "time-out", "connection lost", "answer lost"}
-)
+_PAID_FAULTS: Final[dict[str, frozenset[Kind]]] = {
+    CHAT: frozenset(),
+    JUDGE: frozenset({"stays away"}),
+    SERVICE: frozenset(
+        {"fails", "fails after", "stays away", "500", "503", "time-out", "connection lost", "answer lost"}
+    ),
+}
+"""What can go wrong with the calls of each service that is paid, beside kills and twins."""
 
 
 def applies(kind: Kind, call: str) -> bool:
     """Whether a call can have this happen to it."""
-    if call.startswith((CHAT, JUDGE, SERVICE)):
-        faults = _SERVICE_FAULTS if call.startswith(SERVICE) else {"stays away"} if call.startswith(JUDGE) else ()
-        return kind in (*KILLS, "twin", *faults)
+    for service, faults in _PAID_FAULTS.items():
+        if call.startswith(service):
+            return kind in (*KILLS, "twin", *faults)
     return kind not in _APPLIES or _APPLIES[kind].match(call) is not None
 
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _mix(inputs: str, out: str, variant: int, *, numbers: Iterator[int] = iterto
     from nanosft.mix.reading import rows  # noqa: PLC0415 - duckdb
     from nanosft.mix.stage import make_mixture  # noqa: PLC0415
 
-    work_dir = Path(_folder) / f"work-{os.getpid()}-{next(numbers)}"  # a machine of one's own
+    work_dir = Path(tempfile.gettempdir()) / f"work-{os.getpid()}-{next(numbers)}"  # a machine of one's own
     settings = MixSettings(recipe=f"{inputs}/recipe-{variant}.toml", out=out, workers=1, work_dir=str(work_dir))
     with mock.patch.dict(rows._readers, clear=True):  # and a process
         make_mixture(settings)
@@ -248,15 +249,9 @@ STAGES: Final = {
 }
 
 
-_folder = ""
-
-
 @contextmanager
 def prepared(folder: Path) -> Iterator[None]:
-    """The chat API is a simulated one, and work directories lie in a folder."""
-    global _folder  # noqa: PLW0603 - where this run of the exploration works
-    _folder = str(folder)
-    chat.work_in(folder)
+    """The chat API is a simulated one, and temporary files lie in a folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate_stage, "open_provider", chat.open_simulated)
         patch.setattr(generate_stage, "open_judge", chat.open_simulated_judge)

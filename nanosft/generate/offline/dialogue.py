@@ -221,8 +221,8 @@ class Dialogue:
             return False
         fact = self._rng.choice(untold)
         section = [other for other in untold if other.topic == fact.topic]
-        opens = section[:1] == list(self._facts.in_section(fact.topic)[:1])  # what it begins with is what it is about
-        if opens and self._rng.random() < _SECTION_SHARE:
+        opening = self._facts.in_section(fact.topic)[0]  # it says what the section is about
+        if section[0] == opening and self._rng.random() < _SECTION_SHARE:
             question = self._quiz.ask_for_section(fact.topic, self._rng)
             answer = speaker.tell_section(section)
         else:

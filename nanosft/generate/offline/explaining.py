@@ -84,7 +84,8 @@ def _cut_side_clause(sentence: str) -> str:
 
 def _is_said(key: Key, question: str) -> bool:
     """Whether the question names the number itself, so that it asks for something else: "What would $1000 buy?"."""
-    return bool(_DIGITS.findall(key.text)) and _DIGITS.findall(key.text) == _DIGITS.findall(question)
+    numbers = _DIGITS.findall(key.text)
+    return bool(numbers) and numbers == _DIGITS.findall(question)
 
 
 def _is_asked_for(key: Key, question: str) -> bool:

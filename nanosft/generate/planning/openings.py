@@ -97,7 +97,8 @@ def write_opening(
         text = _sign(text, user, (cycle - 1) // len(user_names), is_greeting=not style.is_about_topic)
     joined = not style.is_about_topic and must_ask
     if joined:
-        text = f"{text}{'' if text[-1] in '.!?' else '?' if _ASKS.search(text) else '.'} {wanted}"
+        stop = "" if text[-1] in ".!?" else "?" if _ASKS.search(text) else "."
+        text = f"{text}{stop} {wanted}"
     text = rewrite_message(text, style, rng, knowledge.name)
     return Opening(text, wanted, style.is_about_topic or joined, user if has_user or is_signed else "")
 

@@ -70,7 +70,8 @@ def test_twelve_steps_are_nanochats_own():
         expected = golden["final"][name]
         head = param.detach().flatten()[: len(expected["head"])]
         # backout_lambda, a single number near 0, is off by 1.3e-6 after moves of 0.2 a step, 2.8e-6 with AMX: rounding
-        assert param.norm().item() == pytest.approx(expected["norm"], rel=1e-5, abs=5e-6), name
+        bound = 5e-6 if name == "backout_lambda" else 2e-6
+        assert param.norm().item() == pytest.approx(expected["norm"], rel=1e-5, abs=bound), name
         torch.testing.assert_close(head, expected["head"], rtol=1e-5, atol=2e-5, msg=name)
 
 
